@@ -1,0 +1,28 @@
+#![no_std]
+//! The heart of Bursar: the rules of money, the chains, and the commit protocol.
+//!
+//! Pure code without a standard library: no I/O, no clock, no randomness, no float. What the world does comes
+//! in as arguments, and what should be done in the world goes out as values.
+
+extern crate alloc;
+
+pub mod account;
+pub mod amount;
+pub mod currency;
+pub mod hash;
+pub mod id;
+pub mod policy;
+pub mod rejection;
+pub mod request;
+pub mod rules;
+pub mod transaction;
+
+pub use account::{Account, Accounts, CustomerState};
+pub use amount::{Amount, AmountError, AmountErrorKind, DECIMALS_MAX, Decimals, Sum};
+pub use currency::{Currencies, Currency, CurrencyError, CurrencyIndex};
+pub use hash::{EventId, Hash};
+pub use id::{CustomerId, Id, IdError, IdErrorKind, TransactionId};
+pub use policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
+pub use rejection::{Rejection, RejectionInfo};
+pub use request::{Action, Movement, Reference, Request, RequestKind};
+pub use transaction::{EventRef, Proposed, TransactionEntry, TransactionKind, TransactionState, TransactionStatus};

@@ -1,0 +1,3 @@
+//! Bursar as a library.
+
+pub use bursar_core as core;
