@@ -8,7 +8,10 @@ extern crate alloc;
 
 pub mod account;
 pub mod amount;
+pub mod chain;
+pub mod commit;
 pub mod currency;
+pub mod event;
 pub mod hash;
 pub mod id;
 pub mod policy;
@@ -19,7 +22,9 @@ pub mod transaction;
 
 pub use account::{Account, Accounts, CustomerState};
 pub use amount::{Amount, AmountError, AmountErrorKind, DECIMALS_MAX, Decimals, Sum};
+pub use chain::{ChainCheck, ChainFault, Head};
 pub use currency::{Currencies, Currency, CurrencyError, CurrencyIndex};
+pub use event::{AbortReason, Event, EventStatus, LinkedEvent, RailId, ReasonText, Record};
 pub use hash::{EventId, Hash};
 pub use id::{CustomerId, Id, IdError, IdErrorKind, TransactionId};
 pub use policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};

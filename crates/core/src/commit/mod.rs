@@ -1,0 +1,229 @@
+//! The commit protocol: one sans-I/O machine for deciding, for committing, and for recovery.
+//!
+//! The machine takes inputs and gives effects; it reads no clock, touches no store and calls no rail. A driver
+//! (the engine's, the simulator's, a model checker's) asks a [`Batch`] for its next [`Step`], does what it
+//! says, and hands the result back. The order of steps is the protocol:
+//!
+//! ```text
+//!  requests, answers of rails, customers to recover
+//!        │  Machine::gather            lock: customers whose event is open keep their requests waiting
+//!        ▼
+//!      Load ──► Settle ──► (decide) ──► AppendStarted ──► Propose ──► AppendClosed ──► Sync ──► Finish
+//!      heads    whose        rules       chains, at        table:      chains: Done     the one   answers,
+//!      entries  proposed                 exactly the       proposed,   or Aborted       moment    calls to rails,
+//!               states are               next seq          approved                     of        table: approved
+//!               in effect                                  kept                         effect
+//! ```
+//!
+//! * An event without a rail goes all the way in one batch. An event *with* a rail stops after `Sync` with its
+//!   `Started` durable; only then is the rail called, and its answer closes the event in a later batch. In
+//!   between its customer is locked: later requests of that customer wait in order, all others go on.
+//! * Runs of events on one customer travel together; each is decided on the state that the one before leaves.
+//! * Nothing is answered before what it rests on is durable, a refusal neither.
+//! * Recovery is the same machine: [`Machine::recover`] puts customers with open events into a batch. An open
+//!   event without a rail is rolled forward (proposed again, then `Done`); one with a rail is asked again.
+//! * A lost race (another owner extended the chain, or took the transaction) is no error: the requests go back
+//!   to the front of the queue and are decided anew. What was `Started` in vain is `Aborted`.
+//!
+//! What this module does not do: threads, queues with limits, durability itself (see `bursar-engine`'s driver
+//! and stores), and the rules (see [`crate::rules`]).
+
+mod batch;
+mod machine;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Step};
+pub use machine::{Limits, Machine, Routes};
+
+use crate::account::Account;
+use crate::amount::Amount;
+use crate::currency::CurrencyIndex;
+use crate::event::{AbortReason, LinkedEvent, RailId};
+use crate::hash::{EventId, Hash};
+use crate::id::{CustomerId, TransactionId};
+use crate::rejection::Rejection;
+use crate::request::Request;
+use crate::transaction::{EventRef, TransactionState};
+use core::fmt;
+
+/// Whom an answer is for; the driver gives it and gets it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A request with the ticket of whoever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// Whom the answer is for.
+    pub ticket: Ticket,
+    /// What is asked for.
+    pub request: Request,
+}
+
+/// What the caller hears of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect, as this event.
+    Applied(Receipt),
+    /// It took effect before; nothing moved now.
+    AlreadyApplied,
+    /// It was refused, and changed nothing.
+    Rejected(Rejection),
+}
+
+/// Proof of an event in effect: with it, the whole history of its chain is fixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where the event is.
+    pub event: EventRef,
+    /// Its hash, which is the chain's head hash right after it.
+    pub hash: Hash,
+    /// When it was decided, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The currency of the account it changed.
+    pub currency: CurrencyIndex,
+    /// That account, as it is after it.
+    pub account: Account,
+    /// Whether the customer is locked after it.
+    pub locked: bool,
+}
+
+/// An answer on its way to the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whom it is for.
+    pub ticket: Ticket,
+    /// What happened; `Err` if nothing did, because too much waits for this customer already.
+    pub result: Result<Outcome, Busy>,
+}
+
+/// Too many requests wait for a customer whose event is open. Nothing was decided; try again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// Whose event is open.
+    pub customer: CustomerId,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "customer {} waits for a rail, and so do too many requests; try again later", self.customer)
+    }
+}
+
+/// What a rail says of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RailAnswer {
+    /// It acted; the event is `Done`.
+    Done,
+    /// It definitely did not act, and will not; the event is `Aborted`.
+    Refused(AbortReason),
+    /// It cannot tell. The event stays open and the rail is asked again later.
+    Unknown,
+}
+
+/// A call to a rail, to be made only after the batch it came with is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RailCall {
+    /// Which rail.
+    pub rail: RailId,
+    /// The event, whose id is the idempotency key.
+    pub event: LinkedEvent,
+    /// The rail may have been called for this event before: 0 for the first call, then counted up. After a
+    /// restart it begins at 1, since nobody knows.
+    pub attempt: u32,
+}
+
+/// A write to the transactions table: set `proposed`, and keep as `approved` what is known to be in effect.
+///
+/// A conditional write: it holds only if the entry's approved state and proposed event are those that were
+/// seen, or if the entry proposes this very event already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Which transaction.
+    pub transaction: TransactionId,
+    /// The approved state the entry had when it was read.
+    pub seen_approved: Option<TransactionState>,
+    /// The event whose proposed state the entry had when it was read.
+    pub seen_proposed: Option<EventId>,
+    /// The state in effect: what was seen as approved, or as proposed by an event that is `Done`.
+    pub approved: Option<TransactionState>,
+    /// The new state.
+    pub state: TransactionState,
+    /// The event that proposes it.
+    pub event: EventRef,
+}
+
+/// A write to the transactions table: the proposed state of this event becomes the approved one. Does nothing
+/// if the entry does not propose this event any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Which transaction.
+    pub transaction: TransactionId,
+    /// The event that proposed the state.
+    pub event: EventId,
+    /// The state to approve.
+    pub state: TransactionState,
+}
+
+/// What became of one appended record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It stands in the chain.
+    Yes,
+    /// Not appended. For a `Started`: the chain is longer than thought, or has another event there. For a
+    /// closing record: no such event is there to be closed.
+    Conflict,
+    /// For a closing record: the event is `Done` already.
+    AlreadyDone,
+    /// For a closing record: the event is `Aborted` already.
+    AlreadyAborted(AbortReason),
+}
+
+/// What became of one proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeResult {
+    /// It stands in the table.
+    Proposed,
+    /// The entry was not as thought; nothing was written.
+    Conflict,
+}
+
+/// Money would have become wrong. The engine stops: wrong money is worse than no service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// An event would break an invariant of its account; see [`crate::rules::keeps_invariants`].
+    Account {
+        /// Whose.
+        customer: CustomerId,
+        /// The account before.
+        before: Account,
+        /// The account after.
+        after: Account,
+        /// The amount moved.
+        amount: Amount,
+    },
+    /// A store gave back something else than was asked of it.
+    Store {
+        /// What is wrong, for people.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account { customer, before, after, amount } => write!(
+                f,
+                "an event of customer {customer} over {} steps would lead from {} available, {} held to {} available, {} held: an invariant of money is broken",
+                amount.steps(),
+                before.available.steps(),
+                before.held.steps(),
+                after.available.steps(),
+                after.held.steps()
+            ),
+            Self::Store { what } => write!(f, "a store gave back something else than was asked of it: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for Broken {}
