@@ -1,0 +1,160 @@
+//! The small encodings that all files of the embedded store are made of: variable-length integers, checksums.
+//!
+//! Integers of fixed width are little-endian. A variable-length integer has seven bits per byte, lowest first,
+//! and the top bit set on all bytes but the last; only the shortest form is valid. A signed one is mapped to
+//! unsigned first, so that numbers near zero stay short.
+
+use crc_fast::{CrcAlgorithm, checksum};
+
+/// CRC-32C (Castagnoli), which processors have instructions for.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// Appends a variable-length integer: 1 to 10 bytes.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a signed variable-length integer.
+pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, (value << 1 ^ value >> 63).cast_unsigned());
+}
+
+/// Appends 128 bits: a number below 2^64 as a variable-length integer, anything else as 16 bytes, big-endian.
+/// Gives whether it took the 16 bytes; a reader must be told.
+pub(crate) fn put_id(out: &mut Vec<u8>, bits: u128) -> bool {
+    if let Ok(number) = u64::try_from(bits) {
+        put_varint(out, number);
+        return false;
+    }
+    out.extend_from_slice(&bits.to_be_bytes());
+    true
+}
+
+/// Reads encodings from a slice; every read says whether there was enough, and never goes beyond.
+#[derive(Clone, Debug)]
+pub(crate) struct Decoder<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+/// The bytes end too early, or are no valid encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    /// The offset in the slice where that shows.
+    pub(crate) offset: usize,
+}
+
+impl<'a> Decoder<'a> {
+    pub(crate) const fn new(bytes: &'a [u8], offset: usize) -> Self {
+        Self { bytes, offset }
+    }
+
+    pub(crate) const fn offset(&self) -> usize {
+        self.offset
+    }
+
+    pub(crate) const fn is_at_end(&self) -> bool {
+        self.offset >= self.bytes.len()
+    }
+
+    pub(crate) const fn malformed<T>(&self) -> Result<T, Malformed> {
+        Err(Malformed { offset: self.offset })
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let end = self.offset.checked_add(count).filter(|&end| end <= self.bytes.len());
+        let Some(end) = end else { return self.malformed() };
+        let taken = &self.bytes[self.offset..end];
+        self.offset = end;
+        Ok(taken)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    pub(crate) fn fixed_u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn fixed_u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+        let start = self.offset;
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
+                return Err(Malformed { offset: start });
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed { offset: start })
+    }
+
+    pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {
+        let value = self.varint()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    pub(crate) fn id(&mut self, wide: bool) -> Result<u128, Malformed> {
+        if !wide {
+            return Ok(u128::from(self.varint()?));
+        }
+        let start = self.offset;
+        let bits = u128::from_be_bytes(self.array()?);
+        if bits >> 64 == 0 { Err(Malformed { offset: start }) } else { Ok(bits) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_checksum_is_crc_32c() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn only_the_shortest_form_of_an_integer_is_valid() {
+        for bad in [&[0x80, 0x00][..], &[0x80], &[], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+            assert!(Decoder::new(bad, 0).varint().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_taken(value: u64, signed: i64, high in prop_oneof![Just(0u64), any::<u64>()], low: u64) {
+            let id = u128::from(high) << 64 | u128::from(low);
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            put_signed(&mut out, signed);
+            let wide = put_id(&mut out, id);
+            let mut decoder = Decoder::new(&out, 0);
+            prop_assert_eq!(decoder.varint(), Ok(value));
+            prop_assert_eq!(decoder.signed(), Ok(signed));
+            prop_assert_eq!(decoder.id(wide), Ok(id));
+            prop_assert!(decoder.is_at_end());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The medium below the embedded store: a flat directory of files, and the few calls the store makes.
+//!
+//! Everything above this trait is the same code on a real disk and on a simulated one. Assumptions about the
+//! medium are in `docs/format.md`, "The medium". What this module does not do: buffering, checksums, retries.
+//! A call that fails is never tried again by anybody; the store is poisoned instead.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A directory of files.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Opens a file that exists, for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Creates an empty file; an error if there is one. Lasting only after [`Disk::sync_directory`].
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// The names of all files, in order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Renames a file, replacing the one that had the new name. Lasting only after [`Disk::sync_directory`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. Lasting only after [`Disk::sync_directory`].
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes what was created, renamed and removed so far lasting.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// The directory, for messages.
+    fn path(&self) -> &Path;
+}
+
+/// A file of a [`Disk`].
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Reads into the whole buffer if the file is long enough, and otherwise up to its end; gives the count of
+    /// bytes read.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes the whole buffer; grows the file if need be. Lasting only after [`DiskFile::sync`].
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes all that was written lasting, with the file's length.
+    fn sync(&self) -> io::Result<()>;
+    /// The file's length in bytes.
+    fn length(&self) -> io::Result<u64>;
+    /// Cuts the file, or lengthens it with zeros. Lasting only after [`DiskFile::sync`].
+    fn set_length(&self, bytes: u64) -> io::Result<()>;
+    /// Reserves room for the file up to `bytes`, and lengthens it with zeros. An error here is known before
+    /// anything is written.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
+}
+
+/// The name of the file whose lock says that the directory is in use.
+pub const LOCK_NAME: &str = "lock";
+
+/// A directory of a real file system, locked for one process as long as this value lives.
+#[derive(Debug)]
+pub struct RealDisk {
+    directory: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+/// Why a directory could not be had.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another process has it.
+    InUse,
+    /// It could not be opened or created.
+    Io(io::Error),
+}
+
+impl RealDisk {
+    /// Opens the directory and locks it. It must exist, unless `create` says to make it.
+    pub fn open(directory: &Path, create: bool) -> Result<Self, LockError> {
+        if create {
+            std::fs::create_dir_all(directory).map_err(LockError::Io)?;
+        }
+        let handle = File::open(directory).map_err(LockError::Io)?;
+        let lock_path = directory.join(LOCK_NAME);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(LockError::Io)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { directory: directory.to_owned(), handle, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse),
+            Err(error) => Err(LockError::Io(error.into())),
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.directory.join(name))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.directory.join(name);
+        Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).create_new(true).open(path)?)))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().into_string().ok().filter(|name| name != LOCK_NAME));
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.directory.join(from), self.directory.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.directory.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system without fallocate: lengthen the file, and meet a full disk when it comes.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(bytes),
+            result => result.map_err(Into::into),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The two stores that the commit protocol writes to, and what each promises.
+//!
+//! **Chains** hold the events and decide; the **transactions** table points to them. They may live in different
+//! systems: the protocol in [`bursar_core::commit`] is what keeps them in step. Both traits are small and
+//! blocking, with one call per batch. [`crate::conformance`] checks an implementation against what is said here.
+
+mod error;
+mod memory;
+
+pub use error::{Damage, StoreError};
+pub use memory::MemoryStore;
+
+use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
+use bursar_core::{
+    CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId,
+};
+use std::fmt;
+
+/// An event of a chain and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainEntry {
+    /// The event and its hash.
+    pub linked: LinkedEvent,
+    /// How it stands.
+    pub status: EventStatus,
+}
+
+/// Which part of a chain to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRange {
+    /// Oldest first: begin with this sequence number. Newest first: end before going below it. The first is 1.
+    pub from_seq: u64,
+    /// Do not go above this sequence number.
+    pub to_seq: u64,
+    /// How many events at the most.
+    pub limit: usize,
+    /// From the newest to the oldest.
+    pub newest_first: bool,
+}
+
+impl ReadRange {
+    /// A whole chain, oldest event first.
+    pub const ALL: Self = Self { from_seq: 1, to_seq: u64::MAX, limit: usize::MAX, newest_first: false };
+}
+
+/// Names a source of rows: the SHA-256 of its content, or of what it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub [u8; 32]);
+
+/// How far a source has been taken in. It becomes durable together with the events that its rows caused, so
+/// that an interrupted ingest goes on exactly where its last durable batch ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceMark {
+    /// Which source.
+    pub source: SourceId,
+    /// The offset behind the last row that was taken in, in bytes of the (decompressed) source.
+    pub offset: u64,
+    /// How many lines lie before that offset.
+    pub line_count: u64,
+    /// Everything was taken in.
+    pub finished: bool,
+    /// What has become of the rows so far.
+    pub counts: RowCounts,
+    /// Rows of this batch that were rejected, by line and by place in [`bursar_core::Rejection::ALL`]. Not
+    /// carried on from batch to batch.
+    pub rejected_lines: Vec<(u64, u8)>,
+}
+
+/// How many rows of a source became what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Rows that made an event.
+    pub applied: u64,
+    /// Rows that had made theirs before.
+    pub already_applied: u64,
+    /// Rows that were refused.
+    pub rejected: u64,
+    /// Rows that could not be read.
+    pub unreadable: u64,
+}
+
+impl RowCounts {
+    /// All rows.
+    pub const fn total(&self) -> u64 {
+        self.applied + self.already_applied + self.rejected + self.unreadable
+    }
+}
+
+/// A customer with the head of its chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerHead {
+    /// Who.
+    pub customer: CustomerId,
+    /// The head.
+    pub head: Head,
+}
+
+/// The store of chains.
+///
+/// What was appended is seen at once by every later call, and is durable after [`Chains::sync`], in order: if
+/// a record of a chain is lost in a crash, so are all later ones of that chain.
+pub trait Chains: Send + Sync + fmt::Debug {
+    /// Whether a batch (all calls up to [`Chains::end_batch`]) takes effect as a whole or not at all, also
+    /// across a crash, together with the transactions table.
+    fn whole_batches(&self) -> bool;
+
+    /// Reads the heads of these customers, in this order; `None` for one without a chain.
+    fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError>;
+
+    /// Appends records, and says for each what became of it.
+    ///
+    /// A `Started` is appended only at exactly the next `seq` of its chain, open events included; otherwise it
+    /// is a `Conflict`, and so are all later ones of that chain in this call. A `Done` or `Aborted` closes the
+    /// oldest open event of the chain if that is the one named; the first one to do so wins, and who comes
+    /// later hears what it decided. After a closing record that hears anything but `Yes` or what it asked for,
+    /// all later ones of that chain in this call are a `Conflict`.
+    fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError>;
+
+    /// Ends a batch; `mark` says how far a source got with it.
+    fn end_batch(&self, time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError>;
+
+    /// Makes every ended batch durable. May run beside the other calls: batches that end meanwhile are made
+    /// durable by the next call. After an error the store is poisoned: it is never tried again.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// How these events stand, in this order; `None` for one that its chain does not have.
+    fn status(&self, events: &[EventRef], statuses: &mut Vec<Option<EventStatus>>) -> Result<(), StoreError>;
+
+    /// Reads a part of a chain; adds the events to `entries`.
+    fn read(&self, customer: CustomerId, range: ReadRange, entries: &mut Vec<ChainEntry>) -> Result<(), StoreError>;
+
+    /// Customers with an open event.
+    fn open_customers(&self) -> Result<Vec<CustomerId>, StoreError>;
+
+    /// The customers after `after` in order of id, up to `limit`, with their heads.
+    fn list(&self, after: Option<CustomerId>, limit: usize, heads: &mut Vec<CustomerHead>) -> Result<(), StoreError>;
+
+    /// How far a source has been taken in; `None` for one never seen.
+    fn source(&self, source: SourceId) -> Result<Option<SourceMark>, StoreError>;
+
+    /// All sources ever seen, with how far they got.
+    fn sources(&self) -> Result<Vec<SourceMark>, StoreError>;
+
+    /// The time of the newest event, in milliseconds since 1970; 0 where there is none.
+    fn last_time_ms(&self) -> Result<u64, StoreError>;
+}
+
+/// The transactions table.
+///
+/// What is proposed is durable when the call returns, or becomes durable with the chains' records of the same
+/// batch and never after them.
+pub trait Transactions: Send + Sync + fmt::Debug {
+    /// Reads the entries of these transactions, in this order; an empty entry for one that is unknown.
+    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError>;
+
+    /// Writes proposed states, in order, each under its condition; says for each what became of it.
+    fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError>;
+
+    /// Turns proposed states into approved ones. May be lost in a crash: readers settle what is proposed.
+    fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError>;
+
+    /// The events that touched a transaction and are in effect or open, oldest first.
+    fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError>;
+}
