@@ -282,7 +282,7 @@ impl Source {
     /// A counter of the raw (compressed) bytes read so far, for a progress bar on another thread.
     ///
     /// It runs ahead of the rows by what is buffered, also runs while [`Source::digest`] reads, and starts
-    /// again from 0 behind that.
+    /// again at the beginning behind that.
     pub fn raw_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.raw_read)
     }
