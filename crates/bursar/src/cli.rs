@@ -48,11 +48,18 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Directory of the ledger
-    #[arg(long, global = true, value_name = "DIR", default_value = "bursar-data", env = "BURSAR_DATA")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "bursar-data",
+        env = "BURSAR_DATA",
+        hide_env_values = true
+    )]
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
-    /// How data is printed [default: table on a terminal, csv otherwise]
+    /// How data is printed; ids and amounts are strings in json [default: table on a terminal, otherwise csv]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) output: Option<OutputArg>,
 
@@ -68,22 +75,16 @@ pub(crate) struct Global {
 /// `--output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputArg {
-    /// A table for people
     Table,
-    /// Comma-separated, with a header
     Csv,
-    /// An array of objects; amounts and ids are strings
     Json,
 }
 
 /// `--color`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ColorArg {
-    /// On a terminal, unless `NO_COLOR` is set
     Auto,
-    /// Also into files and pipes
     Always,
-    /// No colours
     Never,
 }
 
@@ -92,8 +93,8 @@ pub(crate) enum ColorArg {
 pub(crate) enum Command {
     /// Create a ledger with a policy and currencies of its own
     #[command(after_help = "\
-Policy and currencies are chosen once and never change. Other commands that write create a ledger with
-the defaults if there is none.
+Policy and currencies are chosen once and never change. `bursar ingest` creates a ledger with the defaults \
+if there is none.
 
 Examples:
   bursar init
@@ -103,8 +104,8 @@ Examples:
 
     /// Apply files of transactions and print all accounts
     #[command(after_help = "\
-Files are CSV with the header `type,client,tx,amount` in any order of columns, and optionally `currency`.
-Rows that cannot be read, or that are rejected, are reported and the rest goes on. Interrupted at any
+Files are CSV with the header `type,client,tx,amount` in any order of columns, and optionally `currency`. \
+Rows that cannot be read, or that are rejected, are reported and the rest goes on. Interrupted at any \
 moment, the same command finishes the job: every row takes effect exactly once.
 
 Examples:
@@ -133,7 +134,7 @@ Examples:
   bursar account 42 --as-of 2026-01-31      at the end of that day, UTC")]
     Account(AccountArgs),
 
-    /// Print a customer's chain: every event, its change, the account after it, its id and hash
+    /// Print a customer's chain: every event with its change, account, id and hash
     #[command(after_help = "\
 Examples:
   bursar chain 42
@@ -182,9 +183,9 @@ Examples:
 
     /// Write a workload: rows of transactions that follow from a seed
     #[command(after_help = "\
-The same flags and the same seed give the same bytes, on every machine and in every version.
-Shares are percentages of all rows with up to 3 decimals; what is left are deposits. A dispute, resolve
-or chargeback for which there is no transaction yet becomes a deposit.
+The same flags and the same seed give the same bytes, on every machine and in every version. Shares are \
+percentages of all rows with up to 3 decimals; what is left are deposits. A dispute, resolve, chargeback or \
+repeat for which there is no transaction yet becomes a deposit.
 
 Examples:
   bursar generate --rows 1000000 --to million.csv
@@ -392,12 +393,12 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "PERCENT", default_value = "0", help_heading = "Shares of the rows")]
     pub(crate) bad: String,
 
-    /// Transaction ids: counted from 1, scattered numbers below 2^64, or UUIDs
-    #[arg(long, value_name = "FORM", default_value = "rising", hide_possible_values = true)]
+    /// Transaction ids: counted from 1, numbers below 2^64 in no order, or UUIDs
+    #[arg(long, value_name = "FORM", default_value = "rising")]
     pub(crate) ids: TransactionIdsArg,
 
-    /// Client ids: `number`, counted from 1 with the hottest first, or `uuid`
-    #[arg(long, value_name = "FORM", default_value = "number", hide_possible_values = true)]
+    /// Client ids: counted from 1 with the hottest first, or UUIDs
+    #[arg(long, value_name = "FORM", default_value = "number")]
     pub(crate) client_ids: ClientIdsArg,
 
     /// The largest amount
@@ -424,20 +425,15 @@ pub(crate) struct GenerateArgs {
 /// `--ids`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TransactionIdsArg {
-    /// 1, 2, 3, …
     Rising,
-    /// Numbers below 2^64 in no order, each once
     Random,
-    /// UUIDs
     Uuid,
 }
 
 /// `--client-ids`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ClientIdsArg {
-    /// 1, 2, 3, …
     Number,
-    /// UUIDs
     Uuid,
 }
 

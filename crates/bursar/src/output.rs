@@ -8,7 +8,7 @@
 //! Files of transactions are read and written elsewhere; this is only what commands print.
 
 use crate::cli::OutputArg;
-use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -181,7 +181,7 @@ impl<W: Write> Records<W> {
 
 /// A table as wide as the terminal; without a terminal, as wide as its content.
 fn empty_table(columns: &[Column], single: bool) -> Table {
-    const STYLE: TableStyle = presets::UTF8_HORIZONTAL_ONLY;
+    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
     let mut table = Table::new();
     table.load_style(STYLE);
     if let Some((width, _)) = terminal_size::terminal_size_of(io::stdout()) {
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_table_puts_amounts_to_the_right() {
         let table = printed(Format::Table, false, 2);
-        assert!(table.lines().any(|line| line.starts_with(" 42     -1.5000        3 ")), "\n{table}");
+        assert!(table.lines().any(|line| line.starts_with(" 42       -1.5000        3   true ")), "\n{table}");
         let single = printed(Format::Table, true, 1);
         assert!(single.lines().any(|line| line.starts_with(" total") && line.ends_with("-1.5000")), "\n{single}");
     }

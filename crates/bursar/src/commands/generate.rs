@@ -24,7 +24,7 @@ pub(crate) fn run(plan: &Plan, to: Option<&Path>, quiet: bool) -> Result<(), Fai
     progress.finish();
     if !quiet {
         let rate = rows_per_second(plan.rows, started.elapsed());
-        eprintln!("{} rows ({} rows/s): {}", grouped(plan.rows), grouped(rate), counts.sentence());
+        eprintln!("{} rows, {} rows/s; {}", grouped(plan.rows), grouped(rate), counts.sentence());
     }
     Ok(())
 }

@@ -46,11 +46,11 @@ impl Counts {
         self.by_sort[sort as usize]
     }
 
-    /// `12 deposits, 3 withdrawals, …`: those that occur.
+    /// `deposits: 12, withdrawals: 3, …`: those that occur.
     pub(crate) fn sentence(&self) -> String {
         let named = Sort::ALL.iter().map(|&sort| (self.of(sort), sort.plural())).filter(|(count, _)| *count > 0);
         let parts: Vec<String> =
-            named.map(|(count, name)| format!("{} {name}", crate::progress::grouped(count))).collect();
+            named.map(|(count, name)| format!("{name}: {}", crate::progress::grouped(count))).collect();
         parts.join(", ")
     }
 }
