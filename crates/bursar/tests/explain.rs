@@ -1,5 +1,7 @@
 //! `bursar explain`, and with it the three formats of output.
 
+#![allow(clippy::expect_used, reason = "a test says what it expects")]
+
 mod common;
 
 use bursar_core::Rejection;

@@ -3,6 +3,8 @@
 //! If one of these tests fails, workloads that people have measured with no longer exist. Change the
 //! expected bytes only for a reason that is worth that, and say so in the changelog.
 
+#![allow(clippy::expect_used, reason = "a test says what it expects")]
+
 mod common;
 
 use common::{code, run, stderr, stdout};

@@ -1,5 +1,7 @@
 //! Help, wrong usage, exit codes, completions and the man page.
 
+#![allow(clippy::expect_used, reason = "a test says what it expects")]
+
 mod common;
 
 use common::{COMMANDS, code, command, run, stderr, stdout};
