@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-/// Every command of the issue.
+/// Every command there is.
 pub(crate) const COMMANDS: [&str; 14] = [
     "init",
     "ingest",
