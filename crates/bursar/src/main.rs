@@ -1,3 +1,135 @@
-//! The binary `bursar`.
+//! The binary `bursar`: the command line over the engine.
+//!
+//! ```text
+//! arguments → cli (raw) → checked (types) → commands → output (stdout)
+//!                                              └────→ exit (code, and a sentence on stderr)
+//! ```
+//!
+//! Nothing here decides about money or touches a ledger's files; that is the engine's.
 
-fn main() {}
+#[expect(dead_code, reason = "read when the ledger commands are connected")]
+mod checked;
+mod cli;
+mod codes;
+mod commands;
+mod exit;
+mod generate;
+#[cfg_attr(not(test), expect(dead_code, reason = "used when the ledger commands are connected"))]
+mod output;
+mod progress;
+
+use checked::{Command, LedgerCommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches};
+use cli::{Cli, ColorArg, Global};
+use exit::{Exit, Failure, FailureKind};
+use output::Format;
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let color = color_asked(std::env::args_os().skip(1));
+    let choice = match color {
+        ColorArg::Auto => ColorChoice::Auto,
+        ColorArg::Always => ColorChoice::Always,
+        ColorArg::Never => ColorChoice::Never,
+    };
+    let parsed = Cli::command().color(choice).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return print_usage(&error).into(),
+    };
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print(colored(color, &io::stderr()));
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    let done = match checked::command(command)? {
+        Command::Ledger(command) => return ledger_command(&global, &command),
+        Command::Explain { code } => commands::explain::run(code.as_deref(), Format::choose(global.output)),
+        Command::Generate { plan, to } => commands::generate::run(&plan, to.as_deref(), global.quiet),
+        Command::Completions(shell) => commands::completions::run(shell),
+        Command::Man { to } => commands::man::run(to.as_deref()),
+    };
+    done.map(|()| Exit::Done)
+}
+
+/// The commands that need the engine.
+fn ledger_command(global: &Global, command: &LedgerCommand) -> Result<Exit, Failure> {
+    let Global { data, .. } = global;
+    let sentence = format!("{} is not opened: {command:?} is not built yet", data.display());
+    Err(Failure::new(FailureKind::LedgerUnusable, sentence))
+}
+
+/// Prints help and version to standard output, and errors of usage to standard error.
+fn print_usage(error: &clap::Error) -> Exit {
+    match error.print() {
+        Ok(()) if error.use_stderr() => Exit::Usage,
+        Ok(()) => Exit::Done,
+        Err(write_error) => Failure::stdout(&write_error).exit(),
+    }
+}
+
+/// What `--color` says, before everything else is read, since an error of usage is coloured as well.
+fn color_asked(mut arguments: impl Iterator<Item = impl AsRef<OsStr>>) -> ColorArg {
+    let mut asked = ColorArg::Auto;
+    while let Some(argument) = arguments.next() {
+        let when = match argument.as_ref().to_str() {
+            Some("--") => break,
+            Some("--color") => arguments.next().and_then(|when| when.as_ref().to_str().map(str::to_owned)),
+            Some(other) => other.strip_prefix("--color=").map(str::to_owned),
+            None => None,
+        };
+        match when.as_deref() {
+            Some("auto") => asked = ColorArg::Auto,
+            Some("always") => asked = ColorArg::Always,
+            Some("never") => asked = ColorArg::Never,
+            Some(_) | None => {}
+        }
+    }
+    asked
+}
+
+/// Whether to use colours on a stream. `NO_COLOR` counts if it is set to anything (<https://no-color.org>).
+fn colored(asked: ColorArg, stream: &impl IsTerminal) -> bool {
+    match asked {
+        ColorArg::Always => true,
+        ColorArg::Never => false,
+        ColorArg::Auto => {
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            !no_color && !dumb && stream.is_terminal()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn colour_is_found_wherever_it_stands() {
+        let table: &[(&[&str], ColorArg)] = &[
+            (&[], ColorArg::Auto),
+            (&["--color", "never", "info"], ColorArg::Never),
+            (&["info", "--color=always"], ColorArg::Always),
+            (&["info", "--color=sometimes"], ColorArg::Auto),
+            (&["ingest", "--", "--color=always"], ColorArg::Auto),
+            (&["--color"], ColorArg::Auto),
+        ];
+        for (arguments, expected) in table {
+            assert_eq!(color_asked(arguments.iter()), *expected, "{arguments:?}");
+        }
+    }
+}

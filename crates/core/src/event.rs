@@ -306,6 +306,16 @@ pub enum Record {
     Aborted(EventRef, AbortReason),
 }
 
+impl Record {
+    /// Whose chain it belongs to.
+    pub const fn customer(&self) -> CustomerId {
+        match self {
+            Self::Started(linked) => linked.event.customer,
+            Self::Done(event) | Self::Aborted(event, _) => event.customer,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

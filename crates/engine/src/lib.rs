@@ -1,5 +1,10 @@
-//! Bursar as a library.
-
-pub use bursar_core as core;
+//! Bursar as a library: open a ledger, submit requests from many threads, read while writes go on.
 
 pub mod csv;
+pub mod driver;
+pub mod embedded;
+pub mod store;
+mod totals;
+
+pub use bursar_core as core;
+pub use totals::{CurrencyTotals, Totals};

@@ -39,7 +39,7 @@ pub use machine::{Limits, Machine, Routes};
 use crate::account::Account;
 use crate::amount::Amount;
 use crate::currency::CurrencyIndex;
-use crate::event::{AbortReason, LinkedEvent, RailId};
+use crate::event::{AbortReason, LinkedEvent, RailId, Record};
 use crate::hash::{EventId, Hash};
 use crate::id::{CustomerId, TransactionId};
 use crate::rejection::Rejection;
@@ -177,6 +177,18 @@ pub enum Appended {
     AlreadyDone,
     /// For a closing record: the event is `Aborted` already.
     AlreadyAborted(AbortReason),
+}
+
+impl Appended {
+    /// Whether the record stands in the chain, or what it asked for had been done before.
+    pub const fn is_as_wanted(&self, record: &Record) -> bool {
+        match (self, record) {
+            (Self::Yes, _) | (Self::AlreadyDone, Record::Done(_)) | (Self::AlreadyAborted(_), Record::Aborted(..)) => {
+                true
+            }
+            (Self::AlreadyDone | Self::AlreadyAborted(_) | Self::Conflict, _) => false,
+        }
+    }
 }
 
 /// What became of one proposal.

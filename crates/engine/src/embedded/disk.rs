@@ -74,7 +74,8 @@ impl RealDisk {
         }
         let handle = File::open(directory).map_err(LockError::Io)?;
         let lock_path = directory.join(LOCK_NAME);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(LockError::Io)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(LockError::Io)?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { directory: directory.to_owned(), handle, _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse),

@@ -1,4 +1,34 @@
-//! The embedded store.
+//! The embedded store: a ledger in one directory, owned by one process.
+//!
+//! ```text
+//!            store ── both store traits; the batch becomes a frame
+//!          ┌───┴────────────────┬──────────────────┐
+//!        index                journal            maintenance
+//!   memtable, run/        segments, frame,     checkpoint, index files,
+//!   (derived)             record (the truth)   merges
+//!          └───┬────────────────┴──────────────────┘
+//!            disk ── six calls on files; real, or simulated
+//! ```
+//!
+//! [`open`] goes from what is on the disk to a running store, with [`tail`] judging the journal's end;
+//! [`verify`] reads everything and trusts nothing. All formats: `docs/format.md`.
 
+mod batch;
+mod checkpoint;
 pub(crate) mod codec;
 pub mod disk;
+mod frame;
+mod index;
+mod journal;
+mod ledger_file;
+mod maintenance;
+mod memtable;
+mod open;
+mod record;
+mod run;
+mod scan;
+mod store;
+mod tail;
+
+pub use open::{CutOff, OpenReport};
+pub use store::{EmbeddedOptions, EmbeddedStore};

@@ -43,6 +43,13 @@ pub enum StoreError {
         /// The version known here.
         known: u32,
     },
+    /// A batch has more bytes than a store takes at once.
+    BatchTooLarge {
+        /// How many it has.
+        bytes: u64,
+        /// How many the store takes.
+        bytes_max: u64,
+    },
     /// An earlier error has poisoned the store: nothing is acknowledged any more until it is opened again.
     Poisoned {
         /// That error.
@@ -72,6 +79,7 @@ impl StoreError {
             Self::NotFound { .. } => "no_ledger",
             Self::Exists { .. } => "ledger_exists",
             Self::Version { .. } => "unknown_version",
+            Self::BatchTooLarge { .. } => "batch_too_large",
             Self::Poisoned { .. } => "poisoned",
         }
     }
@@ -90,6 +98,7 @@ impl StoreError {
             Self::NotFound { .. } => "check the directory, or create a ledger there with `bursar init`",
             Self::Exists { .. } => "choose another directory; a ledger's policy and currencies never change",
             Self::Version { .. } => "use the version of bursar that wrote it, or a newer one",
+            Self::BatchTooLarge { .. } => "use smaller batches",
             Self::Poisoned { .. } => "start again: everything acknowledged is safe, nothing else is certain",
         }
     }
@@ -112,6 +121,9 @@ impl fmt::Display for StoreError {
             Self::Version { path, found, known } => {
                 write!(f, "{} has format version {found}; this program knows version {known}", path.display())
             }
+            Self::BatchTooLarge { bytes, bytes_max } => {
+                write!(f, "a batch has {bytes} bytes, and the store takes {bytes_max} at once")
+            }
             Self::Poisoned { cause } => write!(f, "the store stopped after an earlier error: {cause}"),
         }
     }
@@ -126,6 +138,7 @@ impl std::error::Error for StoreError {
             | Self::InUse { .. }
             | Self::NotFound { .. }
             | Self::Exists { .. }
+            | Self::BatchTooLarge { .. }
             | Self::Version { .. } => None,
         }
     }

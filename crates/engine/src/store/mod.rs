@@ -11,9 +11,7 @@ pub use error::{Damage, StoreError};
 pub use memory::MemoryStore;
 
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
-use bursar_core::{
-    CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId,
-};
+use bursar_core::{CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId};
 use std::fmt;
 
 /// An event of a chain and how it stands.

@@ -1,0 +1,377 @@
+//! From text to types: the second step of reading the command line.
+//!
+//! [`crate::cli`] says which flags there are; here their values become the types of the rules, or an error
+//! that names the flag, the value and what is wrong with it. Nothing outside of this module and
+//! [`crate::generate`] reads a raw argument.
+
+use crate::cli;
+use crate::exit::{Failure, FailureKind};
+use crate::generate::Plan;
+use bursar_core::{Currencies, Currency, CustomerId, Decimals, IdError, Policy, TransactionId};
+use jiff::Timestamp;
+use jiff::civil;
+use jiff::tz::TimeZone;
+use std::path::{Path, PathBuf};
+
+/// What is to be done, with every value checked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Something about a ledger.
+    Ledger(LedgerCommand),
+    /// `explain`
+    Explain {
+        /// The code as written; `None`: all.
+        code: Option<String>,
+    },
+    /// `generate`
+    Generate {
+        /// The workload.
+        plan: Box<Plan>,
+        /// Where to; `None`: standard output.
+        to: Option<PathBuf>,
+    },
+    /// `completions`
+    Completions(clap_complete::Shell),
+    /// `man`
+    Man {
+        /// The directory for all pages; `None`: the main page to standard output.
+        to: Option<PathBuf>,
+    },
+}
+
+/// The commands that work on a ledger, or on a part of one.
+#[derive(Debug)]
+pub(crate) enum LedgerCommand {
+    /// `init`
+    Init(Init),
+    /// `ingest`
+    Ingest(Ingest),
+    /// `info`
+    Info,
+    /// `accounts`
+    Accounts {
+        /// The moment asked for; `None`: now.
+        as_of: Option<AsOf>,
+    },
+    /// `account`
+    Account {
+        /// Whose.
+        customer: CustomerId,
+        /// The moment asked for; `None`: now.
+        as_of: Option<AsOf>,
+    },
+    /// `chain`
+    Chain(Chain),
+    /// `transaction`
+    Transaction(TransactionId),
+    /// `unlock`
+    Unlock(CustomerId),
+    /// `verify`
+    Verify(Verify),
+    /// `export`
+    Export {
+        /// Whose chain.
+        customer: CustomerId,
+        /// Where to; `None`: standard output.
+        to: Option<PathBuf>,
+    },
+}
+
+/// What a new ledger is to be like.
+#[derive(Debug)]
+pub(crate) struct Init {
+    /// Its policy.
+    pub(crate) policy: Policy,
+    /// Its currencies.
+    pub(crate) currencies: Currencies,
+}
+
+/// What is to be ingested, and how.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own, and any may stand with any")]
+pub(crate) struct Ingest {
+    /// In this order; at least one.
+    pub(crate) sources: Vec<Source>,
+    /// Keep nothing.
+    pub(crate) in_memory: bool,
+    /// Print the accounts at the end.
+    pub(crate) report: bool,
+    /// Where rows that were not applied go. Never one of the sources.
+    pub(crate) rejects: Option<PathBuf>,
+    /// Change nothing.
+    pub(crate) dry_run: bool,
+    /// Stop at the first row that cannot be read.
+    pub(crate) strict: bool,
+    /// Apply a source although the ledger has it already.
+    pub(crate) again: bool,
+}
+
+/// Where rows come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+/// A moment in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AsOf {
+    /// After the event with this sequence number, at least 1.
+    Seq(u64),
+    /// At this time: all events up to it, itself included.
+    Time(Timestamp),
+}
+
+/// Which part of a chain is to be printed, and in which order.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// Whose.
+    pub(crate) customer: CustomerId,
+    /// The first event printed; `None`: the oldest, or the newest if that comes first.
+    pub(crate) from: Option<u64>,
+    /// How many events at the most.
+    pub(crate) limit: Option<u64>,
+    /// The newest event first.
+    pub(crate) newest_first: bool,
+}
+
+/// What is to be verified.
+#[derive(Debug)]
+pub(crate) enum Verify {
+    /// All of the ledger.
+    Ledger,
+    /// One customer's chain.
+    Customer(CustomerId),
+    /// An exported chain.
+    File(PathBuf),
+}
+
+/// Checks a command.
+pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
+    use cli::Command as Raw;
+    Ok(match raw {
+        Raw::Init(args) => {
+            let policy = Policy { locked: args.locked, disputable: args.disputable };
+            Command::Ledger(LedgerCommand::Init(Init { policy, currencies: currencies(&args.currencies)? }))
+        }
+        Raw::Ingest(args) => Command::Ledger(LedgerCommand::Ingest(ingest(args)?)),
+        Raw::Info => Command::Ledger(LedgerCommand::Info),
+        Raw::Accounts(args) => Command::Ledger(LedgerCommand::Accounts { as_of: as_of(args.as_of.as_deref())? }),
+        Raw::Account(args) => Command::Ledger(LedgerCommand::Account {
+            customer: customer(&args.client)?,
+            as_of: as_of(args.as_of.as_deref())?,
+        }),
+        Raw::Chain(args) => Command::Ledger(LedgerCommand::Chain(Chain {
+            customer: customer(&args.client)?,
+            from: args.from.as_deref().map(|text| count_of("--from", text, 1)).transpose()?,
+            limit: args.limit.as_deref().map(|text| count_of("--limit", text, 0)).transpose()?,
+            newest_first: args.newest_first,
+        })),
+        Raw::Transaction(args) => Command::Ledger(LedgerCommand::Transaction(transaction(&args.transaction)?)),
+        Raw::Unlock(args) => Command::Ledger(LedgerCommand::Unlock(customer(&args.client)?)),
+        Raw::Verify(args) => Command::Ledger(LedgerCommand::Verify(match (args.file, args.client) {
+            (Some(file), _) => Verify::File(file),
+            (None, Some(client)) => Verify::Customer(customer(&client)?),
+            (None, None) => Verify::Ledger,
+        })),
+        Raw::Export(args) => Command::Ledger(LedgerCommand::Export { customer: customer(&args.chain)?, to: args.to }),
+        Raw::Explain(args) => Command::Explain { code: args.code },
+        Raw::Generate(args) => Command::Generate { plan: Box::new(Plan::check(&args)?), to: args.to },
+        Raw::Completions(args) => Command::Completions(args.shell),
+        Raw::Man(args) => Command::Man { to: args.to },
+    })
+}
+
+/// The error for a value that a flag or an argument cannot have.
+pub(crate) fn bad(flag: &str, text: &str, why: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::BadArgument, format!("{flag} cannot be '{text}': {why}"))
+}
+
+/// A whole number, at least `min`. Digits may be grouped with `_`.
+pub(crate) fn count_of(flag: &str, text: &str, min: u64) -> Result<u64, Failure> {
+    let grouped = text.starts_with(|first: char| first.is_ascii_digit()) && !text.ends_with('_');
+    let digits = text.replace('_', "");
+    if !grouped || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad(flag, text, "this is no whole number"));
+    }
+    match digits.parse::<u64>() {
+        Ok(count) if count < min => Err(bad(flag, text, format_args!("it must be at least {min}"))),
+        Ok(count) => Ok(count),
+        Err(_) => Err(bad(flag, text, "it must be below 2^64")),
+    }
+}
+
+/// Decimals of a currency.
+pub(crate) fn decimals(flag: &str, text: &str) -> Result<Decimals, Failure> {
+    let found = text.parse::<u8>().ok().and_then(Decimals::new);
+    found.ok_or_else(|| bad(flag, text, format_args!("decimals are a number from 0 to {}", bursar_core::DECIMALS_MAX)))
+}
+
+/// `CODE:DECIMALS`; where `otherwise` is given, the decimals may be left out.
+pub(crate) fn currency(text: &str, otherwise: Option<Decimals>) -> Result<Currency, Failure> {
+    const FLAG: &str = "--currency";
+    let (code, decimals_count) = match (text.split_once(':'), otherwise) {
+        (Some((code, count)), _) => (code, decimals(FLAG, count)?),
+        (None, Some(otherwise)) => (text, otherwise),
+        (None, None) => {
+            let hint = format!("Say how many decimals its amounts have: `--currency {text}:2`.");
+            return Err(bad(FLAG, text, "its decimals are missing").with_hint(hint));
+        }
+    };
+    Currency::new(code, decimals_count).map_err(|error| bad(FLAG, text, error))
+}
+
+fn currencies(texts: &[String]) -> Result<Currencies, Failure> {
+    if texts.is_empty() {
+        return Ok(Currencies::default());
+    }
+    let list = texts.iter().map(|text| currency(text, None)).collect::<Result<Vec<_>, _>>()?;
+    Currencies::named(list).map_err(|error| bad("--currency", &texts.join(" "), error))
+}
+
+fn customer(text: &str) -> Result<CustomerId, Failure> {
+    CustomerId::parse(text.as_bytes()).map_err(|error| bad_id("CLIENT", text, error))
+}
+
+fn transaction(text: &str) -> Result<TransactionId, Failure> {
+    TransactionId::parse(text.as_bytes()).map_err(|error| bad_id("TX", text, error))
+}
+
+fn bad_id(argument: &str, text: &str, error: IdError) -> Failure {
+    bad(argument, text, error.kind)
+        .with_hint(format!("Ids are written like 42 or like {}.", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"))
+}
+
+/// A sequence number if it is all digits, otherwise a time. A time without a zone is in UTC; a date alone
+/// means its very end, which is what "the balance of 31 January" says.
+fn as_of(text: Option<&str>) -> Result<Option<AsOf>, Failure> {
+    const FLAG: &str = "--as-of";
+    const DATE_BYTES: usize = "2026-01-31".len();
+    let Some(text) = text else { return Ok(None) };
+    if text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'_') {
+        return count_of(FLAG, text, 1).map(|seq| Some(AsOf::Seq(seq)));
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(Some(AsOf::Time(time)));
+    }
+    let in_utc = if text.len() == DATE_BYTES {
+        text.parse::<civil::Date>().map(|date| date.at(23, 59, 59, 999_999_999))
+    } else {
+        text.parse::<civil::DateTime>()
+    };
+    match in_utc.and_then(|local| local.to_zoned(TimeZone::UTC)) {
+        Ok(zoned) => Ok(Some(AsOf::Time(zoned.timestamp()))),
+        Err(_) => Err(bad(FLAG, text, "this is neither an event's number nor a time")
+            .with_hint("Write 17, or 2026-01-31, or 2026-01-31T12:00:00Z.")),
+    }
+}
+
+fn ingest(args: cli::IngestArgs) -> Result<Ingest, Failure> {
+    let source = |path: PathBuf| if path == Path::new("-") { Source::Stdin } else { Source::File(path) };
+    let sources: Vec<Source> = args.files.into_iter().map(source).collect();
+    if sources.iter().filter(|&source| *source == Source::Stdin).count() > 1 {
+        return Err(bad("FILE", "-", "standard input can be read only once"));
+    }
+    if let Some(rejects) = &args.rejects {
+        let same = |path: &Path| match (path.canonicalize(), rejects.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            (Err(_), _) | (_, Err(_)) => false,
+        };
+        let overwritten = sources.iter().any(|source| match source {
+            Source::Stdin => false,
+            Source::File(path) => same(path),
+        });
+        if overwritten {
+            return Err(bad("--rejects", &rejects.to_string_lossy(), "this would overwrite a file to be read"));
+        }
+    }
+    Ok(Ingest {
+        sources,
+        in_memory: args.in_memory,
+        report: !args.no_report,
+        rejects: args.rejects,
+        dry_run: args.dry_run,
+        strict: args.strict,
+        again: args.again,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(failure: Failure) -> String {
+        match failure {
+            Failure::ReaderGone => String::new(),
+            Failure::Told { sentence, .. } => sentence,
+        }
+    }
+
+    #[test]
+    fn moments_are_numbers_times_or_dates() {
+        let time = |text: &str| Ok(Some(AsOf::Time(text.parse().unwrap())));
+        let table: &[(&str, Result<Option<AsOf>, &str>)] = &[
+            ("1", Ok(Some(AsOf::Seq(1)))),
+            ("1_000", Ok(Some(AsOf::Seq(1_000)))),
+            ("0", Err("--as-of cannot be '0': it must be at least 1")),
+            ("18446744073709551616", Err("--as-of cannot be '18446744073709551616': it must be below 2^64")),
+            ("2026-01-31T12:00:00Z", time("2026-01-31T12:00:00Z")),
+            ("2026-01-31T12:00:00+02:00", time("2026-01-31T10:00:00Z")),
+            ("2026-01-31T12:00:00", time("2026-01-31T12:00:00Z")),
+            ("2026-01-31 12:00", time("2026-01-31T12:00:00Z")),
+            ("2026-01-31", time("2026-01-31T23:59:59.999999999Z")),
+            ("2026-02-30", Err("--as-of cannot be '2026-02-30': this is neither an event's number nor a time")),
+            ("yesterday", Err("--as-of cannot be 'yesterday': this is neither an event's number nor a time")),
+            ("", Err("--as-of cannot be '': this is neither an event's number nor a time")),
+        ];
+        for (text, expected) in table {
+            let got = as_of(Some(text)).map_err(sentence);
+            assert_eq!(got, expected.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts_take_groups_of_digits() {
+        let table: &[(&str, Option<u64>)] = &[
+            ("0", Some(0)),
+            ("1_000_000", Some(1_000_000)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("_1", None),
+            ("1_", None),
+            ("-1", None),
+            ("+1", None),
+            ("1e6", None),
+            ("1.0", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(count_of("--rows", text, 0).ok(), *expected, "{text}");
+        }
+        assert_eq!(
+            count_of("--rows", "0", 1).map_err(sentence),
+            Err("--rows cannot be '0': it must be at least 1".to_owned())
+        );
+    }
+
+    #[test]
+    fn currencies_need_their_decimals() {
+        let list = |texts: &[&str]| currencies(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+        let good = list(&["eur:2", "JPY:0"]).unwrap();
+        let shown: Vec<_> = good.iter().map(|(_, c)| (c.code().to_owned(), c.decimals().count())).collect();
+        assert_eq!(shown, [("EUR".to_owned(), 2), ("JPY".to_owned(), 0)]);
+        assert_eq!(list(&[]).unwrap(), Currencies::default());
+        for bad in [&["EUR"][..], &["EUR:10"], &["EUR:x"], &[":2"], &["E R:2"], &["EUR:2", "eur:3"]] {
+            assert!(list(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_checked() {
+        assert_eq!(customer("42").unwrap(), CustomerId::new(42));
+        let told = sentence(customer("4x").unwrap_err());
+        assert_eq!(told, "CLIENT cannot be '4x': an id is a whole number below 2^64, or a UUID");
+    }
+}

@@ -1,0 +1,481 @@
+//! The command line: every command and every flag, with its help.
+//!
+//! Help texts, the man page and the completions all come from here. What is read here is *raw*: ids,
+//! numbers, shares and times are still text. [`crate::checked`] turns them into the types of the engine
+//! and says what is wrong with them; the commands see only what was checked.
+
+use crate::exit::Exit;
+use bursar_core::{DisputablePolicy, LockedPolicy};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+
+const ABOUT: &str = "A payment engine: one immutable chain of events per customer";
+
+const EXAMPLES: &str = "\
+Examples:
+  bursar ingest payments.csv              apply a file and print all accounts
+  bursar account 42                       one customer's accounts
+  bursar chain 42 --newest-first          how they came about
+  bursar verify                           recompute every hash, account and sum
+  bursar generate --rows 1000000 | bursar ingest --in-memory -
+
+`bursar help COMMAND` has more.";
+
+/// The whole command line, as it was written.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bursar",
+    version,
+    about = ABOUT,
+    long_about = "A payment engine: one immutable chain of events per customer.\n\n\
+        Each customer's money is a chain of events, linked by hashes; a ledger is a directory that holds \
+        them all. Data goes to standard output, everything else to standard error.",
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", Exit::help()),
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Directory of the ledger
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "bursar-data",
+        env = "BURSAR_DATA",
+        hide_env_values = true
+    )]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) data: PathBuf,
+
+    /// How data is printed; ids and amounts are strings in json [default: table on a terminal, otherwise csv]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) output: Option<OutputArg>,
+
+    /// When to use colours; `auto` heeds `NO_COLOR`
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorArg,
+
+    /// Print no progress, no notes and no summary; errors still
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputArg {
+    Table,
+    Csv,
+    Json,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorArg {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a ledger with a policy and currencies of its own
+    #[command(after_help = "\
+Policy and currencies are chosen once and never change. `bursar ingest` creates a ledger with the defaults \
+if there is none.
+
+Examples:
+  bursar init
+  bursar init --currency EUR:2 --currency JPY:0
+  bursar --data ledger-eu init --locked frozen --disputable deposits_and_withdrawals")]
+    Init(InitArgs),
+
+    /// Apply files of transactions and print all accounts
+    #[command(after_help = "\
+Files are CSV with the header `type,client,tx,amount` in any order of columns, and optionally `currency`. \
+Rows that cannot be read, or that are rejected, are reported and the rest goes on. Interrupted at any \
+moment, the same command finishes the job: every row takes effect exactly once.
+
+Examples:
+  bursar ingest payments.csv
+  bursar ingest monday.csv.gz tuesday.csv.zst --rejects not-applied.csv
+  zcat payments.csv.gz | bursar ingest --in-memory - > accounts.csv
+  bursar ingest payments.csv --dry-run --output table")]
+    Ingest(IngestArgs),
+
+    /// Show the ledger's policy, currencies, size and position
+    Info,
+
+    /// Print all accounts, ordered by client
+    #[command(after_help = "\
+Examples:
+  bursar accounts
+  bursar accounts --output json
+  bursar accounts --as-of 2026-01-31T12:00:00Z")]
+    Accounts(AccountsArgs),
+
+    /// Print one customer's accounts
+    #[command(after_help = "\
+Examples:
+  bursar account 42
+  bursar account 42 --as-of 17              after event 17 of this customer's chain
+  bursar account 42 --as-of 2026-01-31      at the end of that day, UTC")]
+    Account(AccountArgs),
+
+    /// Print a customer's chain: every event with its change, account, id and hash
+    #[command(after_help = "\
+Examples:
+  bursar chain 42
+  bursar chain 42 --newest-first --limit 10
+  bursar chain 42 --from 1000 --limit 50 --output json")]
+    Chain(ChainArgs),
+
+    /// Print a transaction's state and the events that touched it
+    #[command(after_help = "\
+Examples:
+  bursar transaction 1001
+  bursar transaction 6ba7b810-9dad-11d1-80b4-00c04fd430c8 --output json")]
+    Transaction(TransactionArgs),
+
+    /// Unlock a customer whom a chargeback locked
+    #[command(after_help = "\
+The unlock is an event of the customer's chain, like every other change.
+
+Example:
+  bursar unlock 42")]
+    Unlock(UnlockArgs),
+
+    /// Recompute hashes, accounts and sums, and name the first byte that is wrong
+    #[command(after_help = "\
+Exit code 0: all is as it should be. Exit code 4: damage was found.
+
+Examples:
+  bursar verify                   the whole ledger
+  bursar verify 42                one customer's chain
+  bursar verify --file 42.chain   an exported chain, without any ledger")]
+    Verify(VerifyArgs),
+
+    /// Write one customer's chain to a file that `bursar verify --file` checks by itself
+    #[command(after_help = "\
+Examples:
+  bursar export --chain 42 --to 42.chain
+  bursar export --chain 42 > 42.chain")]
+    Export(ExportArgs),
+
+    /// Explain an error or rejection code; all of them if none is given
+    #[command(after_help = "\
+Examples:
+  bursar explain insufficient_funds
+  bursar explain --output csv")]
+    Explain(ExplainArgs),
+
+    /// Write a workload: rows of transactions that follow from a seed
+    #[command(after_help = "\
+The same flags and the same seed give the same bytes, on every machine and in every version. Shares are \
+percentages of all rows with up to 3 decimals; what is left are deposits. A dispute, resolve, chargeback or \
+repeat for which there is no transaction yet becomes a deposit.
+
+Examples:
+  bursar generate --rows 1000000 --to million.csv
+  bursar generate --clients 100000 --skew 50 --ids uuid
+  bursar generate --rows 5000 --bad 2 --repeats 1.5 --seed 7
+  bursar generate --currency EUR:2 --currency JPY:0 --amounts 500")]
+    Generate(Box<GenerateArgs>),
+
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  bursar completions bash > ~/.local/share/bash-completion/completions/bursar
+  bursar completions zsh > ~/.zfunc/_bursar
+  bursar completions fish > ~/.config/fish/completions/bursar.fish")]
+    Completions(CompletionsArgs),
+
+    /// Print the man page, or write one for every command
+    #[command(after_help = "\
+Examples:
+  bursar man | man -l -
+  bursar man --to /usr/local/share/man/man1")]
+    Man(ManArgs),
+}
+
+/// `bursar init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// What a customer whom a chargeback locked may still do
+    #[arg(long, value_name = "POLICY", default_value = LockedPolicy::Nothing.name(), value_parser = locked_policy())]
+    pub(crate) locked: LockedPolicy,
+
+    /// Which transactions can be disputed
+    #[arg(long, value_name = "POLICY", default_value = DisputablePolicy::Deposits.name())]
+    #[arg(value_parser = disputable_policy())]
+    pub(crate) disputable: DisputablePolicy,
+
+    /// A currency and its decimals, 0 to 9; give it once per currency [default: no name, 4 decimals]
+    #[arg(long = "currency", value_name = "CODE:DECIMALS")]
+    pub(crate) currencies: Vec<String>,
+}
+
+/// `bursar ingest`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct IngestArgs {
+    /// Files, in this order; plain, .gz or .zst; `-` is standard input
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Keep nothing: a ledger in memory, gone at the end
+    #[arg(long)]
+    pub(crate) in_memory: bool,
+
+    /// Print no accounts at the end
+    #[arg(long)]
+    pub(crate) no_report: bool,
+
+    /// Write every row that was not applied to this file, with its line, code and sentence
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) rejects: Option<PathBuf>,
+
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Stop at the first row that cannot be read, with exit code 1
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Apply a file again although the ledger has it already
+    #[arg(long)]
+    pub(crate) again: bool,
+}
+
+/// `bursar accounts`.
+#[derive(Debug, Args)]
+pub(crate) struct AccountsArgs {
+    /// The balances as they were: after event SEQ of each chain, or at a time (RFC 3339, UTC if no zone)
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub(crate) as_of: Option<String>,
+}
+
+/// `bursar account`.
+#[derive(Debug, Args)]
+pub(crate) struct AccountArgs {
+    /// The customer's id: a number below 2^64, or a UUID
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+
+    /// The balance as it was: after event SEQ of the chain, or at a time (RFC 3339, UTC if no zone)
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub(crate) as_of: Option<String>,
+}
+
+/// `bursar chain`.
+#[derive(Debug, Args)]
+pub(crate) struct ChainArgs {
+    /// The customer's id: a number below 2^64, or a UUID
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+
+    /// Begin at this event, counted from 1; with --newest-first: go down from it
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) from: Option<String>,
+
+    /// Print at most so many events
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<String>,
+
+    /// Print the newest event first
+    #[arg(long)]
+    pub(crate) newest_first: bool,
+}
+
+/// `bursar transaction`.
+#[derive(Debug, Args)]
+pub(crate) struct TransactionArgs {
+    /// The transaction's id: a number below 2^64, or a UUID
+    #[arg(value_name = "TX")]
+    pub(crate) transaction: String,
+}
+
+/// `bursar unlock`.
+#[derive(Debug, Args)]
+pub(crate) struct UnlockArgs {
+    /// The customer's id: a number below 2^64, or a UUID
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+}
+
+/// `bursar verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Verify this customer's chain only
+    #[arg(value_name = "CLIENT", conflicts_with = "file")]
+    pub(crate) client: Option<String>,
+
+    /// Verify an exported chain, without any ledger
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// `bursar export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The customer whose chain is written
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) chain: String,
+
+    /// Where to write it [default: standard output]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// `bursar explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A code as printed in an error, a report of rejects or a summary
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+}
+
+/// `bursar generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// How many rows, the header not counted
+    #[arg(long, value_name = "N", default_value = "1_000_000")]
+    pub(crate) rows: String,
+
+    /// How many clients
+    #[arg(long, value_name = "N", default_value = "1_000")]
+    pub(crate) clients: String,
+
+    /// The number from which everything follows
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) seed: String,
+
+    /// Share of the rows that goes to the hottest 1% of the clients, within which the same holds again;
+    /// 0: all clients alike
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
+    pub(crate) skew: String,
+
+    /// Share of withdrawals
+    #[arg(long, value_name = "PERCENT", default_value = "30", help_heading = "Shares of the rows")]
+    pub(crate) withdrawals: String,
+
+    /// Share of disputes of a recent deposit
+    #[arg(long, value_name = "PERCENT", default_value = "1", help_heading = "Shares of the rows")]
+    pub(crate) disputes: String,
+
+    /// Share of resolves of an open dispute
+    #[arg(long, value_name = "PERCENT", default_value = "0.7", help_heading = "Shares of the rows")]
+    pub(crate) resolves: String,
+
+    /// Share of chargebacks of an open dispute; each locks its client
+    #[arg(long, value_name = "PERCENT", default_value = "0.01", help_heading = "Shares of the rows")]
+    pub(crate) chargebacks: String,
+
+    /// Share of exact repeats of a recent deposit
+    #[arg(long, value_name = "PERCENT", default_value = "0", help_heading = "Shares of the rows")]
+    pub(crate) repeats: String,
+
+    /// Share of bad rows, of seven sorts: bad amount, unknown kind, missing field, not UTF-8, negative
+    /// amount, unknown transaction, another client's transaction
+    #[arg(long, value_name = "PERCENT", default_value = "0", help_heading = "Shares of the rows")]
+    pub(crate) bad: String,
+
+    /// Transaction ids: counted from 1, numbers below 2^64 in no order, or UUIDs
+    #[arg(long, value_name = "FORM", default_value = "rising")]
+    pub(crate) ids: TransactionIdsArg,
+
+    /// Client ids: counted from 1 with the hottest first, or UUIDs
+    #[arg(long, value_name = "FORM", default_value = "number")]
+    pub(crate) client_ids: ClientIdsArg,
+
+    /// The largest amount
+    #[arg(long, value_name = "MAX", default_value = "1000")]
+    pub(crate) amounts: String,
+
+    /// Decimals of the amounts, 0 to 9
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub(crate) decimals: String,
+
+    /// Add a column `currency` with this code, and these decimals if given; once per currency
+    #[arg(long = "currency", value_name = "CODE[:DECIMALS]")]
+    pub(crate) currencies: Vec<String>,
+
+    /// How many recent deposits can be disputed or repeated, and how many disputes are kept open
+    #[arg(long, value_name = "N", default_value = "4_096")]
+    pub(crate) dispute_window: String,
+
+    /// Where to write the rows [default: standard output]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// `--ids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransactionIdsArg {
+    Rising,
+    Random,
+    Uuid,
+}
+
+/// `--client-ids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClientIdsArg {
+    Number,
+    Uuid,
+}
+
+/// `bursar completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `bursar man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for every command into this directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// Reads the name of a policy for locked customers, straight into the type of the rules.
+fn locked_policy() -> impl TypedValueParser<Value = LockedPolicy> {
+    let help = |policy| match policy {
+        LockedPolicy::Nothing => "Open disputes can be resolved or charged back, nothing else",
+        LockedPolicy::NoWithdrawals => "Everything but withdrawals",
+        LockedPolicy::Frozen => "Nothing at all, until an operator unlocks",
+    };
+    let values = LockedPolicy::ALL.map(|policy| PossibleValue::new(policy.name()).help(help(policy)));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let found = LockedPolicy::ALL.into_iter().find(|policy| policy.name() == name);
+        found.ok_or("no such policy")
+    })
+}
+
+/// Reads the name of a policy for disputes, straight into the type of the rules.
+fn disputable_policy() -> impl TypedValueParser<Value = DisputablePolicy> {
+    let help = |policy| match policy {
+        DisputablePolicy::Deposits => "Deposits only",
+        DisputablePolicy::DepositsAndWithdrawals => "Also withdrawals, by way of a provisional credit",
+    };
+    let values = DisputablePolicy::ALL.map(|policy| PossibleValue::new(policy.name()).help(help(policy)));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let found = DisputablePolicy::ALL.into_iter().find(|policy| policy.name() == name);
+        found.ok_or("no such policy")
+    })
+}

@@ -1,0 +1,236 @@
+//! How the program ends: its exit codes, and the failures that lead to them.
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | it ran, but something asked for was refused, does not exist, or could not be read under `--strict` |
+//! | 2 | wrong usage |
+//! | 3 | the ledger cannot be opened, or is damaged |
+//! | 4 | verification found damage |
+//! | 5 | a file or a stream could not be read or written |
+//! | 130 | interrupted; what was acknowledged is kept |
+//!
+//! A reader that goes away (`bursar accounts | head`) is no failure: the program ends quietly with 0.
+
+use crate::codes::CodeInfo;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All was done.
+    Done,
+    /// The job ran, but not all that was asked for could be granted, found, or read under `--strict`.
+    Refused,
+    /// The command line makes no sense.
+    Usage,
+    /// The ledger cannot be opened, or is damaged.
+    Ledger,
+    /// Verification found damage.
+    Damage,
+    /// A file or a stream could not be read or written.
+    Io,
+    /// Stopped by a signal; what was acknowledged is kept.
+    Interrupted,
+}
+
+impl Exit {
+    /// All of them, by their code.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Done, Self::Refused, Self::Usage, Self::Ledger, Self::Damage, Self::Io, Self::Interrupted];
+
+    /// The code that the shell sees.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Refused => 1,
+            Self::Usage => 2,
+            Self::Ledger => 3,
+            Self::Damage => 4,
+            Self::Io => 5,
+            Self::Interrupted => 130,
+        }
+    }
+
+    const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "it ran, but something was refused, does not exist, or was unreadable under --strict",
+            Self::Usage => "wrong usage",
+            Self::Ledger => "the ledger cannot be opened, or is damaged",
+            Self::Damage => "verification found damage",
+            Self::Io => "a file or a stream could not be read or written",
+            Self::Interrupted => "interrupted; what was acknowledged is kept",
+        }
+    }
+
+    /// The table for `--help` and the man page.
+    pub(crate) fn help() -> String {
+        Self::ALL.iter().fold(String::from("Exit codes:"), |mut text, exit| {
+            // Writing to a `String` cannot fail; were it to, the line would be missing from a help text.
+            if write!(text, "\n  {:<4} {}", exit.code(), exit.meaning()).is_err() {
+                text.push('\n');
+            }
+            text
+        })
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// What the program itself can fail with. Rejections of requests and unreadable rows are not listed here:
+/// they are the engine's, see [`crate::codes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// A flag or an argument has a value that it cannot have.
+    BadArgument,
+    /// `bursar explain` does not know the code.
+    UnknownCode,
+    /// A file or a stream could not be read.
+    CannotRead,
+    /// A file or a stream could not be written.
+    CannotWrite,
+    /// The ledger cannot be opened or used.
+    LedgerUnusable,
+}
+
+impl FailureKind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::BadArgument, Self::UnknownCode, Self::CannotRead, Self::CannotWrite, Self::LedgerUnusable];
+
+    /// How the program ends after it.
+    const fn exit(self) -> Exit {
+        match self {
+            Self::BadArgument | Self::UnknownCode => Exit::Usage,
+            Self::CannotRead | Self::CannotWrite => Exit::Io,
+            Self::LedgerUnusable => Exit::Ledger,
+        }
+    }
+
+    /// Its code, meaning and hint.
+    pub(crate) const fn info(self) -> CodeInfo {
+        match self {
+            Self::BadArgument => CodeInfo::command(
+                "bad_argument",
+                "A flag or an argument has a value that it cannot have.",
+                "`bursar help COMMAND` says what each flag takes.",
+            ),
+            Self::UnknownCode => CodeInfo::command(
+                "unknown_code",
+                "There is no error or rejection with this code.",
+                "`bursar explain` lists all codes.",
+            ),
+            Self::CannotRead => CodeInfo::command(
+                "cannot_read",
+                "A file or a stream could not be read.",
+                "Check that it exists and that you may read it.",
+            ),
+            Self::CannotWrite => CodeInfo::command(
+                "cannot_write",
+                "A file or a stream could not be written.",
+                "Check the directory, your rights, and the space that is left.",
+            ),
+            Self::LedgerUnusable => CodeInfo::command(
+                "ledger_unusable",
+                "The ledger cannot be opened or used.",
+                "`--data DIR` says where the ledger is; another process may have it open.",
+            ),
+        }
+    }
+}
+
+/// Why the program could not do what was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Standard output was closed by its reader: nobody is left to tell.
+    ReaderGone,
+    /// An error for the person at the terminal.
+    Told {
+        /// What kind of failure it is; decides the exit code.
+        kind: FailureKind,
+        /// What happened, and to which input.
+        sentence: String,
+        /// What to do, where more can be said than the kind's general hint.
+        hint: Option<String>,
+    },
+}
+
+impl Failure {
+    /// A failure with the general hint of its kind.
+    pub(crate) fn new(kind: FailureKind, sentence: impl Into<String>) -> Self {
+        Self::Told { kind, sentence: sentence.into(), hint: None }
+    }
+
+    /// The same failure with a hint of its own.
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Self::ReaderGone => Self::ReaderGone,
+            Self::Told { kind, sentence, .. } => Self::Told { kind, sentence, hint: Some(hint.into()) },
+        }
+    }
+
+    /// Standard output could not be written.
+    pub(crate) fn stdout(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ReaderGone;
+        }
+        Self::new(FailureKind::CannotWrite, format!("standard output cannot be written: {error}"))
+    }
+
+    /// A file could not be written.
+    pub(crate) fn write(path: &Path, error: &io::Error) -> Self {
+        Self::new(FailureKind::CannotWrite, format!("{} cannot be written: {error}", path.display()))
+    }
+
+    /// How the program ends after it.
+    pub(crate) const fn exit(&self) -> Exit {
+        match self {
+            Self::ReaderGone => Exit::Done,
+            Self::Told { kind, .. } => kind.exit(),
+        }
+    }
+
+    /// Prints it to standard error, if there is something to print.
+    pub(crate) fn print(&self, colored: bool) {
+        let Self::Told { kind, sentence, hint } = self else { return };
+        let info = kind.info();
+        let (red, bold, plain) = if colored { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+        let hint = hint.as_deref().unwrap_or(info.hint);
+        let text = format!(
+            "{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n",
+            code = info.code
+        );
+        // Where standard error cannot be written either, the exit code is all that is left to say.
+        io::stderr().write_all(text.as_bytes()).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_differ_and_are_in_the_help() {
+        let help = Exit::help();
+        for (index, exit) in Exit::ALL.iter().enumerate() {
+            assert!(help.contains(&format!("\n  {:<4} {}", exit.code(), exit.meaning())), "{help}");
+            assert!(Exit::ALL[..index].iter().all(|other| other.code() < exit.code()));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_failure() {
+        let gone = Failure::stdout(&io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(gone.exit(), Exit::Done);
+        let full = Failure::stdout(&io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.exit(), Exit::Io);
+    }
+}

@@ -1,0 +1,164 @@
+//! The batch being gathered, and its way into a frame.
+
+use super::frame::{BODY_BYTES_MAX, HEADER_BYTES};
+use super::memtable::{OpenEvent, Table};
+use super::record::{Place, put_closing, put_event, put_mark};
+use super::store::{Shared, State};
+use crate::store::{SourceMark, StoreError};
+use bursar_core::{
+    AbortReason, CustomerId, EventRef, EventStatus, LinkedEvent, RequestKind, TransactionId, TransactionState,
+};
+
+/// An event that the batch began, and how it stands so far.
+#[derive(Debug)]
+pub(super) struct BatchEvent {
+    pub(super) linked: LinkedEvent,
+    pub(super) status: EventStatus,
+}
+
+/// Everything since the last frame.
+#[derive(Debug, Default)]
+pub(super) struct OpenBatch {
+    pub(super) started: Vec<BatchEvent>,
+    /// Events that earlier frames began and this batch closes.
+    pub(super) closings: Vec<(OpenEvent, EventStatus)>,
+    /// Approved states by what was proposed within this batch.
+    pub(super) proposed_approved: Table<TransactionId, Option<TransactionState>>,
+    /// Where the next closing probably belongs: they come in the order of the events.
+    cursor: usize,
+    bytes: Vec<u8>,
+}
+
+impl OpenBatch {
+    /// The place of an event that this batch began and did not close yet.
+    pub(super) fn find_started(&mut self, event: &EventRef) -> Option<usize> {
+        let fits = |started: &BatchEvent| {
+            started.status == EventStatus::Started
+                && started.linked.event.seq == event.seq
+                && started.linked.event.customer == event.customer
+                && started.linked.id() == event.id
+        };
+        let count = self.started.len();
+        let index = (self.cursor..count).chain(0..self.cursor.min(count)).find(|&index| fits(&self.started[index]))?;
+        self.cursor = index + 1;
+        Some(index)
+    }
+}
+
+/// How an event ends.
+const fn abort_reason(status: &EventStatus) -> Option<&AbortReason> {
+    match status {
+        EventStatus::Aborted(reason) => Some(reason),
+        EventStatus::Started | EventStatus::Done => None,
+    }
+}
+
+impl State {
+    /// Writes the batch as a frame into the journal, and takes it into memory. Gives whether memory is full.
+    pub(super) fn write_batch(
+        &mut self,
+        shared: &Shared,
+        time_ms: u64,
+        mark: Option<&SourceMark>,
+    ) -> Result<bool, StoreError> {
+        let mut started = std::mem::take(&mut self.batch.started);
+        let closings = std::mem::take(&mut self.batch.closings);
+        let mut bytes = std::mem::take(&mut self.batch.bytes);
+        bytes.clear();
+        bytes.resize(HEADER_BYTES, 0);
+        let frame = shared.journal.next_frame_position();
+        let mut record_count = 0;
+        for (open, status) in &closings {
+            self.write_closing(&mut bytes, frame, open, status);
+            record_count += 1;
+        }
+        for BatchEvent { linked, status } in started.drain(..) {
+            record_count += self.write_event(shared, &mut bytes, frame, time_ms, linked, status)?;
+        }
+        if let Some(mark) = mark {
+            let place = Place { frame, offset: bytes.len() as u64 };
+            put_mark(&mut bytes, place, mark);
+            let kept = SourceMark { rejected_lines: Vec::new(), ..mark.clone() };
+            self.sources.insert(mark.source, kept);
+            record_count += 1;
+        }
+        if record_count > 0 {
+            if bytes.len() > BODY_BYTES_MAX {
+                return Err(StoreError::BatchTooLarge { bytes: bytes.len() as u64, bytes_max: BODY_BYTES_MAX as u64 });
+            }
+            shared.journal.append(&mut bytes, time_ms, record_count);
+        }
+        self.batch.started = started;
+        self.batch.bytes = bytes;
+        self.batch.cursor = 0;
+        self.batch.proposed_approved.clear();
+        self.index.forget_fetched();
+        Ok(self.index.is_full(shared.options.memtable_entries_max))
+    }
+
+    /// Writes an event, with its end in a record of its own if it was aborted at once. Gives the count of
+    /// records.
+    fn write_event(
+        &mut self,
+        shared: &Shared,
+        bytes: &mut Vec<u8>,
+        frame: u64,
+        time_ms: u64,
+        linked: LinkedEvent,
+        status: EventStatus,
+    ) -> Result<u32, StoreError> {
+        let place = Place { frame, offset: bytes.len() as u64 };
+        let position = place.position();
+        let event = &linked.event;
+        let transaction_previous = match (event.kind, event.transaction) {
+            (RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback, Some(transaction)) => {
+                self.index.transaction(&shared.journal, transaction)?.map(|found| found.position)
+            }
+            (_, _) => None,
+        };
+        let previous = self.move_newest(event.customer, position);
+        let done = status == EventStatus::Done;
+        put_event(bytes, place, time_ms, &linked, done, previous, transaction_previous);
+        self.last_time_ms = self.last_time_ms.max(event.time_ms);
+        self.totals.begun(event);
+        if done {
+            self.take_effect(&linked, position);
+            return Ok(1);
+        }
+        let open = OpenEvent { linked, position, transaction_previous };
+        if abort_reason(&status).is_some() {
+            self.write_closing(bytes, frame, &open, &status);
+            return Ok(2);
+        }
+        self.open.entry(open.linked.event.customer).or_default().push(open);
+        Ok(1)
+    }
+
+    fn write_closing(&mut self, bytes: &mut Vec<u8>, frame: u64, open: &OpenEvent, status: &EventStatus) {
+        let place = Place { frame, offset: bytes.len() as u64 };
+        let event = open.linked.reference();
+        let previous = self.move_newest(event.customer, place.position()).unwrap_or(open.position);
+        put_closing(bytes, place, &event, abort_reason(status), previous, open.position);
+        self.take_closing(open, status);
+    }
+
+    /// Takes the end of an open event into memory.
+    pub(super) fn take_closing(&mut self, open: &OpenEvent, status: &EventStatus) {
+        match status {
+            EventStatus::Done => self.take_effect(&open.linked, open.position),
+            EventStatus::Started | EventStatus::Aborted(_) => {
+                self.totals.aborted();
+                if let Some(transaction) = open.linked.event.transaction {
+                    self.drop_proposal(transaction, &open.linked);
+                }
+            }
+        }
+    }
+
+    /// Notes where a chain's newest record lies now; gives where the one before lies.
+    fn move_newest(&mut self, customer: CustomerId, position: u64) -> Option<u64> {
+        let head = self.index.loaded_head_mut(customer)?;
+        head.is_new = true;
+        head.newest.replace(position)
+    }
+}

@@ -1,0 +1,226 @@
+//! Finding: from a customer to the head of its chain, from a transaction to its newest event in effect.
+//!
+//! Newest first: the memtable, the frozen memtable that is being written to index files, then the index files.
+//! The index is derived and never the truth; a lookup that needs a transaction's state from an index file reads
+//! the event itself in the journal.
+
+use super::checkpoint::Checkpoint;
+use super::journal::Journal;
+use super::memtable::{MemoryHead, MemoryTransaction, Memtable, Table};
+use super::record::Stored;
+use super::run::{CustomerRun, TransactionRun, fingerprint};
+use crate::store::{CustomerHead, StoreError};
+use bursar_core::{CustomerId, TransactionId};
+use hashbrown::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// A memtable that no longer changes, and what will be true once it is in index files.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    pub(super) memtable: Memtable,
+    /// The checkpoint for its end, still without its index files.
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// The open index files, newest first, each kind by itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Runs {
+    pub(super) transactions: Vec<Arc<TransactionRun>>,
+    pub(super) customers: Vec<Arc<CustomerRun>>,
+}
+
+/// The index of an open ledger.
+#[derive(Debug)]
+pub(super) struct Index {
+    ledger: [u8; 16],
+    active: Memtable,
+    pub(super) frozen: Option<Arc<Frozen>>,
+    pub(super) runs: Runs,
+    /// What index files said during this batch, so that it is read once.
+    fetched: Table<TransactionId, Option<MemoryTransaction>>,
+    /// Customers in memory in order, made for listing and dropped when there are new ones.
+    in_order: Option<BTreeMap<CustomerId, ()>>,
+    positions: Vec<u64>,
+}
+
+impl Index {
+    pub(super) fn new(ledger: [u8; 16], runs: Runs) -> Self {
+        Self {
+            ledger,
+            active: Memtable::default(),
+            frozen: None,
+            runs,
+            fetched: Table::default(),
+            in_order: None,
+            positions: Vec::new(),
+        }
+    }
+
+    /// The head of a chain, brought into memory; `None` for a customer without a chain. `open_count` is how
+    /// many open events follow the head.
+    pub(super) fn head_mut(
+        &mut self,
+        customer: CustomerId,
+        open_count: u64,
+    ) -> Result<Option<&mut MemoryHead>, StoreError> {
+        match self.active.heads.entry(customer) {
+            Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
+            Entry::Vacant(place) => {
+                let frozen = self.frozen.as_ref().and_then(|frozen| frozen.memtable.heads.get(&customer));
+                let found = match frozen {
+                    Some(head) => Some((head.head.clone(), head.newest)),
+                    None => find_head(&self.runs, customer)?,
+                };
+                let Some((head, newest)) = found else { return Ok(None) };
+                let last_seq = head.seq + open_count;
+                Ok(Some(place.insert(MemoryHead { head, newest, last_seq, is_new: false })))
+            }
+        }
+    }
+
+    /// The head of a chain that is in memory already.
+    pub(super) fn loaded_head_mut(&mut self, customer: CustomerId) -> Option<&mut MemoryHead> {
+        self.active.heads.get_mut(&customer)
+    }
+
+    pub(super) fn insert_head(&mut self, customer: CustomerId, head: MemoryHead) {
+        self.in_order = None;
+        self.active.heads.insert(customer, head);
+    }
+
+    /// The newest event in effect on a transaction.
+    pub(super) fn transaction(
+        &mut self,
+        journal: &Journal,
+        transaction: TransactionId,
+    ) -> Result<Option<MemoryTransaction>, StoreError> {
+        if let Some(found) = self.active.transactions.get(&transaction) {
+            return Ok(Some(*found));
+        }
+        if let Some(found) = self.frozen.as_ref().and_then(|frozen| frozen.memtable.transactions.get(&transaction)) {
+            return Ok(Some(*found));
+        }
+        if self.runs.transactions.is_empty() {
+            return Ok(None);
+        }
+        if let Some(found) = self.fetched.get(&transaction) {
+            return Ok(*found);
+        }
+        let found = self.fetch(journal, transaction)?;
+        self.fetched.insert(transaction, found);
+        Ok(found)
+    }
+
+    fn fetch(
+        &mut self,
+        journal: &Journal,
+        transaction: TransactionId,
+    ) -> Result<Option<MemoryTransaction>, StoreError> {
+        let id = transaction.bits();
+        let hash = fingerprint(&self.ledger, id);
+        for run in &self.runs.transactions {
+            if !run.ids().contains(id) || !run.may_contain(hash) {
+                continue;
+            }
+            self.positions.clear();
+            run.candidates(hash, &mut self.positions)?;
+            for &position in &self.positions {
+                let Stored::Event(event) = journal.record(position, &mut None)? else { continue };
+                if event.linked.event.transaction != Some(transaction) {
+                    continue;
+                }
+                if let Some(state) = event.linked.event.transaction_state() {
+                    return Ok(Some(MemoryTransaction { state, position }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn insert_transaction(&mut self, transaction: TransactionId, found: MemoryTransaction) {
+        self.active.transactions.insert(transaction, found);
+    }
+
+    /// Forgets what index files said: the batch is over.
+    pub(super) fn forget_fetched(&mut self) {
+        if !self.fetched.is_empty() {
+            self.fetched.clear();
+        }
+    }
+
+    /// Whether the memtable is at its limit, even without the heads it only holds for speed.
+    pub(super) fn is_full(&mut self, entries_max: usize) -> bool {
+        if self.active.transactions.len() >= entries_max {
+            return true;
+        }
+        if self.active.heads.len() < entries_max {
+            return false;
+        }
+        self.active.drop_clean();
+        self.active.heads.len() >= entries_max / 2
+    }
+
+    /// Whether the memtable has anything that no index file has.
+    pub(super) fn has_news(&self) -> bool {
+        !self.active.transactions.is_empty() || self.active.heads.values().any(|head| head.is_new)
+    }
+
+    /// Freezes the memtable and begins a new one.
+    pub(super) fn freeze(&mut self, checkpoint: Checkpoint) {
+        let mut memtable = std::mem::take(&mut self.active);
+        memtable.drop_clean();
+        self.in_order = None;
+        self.frozen = Some(Arc::new(Frozen { memtable, checkpoint }));
+    }
+
+    /// The customers after `after`, in order, with their heads: from memory and all index files.
+    pub(super) fn list(
+        &mut self,
+        after: Option<CustomerId>,
+        limit: usize,
+        heads: &mut Vec<CustomerHead>,
+    ) -> Result<(), StoreError> {
+        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let frozen = self.frozen.as_ref();
+        let in_order = self.in_order.get_or_insert_with(|| {
+            let frozen = frozen.into_iter().flat_map(|frozen| frozen.memtable.heads.keys());
+            self.active.heads.keys().chain(frozen).map(|&customer| (customer, ())).collect()
+        });
+        let mut memory = in_order.range((bound, Bound::Unbounded)).map(|(&customer, ())| customer).peekable();
+        let mut runs = Vec::new();
+        for run in &self.runs.customers {
+            let mut iter = run.iter_from(after);
+            let next = iter.next().transpose()?;
+            runs.push((next, iter));
+        }
+        for _ in 0..limit {
+            let in_runs = runs.iter().filter_map(|(next, _)| next.as_ref()).map(|(customer, ..)| *customer).min();
+            let Some(customer) = memory.peek().copied().into_iter().chain(in_runs).min() else { break };
+            let mut found = None;
+            if memory.next_if_eq(&customer).is_some() {
+                let active = self.active.heads.get(&customer);
+                let known = active.or_else(|| frozen.and_then(|frozen| frozen.memtable.heads.get(&customer)));
+                found = known.map(|known| known.head.clone());
+            }
+            for (next, iter) in &mut runs {
+                if let Some((_, head, _)) = next.take_if(|(other, ..)| *other == customer) {
+                    found.get_or_insert(head);
+                    *next = iter.next().transpose()?;
+                }
+            }
+            heads.extend(found.map(|head| CustomerHead { customer, head }));
+        }
+        Ok(())
+    }
+}
+
+fn find_head(runs: &Runs, customer: CustomerId) -> Result<Option<(bursar_core::Head, Option<u64>)>, StoreError> {
+    for run in &runs.customers {
+        if let Some((head, newest)) = run.get(customer)? {
+            return Ok(Some((head, Some(newest))));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,431 @@
+//! The journal: segment files of frames, one address space of positions, one writer.
+//!
+//! A *position* counts bytes over all segments, their headers included; a segment's name and header say where
+//! it begins. Frames are appended in memory ([`Journal::append`]), and written and made durable by
+//! [`Journal::sync`], which may run beside the next appends. What was appended can be read at once.
+//!
+//! What this module does not do: know what records mean ([`super::record`]), judge a journal's end
+//! ([`super::tail`]), or find positions ([`super::index`]).
+
+use super::codec::{Decoder, crc32c};
+use super::disk::{Disk, DiskFile};
+use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
+use super::record::{DISTANCE_BYTES_MAX, Stored, frame_distance};
+use crate::store::{Damage, StoreError};
+use bursar_core::Hash;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// The version of the journal's format.
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 96;
+const SEGMENT_MAGIC: [u8; 8] = *b"BURSJRNL";
+const NAME_PREFIX: &str = "journal-";
+const NAME_SUFFIX: &str = ".bursar";
+const RESERVE_BYTES_MIN: u64 = 1 << 20;
+const RESERVE_BYTES_MAX: u64 = 32 << 20;
+
+/// A place between two frames, and what the next frame builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JournalPoint {
+    /// The position behind the last frame.
+    pub(crate) position: u64,
+    /// The number of the last frame; 0 at the beginning.
+    pub(crate) frame_number: u64,
+    /// The digest of the last frame; the ledger's digest at the beginning.
+    pub(crate) digest: Hash,
+}
+
+/// What a segment's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) ledger: [u8; 16],
+    /// The position of the segment's first byte.
+    pub(crate) start: u64,
+    /// What the segment's first frame builds on.
+    pub(crate) frame_number_before: u64,
+    pub(crate) digest_before: Hash,
+}
+
+/// What a segment's first bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentHeaderState {
+    Sound(SegmentHeader),
+    /// Never written whole: there can be no frames behind it.
+    Unwritten,
+    Version(u32),
+    Damaged,
+}
+
+impl SegmentHeader {
+    fn bytes(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[0..8].copy_from_slice(&SEGMENT_MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.ledger);
+        bytes[32..40].copy_from_slice(&self.start.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.frame_number_before.to_le_bytes());
+        bytes[48..80].copy_from_slice(self.digest_before.as_bytes());
+        let crc = crc32c(&bytes[16..]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> SegmentHeaderState {
+        if bytes.len() < SEGMENT_HEADER_BYTES || bytes[..SEGMENT_HEADER_BYTES].iter().all(|&byte| byte == 0) {
+            return SegmentHeaderState::Unwritten;
+        }
+        let bytes = &bytes[..SEGMENT_HEADER_BYTES];
+        let mut decoder = Decoder::new(bytes, 8);
+        let read = || -> Result<_, super::codec::Malformed> {
+            let (version, crc) = (decoder.fixed_u32()?, decoder.fixed_u32()?);
+            let ledger = decoder.array()?;
+            let (start, frame_number_before) = (decoder.fixed_u64()?, decoder.fixed_u64()?);
+            let digest_before = Hash(decoder.array()?);
+            Ok((version, crc, Self { ledger, start, frame_number_before, digest_before }))
+        };
+        let mut read = read;
+        match read() {
+            Ok((version, crc, header)) if bytes[..8] == SEGMENT_MAGIC && crc == crc32c(&bytes[16..]) => {
+                if version == VERSION {
+                    SegmentHeaderState::Sound(header)
+                } else {
+                    SegmentHeaderState::Version(version)
+                }
+            }
+            Ok(_) | Err(_) => SegmentHeaderState::Damaged,
+        }
+    }
+}
+
+/// The name of the segment that begins at a position.
+pub(crate) fn segment_name(start: u64) -> String {
+    format!("{NAME_PREFIX}{start:020}{NAME_SUFFIX}")
+}
+
+/// The position in a segment's name; `None` if it is no segment's name.
+pub(crate) fn segment_start(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(NAME_PREFIX)?.strip_suffix(NAME_SUFFIX)?;
+    if digits.len() == 20 { digits.parse().ok() } else { None }
+}
+
+/// A segment file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) start: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Box<dyn DiskFile>,
+}
+
+impl Segment {
+    pub(crate) fn io_error(&self, doing: &'static str, error: std::io::Error) -> StoreError {
+        StoreError::Io { doing, path: self.path.clone(), error: Arc::new(error) }
+    }
+
+    pub(crate) fn damage(&self, position: u64, what: impl Into<String>) -> StoreError {
+        let offset = position.saturating_sub(self.start);
+        StoreError::Damaged(Damage { path: self.path.clone(), offset, what: what.into() })
+    }
+
+    /// Reads the frame at a position, checked; `None` if there is no sound one.
+    pub(crate) fn read_frame(&self, position: u64) -> Result<Option<Frame>, StoreError> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        let offset = position - self.start;
+        let read = |buffer: &mut [u8], offset| {
+            self.file.read_at(buffer, offset).map_err(|error| self.io_error("read the journal", error))
+        };
+        if read(&mut bytes, offset)? < HEADER_BYTES {
+            return Ok(None);
+        }
+        let Some(header) = FrameHeader::read(&bytes) else { return Ok(None) };
+        bytes.resize(header.frame_bytes() as usize, 0);
+        read(&mut bytes[HEADER_BYTES..], offset + HEADER_BYTES as u64)?;
+        Ok(header.fits(&bytes[HEADER_BYTES..]).then_some(Frame { header, position, bytes }))
+    }
+}
+
+/// Frames on their way to the disk, adjacent and in one segment.
+#[derive(Debug)]
+struct Chunk {
+    position: u64,
+    bytes: Vec<u8>,
+    /// The chunk begins a segment.
+    new_segment: Option<SegmentHeader>,
+    last_frame: u64,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.position + self.bytes.len() as u64
+    }
+}
+
+#[derive(Debug)]
+struct Tail {
+    point: JournalPoint,
+    segment_start: u64,
+    /// Being written, oldest first.
+    writing: VecDeque<Arc<Chunk>>,
+    /// Being filled.
+    filling: VecDeque<Chunk>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    segment: Option<Arc<Segment>>,
+    reserved: u64,
+    written: u64,
+}
+
+/// The journal of an open ledger.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    disk: Arc<dyn Disk>,
+    ledger: [u8; 16],
+    segment_bytes: u64,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    tail: Mutex<Tail>,
+    writer: Mutex<Writer>,
+    synced_frame: AtomicU64,
+    synced_position: AtomicU64,
+}
+
+/// A lock whose holder panicked is taken all the same: what it guards is checked by its own means, and the
+/// store is poisoned by whoever saw the panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Journal {
+    /// A journal whose segments end at `point`; everything there is durable.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        ledger: [u8; 16],
+        segment_bytes: u64,
+        segments: Vec<Arc<Segment>>,
+        point: JournalPoint,
+    ) -> Self {
+        let last = segments.last().cloned();
+        let segment_start = last.as_ref().map_or(0, |segment| segment.start);
+        let written = point.position - segment_start;
+        Self {
+            disk,
+            ledger,
+            segment_bytes,
+            segments: RwLock::new(segments),
+            tail: Mutex::new(Tail { point, segment_start, writing: VecDeque::new(), filling: VecDeque::new() }),
+            writer: Mutex::new(Writer { segment: last, reserved: written, written }),
+            synced_frame: AtomicU64::new(point.frame_number),
+            synced_position: AtomicU64::new(point.position),
+        }
+    }
+
+    /// Where the next frame will begin. Only the one who appends may rely on it.
+    pub(crate) fn next_frame_position(&self) -> u64 {
+        let tail = lock(&self.tail);
+        if self.begins_segment(&tail) { tail.point.position + SEGMENT_HEADER_BYTES as u64 } else { tail.point.position }
+    }
+
+    fn begins_segment(&self, tail: &Tail) -> bool {
+        tail.point.position == 0 || tail.point.position - tail.segment_start >= self.segment_bytes
+    }
+
+    /// Appends a frame: `bytes` has room for the header and then the records, laid out for
+    /// [`Journal::next_frame_position`]. Gives the point behind it.
+    pub(crate) fn append(&self, bytes: &mut Vec<u8>, time_ms: u64, record_count: u32) -> JournalPoint {
+        debug_assert!(bytes.len() <= BODY_BYTES_MAX);
+        let mut tail = lock(&self.tail);
+        let begins_segment = self.begins_segment(&tail);
+        let number = tail.point.frame_number + 1;
+        let digest_before = tail.point.digest;
+        let synced_through = self.synced_frame.load(Ordering::Acquire);
+        let digest = seal(bytes, number, synced_through, time_ms, record_count, &digest_before);
+        if begins_segment {
+            let start = tail.point.position;
+            let (ledger, frame_number_before) = (self.ledger, number - 1);
+            let header = SegmentHeader { ledger, start, frame_number_before, digest_before };
+            let chunk_bytes = header.bytes().to_vec();
+            let chunk = Chunk { position: start, bytes: chunk_bytes, new_segment: Some(header), last_frame: number };
+            tail.filling.push_back(chunk);
+            tail.segment_start = start;
+            tail.point.position += SEGMENT_HEADER_BYTES as u64;
+        } else if tail.filling.is_empty() {
+            let position = tail.point.position;
+            tail.filling.push_back(Chunk { position, bytes: Vec::new(), new_segment: None, last_frame: number });
+        }
+        tail.point.position += bytes.len() as u64;
+        tail.point.frame_number = number;
+        tail.point.digest = digest;
+        if let Some(chunk) = tail.filling.back_mut() {
+            chunk.bytes.extend_from_slice(bytes);
+            chunk.last_frame = number;
+        }
+        tail.point
+    }
+
+    /// The point behind the last appended frame.
+    pub(crate) fn point(&self) -> JournalPoint {
+        lock(&self.tail).point
+    }
+
+    /// Everything before this position is durable.
+    pub(crate) fn synced_position(&self) -> u64 {
+        self.synced_position.load(Ordering::Acquire)
+    }
+
+    /// Writes everything appended so far and makes it durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        let mut writer = lock(&self.writer);
+        let chunks: Vec<Arc<Chunk>> = {
+            let mut tail = lock(&self.tail);
+            let filled = std::mem::take(&mut tail.filling);
+            tail.writing.extend(filled.into_iter().map(Arc::new));
+            tail.writing.iter().cloned().collect()
+        };
+        let Some(last) = chunks.last() else { return Ok(()) };
+        for chunk in &chunks {
+            self.write_chunk(&mut writer, chunk)?;
+        }
+        if let Some(segment) = &writer.segment {
+            segment.file.sync().map_err(|error| segment.io_error("make the journal durable", error))?;
+        }
+        self.synced_frame.store(last.last_frame, Ordering::Release);
+        self.synced_position.store(last.end(), Ordering::Release);
+        lock(&self.tail).writing.drain(..chunks.len());
+        Ok(())
+    }
+
+    fn write_chunk(&self, writer: &mut Writer, chunk: &Chunk) -> Result<(), StoreError> {
+        if let Some(header) = &chunk.new_segment {
+            self.begin_segment(writer, header.start, &chunk.bytes[..SEGMENT_HEADER_BYTES])?;
+        }
+        let Some(segment) = writer.segment.clone() else {
+            return Err(StoreError::NotFound { path: self.disk.path().to_owned() });
+        };
+        let offset = chunk.position - segment.start;
+        let end = offset + chunk.bytes.len() as u64;
+        if end > writer.reserved {
+            let ahead = (end / 2).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+            let wanted = (end + ahead).next_multiple_of(RESERVE_BYTES_MIN);
+            let reserved = match segment.file.reserve(wanted) {
+                Ok(()) => Ok(wanted),
+                Err(_) => segment.file.reserve(end).map(|()| end),
+            };
+            writer.reserved = reserved.map_err(|error| segment.io_error("reserve room for the journal", error))?;
+        }
+        let write = segment.file.write_at(&chunk.bytes, offset);
+        write.map_err(|error| segment.io_error("write the journal", error))?;
+        writer.written = end;
+        Ok(())
+    }
+
+    /// Ends the current segment for good, and creates the next one with its header.
+    fn begin_segment(&self, writer: &mut Writer, start: u64, header: &[u8]) -> Result<(), StoreError> {
+        finish_segment(writer)?;
+        let name = segment_name(start);
+        let path = self.disk.path().join(&name);
+        let io_error = |error| StoreError::Io {
+            doing: "create a segment of the journal",
+            path: path.clone(),
+            error: Arc::new(error),
+        };
+        let file = self.disk.create(&name).map_err(io_error)?;
+        file.write_at(header, 0).map_err(io_error)?;
+        file.sync().map_err(io_error)?;
+        self.disk.sync_directory().map_err(io_error)?;
+        let segment = Arc::new(Segment { start, path: path.clone(), file });
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment.clone());
+        *writer = Writer { segment: Some(segment), reserved: header.len() as u64, written: header.len() as u64 };
+        Ok(())
+    }
+
+    /// Gives back the room reserved behind the last frame. To be called when nothing is appended any more.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        self.sync()?;
+        finish_segment(&mut lock(&self.writer))
+    }
+
+    fn segment_of(&self, position: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.start <= position);
+        segments.get(after.checked_sub(1)?).cloned()
+    }
+
+    /// The frame in memory that covers a position, if it is still on its way to the disk.
+    fn unwritten_frame(&self, position: u64, is_begin: bool) -> Option<Frame> {
+        let tail = lock(&self.tail);
+        let chunks = tail.writing.iter().map(AsRef::as_ref).chain(&tail.filling);
+        let chunk = chunks.into_iter().find(|chunk| chunk.position <= position && position < chunk.end())?;
+        let mut offset = (position - chunk.position) as usize;
+        if !is_begin {
+            let bytes = chunk.bytes.get(offset..)?;
+            offset = offset.checked_sub(frame_distance(bytes).ok()? as usize)?;
+        }
+        let bytes = chunk.bytes.get(offset..)?;
+        let header = FrameHeader::read(bytes)?;
+        let bytes = bytes.get(..header.frame_bytes() as usize)?.to_vec();
+        Some(Frame { header, position: chunk.position + offset as u64, bytes })
+    }
+
+    /// Reads the frame that the record at `position` lies in.
+    pub(crate) fn frame_of(&self, position: u64) -> Result<Frame, StoreError> {
+        if position >= self.synced_position() {
+            if let Some(frame) = self.unwritten_frame(position, false) {
+                return Ok(frame);
+            }
+        }
+        let Some(segment) = self.segment_of(position) else {
+            return Err(StoreError::Damaged(Damage {
+                path: self.disk.path().to_owned(),
+                offset: position,
+                what: "an index points before the journal's beginning".to_owned(),
+            }));
+        };
+        let mut bytes = [0; DISTANCE_BYTES_MAX];
+        let offset = position - segment.start;
+        let read = segment.file.read_at(&mut bytes, offset);
+        let count = read.map_err(|error| segment.io_error("read the journal", error))?;
+        let distance = frame_distance(&bytes[..count]).ok().filter(|&distance| distance <= offset);
+        let frame = match distance {
+            Some(distance) => segment.read_frame(position - distance)?,
+            None => None,
+        };
+        frame
+            .filter(|frame| position < frame.position + frame.bytes.len() as u64)
+            .ok_or_else(|| segment.damage(position, "no sound record where one should be"))
+    }
+
+    /// Reads the record at a position. `cached` holds the frame read last, which often has the next one too.
+    pub(crate) fn record(&self, position: u64, cached: &mut Option<Frame>) -> Result<Stored, StoreError> {
+        let covers = |frame: &Frame| (frame.position..frame.position + frame.bytes.len() as u64).contains(&position);
+        let frame = match cached.take_if(|frame| covers(frame)) {
+            Some(frame) => frame,
+            None => self.frame_of(position)?,
+        };
+        let record = frame.record_at(position);
+        let found = cached.insert(frame);
+        record.map_err(|malformed| {
+            let at = found.position + malformed.offset as u64;
+            match self.segment_of(at) {
+                Some(segment) => segment.damage(at, "a record cannot be read"),
+                None => StoreError::NotFound { path: self.disk.path().to_owned() },
+            }
+        })
+    }
+}
+
+/// Cuts a segment to what was written, so that its length says where the next one begins.
+fn finish_segment(writer: &mut Writer) -> Result<(), StoreError> {
+    let Some(segment) = &writer.segment else { return Ok(()) };
+    let finish = || {
+        if segment.file.length()? != writer.written {
+            segment.file.set_length(writer.written)?;
+        }
+        segment.file.sync()
+    };
+    finish().map_err(|error| segment.io_error("finish a segment of the journal", error))?;
+    writer.reserved = writer.written;
+    Ok(())
+}

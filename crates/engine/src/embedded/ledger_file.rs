@@ -1,0 +1,158 @@
+//! The file that says which ledger a directory holds: its id, its policy, its currencies. Written once, at
+//! creation. `docs/format.md`, "Ledger file".
+
+use super::codec::{Decoder, Malformed, crc32c};
+use super::disk::Disk;
+use crate::store::{Damage, StoreError};
+use bursar_core::{Currencies, Currency, Decimals, DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
+use std::io;
+use std::sync::Arc;
+
+/// The name of the file.
+pub(crate) const LEDGER_NAME: &str = "ledger.bursar";
+const MAGIC: [u8; 8] = *b"BURSLEDG";
+/// The version of everything in the directory.
+const VERSION: u32 = 1;
+
+fn bytes_of(config: &LedgerConfig) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&config.ledger);
+    let policy = config.policy;
+    out.extend_from_slice(&[policy.locked.code(), policy.disputable.code(), config.currencies.len() as u8]);
+    for (_, currency) in config.currencies.iter() {
+        out.extend_from_slice(&[currency.decimals().count(), currency.code().len() as u8]);
+        out.extend_from_slice(currency.code().as_bytes());
+    }
+    let crc = crc32c(&out[16..]);
+    out[12..16].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+enum Fault {
+    Malformed,
+    Version(u32),
+}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
+    let mut decoder = Decoder::new(bytes, 0);
+    if decoder.array()? != MAGIC {
+        return Err(Fault::Malformed);
+    }
+    let version = decoder.fixed_u32()?;
+    if decoder.fixed_u32()? != crc32c(&bytes[16..]) {
+        return Err(Fault::Malformed);
+    }
+    if version != VERSION {
+        return Err(Fault::Version(version));
+    }
+    let ledger = decoder.array()?;
+    let locked = LockedPolicy::from_code(decoder.byte()?).ok_or(Fault::Malformed)?;
+    let disputable = DisputablePolicy::from_code(decoder.byte()?).ok_or(Fault::Malformed)?;
+    let mut list = Vec::new();
+    let mut unnamed = None;
+    for _ in 0..decoder.byte()? {
+        let decimals = Decimals::new(decoder.byte()?).ok_or(Fault::Malformed)?;
+        let length = decoder.byte()?;
+        let code = str::from_utf8(decoder.take(usize::from(length))?).map_err(|_| Fault::Malformed)?;
+        if code.is_empty() {
+            unnamed = Some(decimals);
+        } else {
+            list.push(Currency::new(code, decimals).map_err(|_| Fault::Malformed)?);
+        }
+    }
+    let currencies = match unnamed {
+        Some(decimals) if list.is_empty() => Currencies::unnamed(decimals),
+        Some(_) => return Err(Fault::Malformed),
+        None => Currencies::named(list).map_err(|_| Fault::Malformed)?,
+    };
+    if !decoder.is_at_end() {
+        return Err(Fault::Malformed);
+    }
+    Ok(LedgerConfig { ledger, policy: Policy { locked, disputable }, currencies })
+}
+
+/// Reads which ledger a directory holds.
+pub(crate) fn read(disk: &dyn Disk) -> Result<LedgerConfig, StoreError> {
+    let path = disk.path().join(LEDGER_NAME);
+    let bytes = match read_whole(disk, LEDGER_NAME) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::NotFound { path: disk.path().to_owned() });
+        }
+        Err(error) => return Err(StoreError::Io { doing: "read the ledger file", path, error: Arc::new(error) }),
+    };
+    config_of(&bytes).map_err(|fault| match fault {
+        Fault::Version(found) => StoreError::Version { path, found, known: VERSION },
+        Fault::Malformed => {
+            StoreError::Damaged(Damage { path, offset: 0, what: "this is no sound ledger file".to_owned() })
+        }
+    })
+}
+
+/// Writes which ledger a directory holds; an error if it holds one already.
+pub(crate) fn create(disk: &dyn Disk, config: &LedgerConfig) -> Result<(), StoreError> {
+    let path = disk.path().join(LEDGER_NAME);
+    let io_error =
+        |error| StoreError::Io { doing: "write the ledger file", path: path.clone(), error: Arc::new(error) };
+    if disk.list().map_err(io_error)?.iter().any(|name| name == LEDGER_NAME) {
+        return Err(StoreError::Exists { path: disk.path().to_owned() });
+    }
+    write_whole(disk, LEDGER_NAME, &bytes_of(config)).map_err(io_error)
+}
+
+/// Reads a small file.
+pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let length = usize::try_from(file.length()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    let count = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// Writes a small file so that after a crash it is there whole, or as it was before.
+pub(crate) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = disk.create(&temporary)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(&temporary, name)?;
+    disk.sync_directory()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_file_reads_back_and_no_flip_goes_unseen() {
+        let currencies = Currencies::named(vec![
+            Currency::new("EUR", Decimals::new(2).unwrap()).unwrap(),
+            Currency::new("GOLD", Decimals::new(9).unwrap()).unwrap(),
+        ]);
+        let policy = Policy { locked: LockedPolicy::Frozen, disputable: DisputablePolicy::DepositsAndWithdrawals };
+        for currencies in [currencies.unwrap(), Currencies::default()] {
+            let config = LedgerConfig { ledger: [5; 16], policy, currencies };
+            let bytes = bytes_of(&config);
+            assert_eq!(config_of(&bytes).ok(), Some(config));
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1;
+                assert!(config_of(&flipped).is_err(), "byte {at}");
+            }
+        }
+    }
+}

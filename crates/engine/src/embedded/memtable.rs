@@ -1,0 +1,54 @@
+//! What the embedded store keeps in memory of the newest events: chain heads and transactions, with positions.
+//!
+//! Once it has grown to its limit it is frozen and written to index files ([`super::maintenance`]), and a new
+//! one begins. Nothing here is the truth; all of it follows from the journal.
+
+use bursar_core::{CustomerId, Head, LinkedEvent, TransactionId, TransactionState};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+/// A hash table with a seed of its own in every process.
+pub(crate) type Table<K, V> = HashMap<K, V, RandomState>;
+
+/// A chain's head and where its newest record lies.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryHead {
+    /// Without open events; those are in the store's own list.
+    pub(crate) head: Head,
+    /// The position of the newest record of the chain; `None` before the first.
+    pub(crate) newest: Option<u64>,
+    /// The sequence number of the newest event, open ones and those of the batch included.
+    pub(crate) last_seq: u64,
+    /// Not in any index file yet.
+    pub(crate) is_new: bool,
+}
+
+/// A transaction's state and where the event lies that put it there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryTransaction {
+    pub(crate) state: TransactionState,
+    pub(crate) position: u64,
+}
+
+/// An open event and where it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenEvent {
+    pub(crate) linked: LinkedEvent,
+    pub(crate) position: u64,
+    /// Where the transaction's event in effect before it lies.
+    pub(crate) transaction_previous: Option<u64>,
+}
+
+/// Heads and transactions of the newest events.
+#[derive(Debug, Default)]
+pub(crate) struct Memtable {
+    pub(crate) heads: Table<CustomerId, MemoryHead>,
+    pub(crate) transactions: Table<TransactionId, MemoryTransaction>,
+}
+
+impl Memtable {
+    /// Forgets heads that are in index files anyway.
+    pub(crate) fn drop_clean(&mut self) {
+        self.heads.retain(|_, head| head.is_new);
+    }
+}

@@ -1,0 +1,466 @@
+//! Creating and opening a ledger's directory: from what the medium gives back to a running store.
+//!
+//! 1. The ledger file says which ledger this is. 2. The segments must be one journal. 3. The checkpoint and its
+//! index files are taken if they can be relied on, and otherwise made anew. 4. Frames after the checkpoint are
+//! read, checked and taken into memory. 5. What follows the last readable frame is judged: a clean end, a torn
+//! write to be cut off, or damage to be refused. 6. Frames that may not be durable yet are written again and
+//! synced, before anything is built on them: after a failed sync, what can be read need not be on the disk.
+//!
+//! Every case and its decision: `docs/format.md`, "Opening".
+
+use super::batch::OpenBatch;
+use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, is_index_file};
+use super::disk::{Disk, LockError, RealDisk};
+use super::frame::Frame;
+use super::index::{Index, Runs};
+use super::journal::{Journal, JournalPoint, Segment};
+use super::ledger_file::{self, read_whole};
+use super::maintenance::{Maintenance, open_named_runs, write_index};
+use super::memtable::{MemoryHead, OpenEvent, Table};
+use super::record::{Stored, StoredClosing, StoredEvent};
+use super::scan::{Found, Scan, check_segments, open_segments};
+use super::store::{EmbeddedOptions, EmbeddedStore, Shared, State};
+use super::tail::Verdict;
+use crate::store::{Damage, SourceMark, StoreError};
+use crate::totals::Totals;
+use bursar_core::{EventStatus, Hash, Head, LedgerConfig, Proposed};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What was found and done while a ledger was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// A write that had never come to its end was cut off: the file, the offset, and how many bytes were there.
+    pub cut_off: Option<CutOff>,
+    /// The index could not be relied on and was made anew; why.
+    pub index_rebuilt: Option<&'static str>,
+    /// How many events were read from the journal's end.
+    pub events_read: u64,
+}
+
+/// A torn write that was cut off. It was never acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    /// Which file.
+    pub path: PathBuf,
+    /// Where it was cut, in bytes from its beginning.
+    pub offset: u64,
+    /// How many bytes there were up to the last one that was not zero.
+    pub bytes: u64,
+}
+
+fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
+    let path = || directory.to_owned();
+    match RealDisk::open(directory, create) {
+        Ok(disk) => Ok(Arc::new(disk)),
+        Err(LockError::InUse) => Err(StoreError::InUse { path: path() }),
+        Err(LockError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StoreError::NotFound { path: path() })
+        }
+        Err(LockError::Io(error)) => {
+            Err(StoreError::Io { doing: "open the directory", path: path(), error: Arc::new(error) })
+        }
+    }
+}
+
+impl EmbeddedStore {
+    /// Whether there is a ledger in this directory.
+    pub fn exists(directory: &Path) -> bool {
+        directory.join(ledger_file::LEDGER_NAME).exists()
+    }
+
+    /// Creates a ledger in a directory, which is made if it does not exist.
+    pub fn create(directory: &Path, config: &LedgerConfig, options: EmbeddedOptions) -> Result<Self, StoreError> {
+        Ok(Self::create_on(lock_directory(directory, true)?, config, options)?.0)
+    }
+
+    /// Opens the ledger in a directory.
+    pub fn open(directory: &Path, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
+        Self::open_on(lock_directory(directory, false)?, options)
+    }
+
+    /// Creates a ledger on any medium.
+    pub fn create_on(
+        disk: Arc<dyn Disk>,
+        config: &LedgerConfig,
+        options: EmbeddedOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        ledger_file::create(&*disk, config)?;
+        Self::open_on(disk, options)
+    }
+
+    /// Opens the ledger on any medium.
+    pub fn open_on(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
+        let config = ledger_file::read(&*disk)?;
+        let ledger_digest = config.digest();
+        let mut segments = open_segments(&*disk)?;
+        let headers = check_segments(&config.ledger, &ledger_digest, &segments)?;
+        if let Some(unwritten) = segments.get(headers.len()) {
+            remove(&*disk, &unwritten.path)?;
+            segments.truncate(headers.len());
+        }
+        let mut report = OpenReport::default();
+        let start = JournalPoint { position: 0, frame_number: 0, digest: ledger_digest };
+        let (checkpoint, runs) = match usable_checkpoint(&*disk, &config, &segments, start) {
+            Ok(usable) => usable,
+            Err(JOURNAL_TOO_SHORT) => {
+                let path = disk.path().join(CHECKPOINT_NAME);
+                return Err(StoreError::Damaged(Damage { path, offset: 0, what: JOURNAL_TOO_SHORT.to_owned() }));
+            }
+            Err(why) => {
+                if !segments.is_empty() && why != NO_CHECKPOINT {
+                    report.index_rebuilt = Some(why);
+                }
+                (Checkpoint::at_start(&config, start), Runs::default())
+            }
+        };
+        remove_strays(&*disk, &checkpoint)?;
+        let mut opening = Opening { disk, config, ledger_digest, options, segments, report };
+        let (state, point, durable_from) = opening.replay(&checkpoint, runs)?;
+        opening.make_durable(point, durable_from)?;
+        let Opening { disk, config, ledger_digest, options, segments, report } = opening;
+        let journal = Journal::new(disk.clone(), config.ledger, options.segment_bytes, segments, point);
+        let state = Mutex::new(state);
+        let poison = OnceLock::new();
+        let shared = Shared { disk, config, ledger_digest, options, journal, state, poison };
+        Ok((Self { shared: Arc::new(shared), maintenance: Maintenance::default() }, report))
+    }
+
+    /// Makes everything durable, writes the newest events to index files, and gives back reserved room. The
+    /// next opening then has nothing to read.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let closed = self.close_files();
+        self.shared.poisoned_by(closed)
+    }
+
+    fn close_files(&self) -> Result<(), StoreError> {
+        self.shared.journal.sync()?;
+        self.maintenance.freeze(&self.shared)?;
+        self.maintenance.finish(&self.shared)?;
+        self.shared.journal.close()
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        // A job under way must not go on writing into a directory that somebody else may open. Its error has
+        // poisoned the store already, and nobody is left to hear it.
+        drop(self.maintenance.join(&self.shared));
+    }
+}
+
+const NO_CHECKPOINT: &str = "there is no checkpoint";
+
+/// The checkpoint and its open index files, if they can be relied on; otherwise why not.
+fn usable_checkpoint(
+    disk: &dyn Disk,
+    config: &LedgerConfig,
+    segments: &[Arc<Segment>],
+    start: JournalPoint,
+) -> Result<(Checkpoint, Runs), &'static str> {
+    let bytes = match read_whole(disk, CHECKPOINT_NAME) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NO_CHECKPOINT),
+        Err(_) => return Err("the checkpoint cannot be read"),
+    };
+    let checkpoint = Checkpoint::read(&bytes).map_err(|_| "the checkpoint is damaged")?;
+    if checkpoint.ledger != config.ledger {
+        return Err("the checkpoint belongs to another ledger");
+    }
+    let end = match segments.last() {
+        Some(segment) => segment.start + super::scan::length(segment).map_err(|_| "the journal cannot be read")?,
+        None => start.position,
+    };
+    if checkpoint.point.position > end {
+        return Err(JOURNAL_TOO_SHORT);
+    }
+    let runs = open_named_runs(disk, &config.ledger, &checkpoint.runs);
+    Ok((checkpoint, runs.map_err(|_| "an index file is missing or damaged")?))
+}
+
+/// Not a reason to make the index anew: events that were durable are gone.
+const JOURNAL_TOO_SHORT: &str = "the journal ends before the point that this checkpoint covers";
+
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    disk.remove(name).map_err(|error| StoreError::Io {
+        doing: "remove a file that holds nothing",
+        path: path.to_owned(),
+        error: Arc::new(error),
+    })
+}
+
+/// Removes index files that no checkpoint names, and files that were never finished.
+fn remove_strays(disk: &dyn Disk, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    let names = disk.list().map_err(|error| StoreError::Io {
+        doing: "list the directory",
+        path: disk.path().to_owned(),
+        error: Arc::new(error),
+    })?;
+    for name in names {
+        let named = checkpoint.runs.iter().any(|run| run.file_name() == name);
+        let unfinished = Path::new(&name).extension().is_some_and(|extension| extension == "tmp");
+        if unfinished || (is_index_file(&name) && !named) {
+            remove(disk, &disk.path().join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+impl Checkpoint {
+    pub(super) fn at_start(config: &LedgerConfig, start: JournalPoint) -> Self {
+        Self {
+            ledger: config.ledger,
+            point: start,
+            last_time_ms: 0,
+            totals: Totals::default(),
+            runs: Vec::new(),
+            open: Vec::new(),
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// A ledger on its way to being open.
+struct Opening {
+    disk: Arc<dyn Disk>,
+    config: LedgerConfig,
+    ledger_digest: Hash,
+    options: EmbeddedOptions,
+    segments: Vec<Arc<Segment>>,
+    report: OpenReport,
+}
+
+impl Opening {
+    /// Reads what came after the checkpoint. Gives the state, the journal's end, and the position from which on
+    /// frames may not be durable.
+    fn replay(&mut self, checkpoint: &Checkpoint, runs: Runs) -> Result<(State, JournalPoint, u64), StoreError> {
+        let mut state = self.state_at(checkpoint, runs)?;
+        let mut recent: Vec<(u64, u64)> = Vec::new();
+        let mut scan = Scan::new(&self.segments, checkpoint.point);
+        loop {
+            match scan.next()? {
+                Found::Frame(frame, point) => {
+                    self.report.events_read += state.take_frame(&self.ledger_digest, &self.segments, &frame)?;
+                    recent.retain(|&(number, _)| number > frame.header.synced_through);
+                    recent.push((frame.header.number, frame.position));
+                    let in_last = self.segments.last().is_some_and(|last| frame.position >= last.start);
+                    if !in_last && state.index.is_full(self.options.memtable_entries_max) {
+                        self.spill(&mut state, point)?;
+                    }
+                }
+                Found::Unreadable => {
+                    let position = scan.point.position;
+                    let Some((_, segment)) = scan.segment() else { continue };
+                    return Err(segment.damage(position, "a frame cannot be read, and later ones rest on it"));
+                }
+                Found::End(verdict) => {
+                    let point = scan.point;
+                    let Some((_, segment)) = scan.segment() else { return Ok((state, point, point.position)) };
+                    match verdict {
+                        Verdict::CleanEnd => {}
+                        Verdict::Torn => self.report.cut_off = Some(cut_off(segment, point.position)?),
+                        Verdict::Damaged(what) => return Err(segment.damage(point.position, what)),
+                    }
+                    let durable_from = recent.first().map_or(point.position, |&(_, position)| position);
+                    return Ok((state, point, durable_from));
+                }
+            }
+        }
+    }
+
+    fn state_at(&self, checkpoint: &Checkpoint, runs: Runs) -> Result<State, StoreError> {
+        let mut state = State {
+            index: Index::new(self.config.ledger, runs),
+            batch: OpenBatch::default(),
+            open: BTreeMap::new(),
+            proposals: Table::default(),
+            sources: checkpoint.sources.iter().map(|mark| (mark.source, mark.clone())).collect(),
+            totals: checkpoint.totals.clone(),
+            last_time_ms: checkpoint.last_time_ms,
+            runs: checkpoint.runs.clone(),
+        };
+        let journal = self.journal_at(checkpoint.point);
+        for (customer, positions) in &checkpoint.open {
+            for &position in positions {
+                if let Stored::Event(event) = journal.record(position, &mut None)? {
+                    let StoredEvent { linked, transaction_previous, .. } = event;
+                    state.take_open(OpenEvent { linked, position, transaction_previous });
+                }
+            }
+            // Brings the head into memory with the right count of open events behind it.
+            state.head_mut(*customer)?;
+        }
+        Ok(state)
+    }
+
+    fn journal_at(&self, point: JournalPoint) -> Journal {
+        let (disk, ledger) = (self.disk.clone(), self.config.ledger);
+        Journal::new(disk, ledger, self.options.segment_bytes, self.segments.clone(), point)
+    }
+
+    /// Writes a full memtable to index files in the middle of a long replay. Only for what lies in segments that
+    /// are not the last: they are durable.
+    fn spill(&self, state: &mut State, point: JournalPoint) -> Result<(), StoreError> {
+        let checkpoint = state.checkpoint(&self.config, point);
+        state.index.freeze(checkpoint);
+        let Some(frozen) = state.index.frozen.clone() else { return Ok(()) };
+        let mut inner = State {
+            index: Index::new(self.config.ledger, state.index.runs.clone()),
+            batch: OpenBatch::default(),
+            open: BTreeMap::new(),
+            proposals: Table::default(),
+            sources: BTreeMap::new(),
+            totals: Totals::default(),
+            last_time_ms: 0,
+            runs: Vec::new(),
+        };
+        std::mem::swap(&mut inner.runs, &mut state.runs);
+        let shared = Shared {
+            disk: self.disk.clone(),
+            config: self.config.clone(),
+            ledger_digest: self.ledger_digest,
+            options: self.options,
+            journal: self.journal_at(point),
+            state: Mutex::new(inner),
+            poison: OnceLock::new(),
+        };
+        write_index(&shared, &frozen)?;
+        let written = shared.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.runs = written.runs;
+        state.index.runs = written.index.runs;
+        state.index.frozen = None;
+        Ok(())
+    }
+
+    /// Cuts the journal at its end, and writes again what may not be durable.
+    fn make_durable(&self, point: JournalPoint, durable_from: u64) -> Result<(), StoreError> {
+        let Some(last) = self.segments.last() else { return Ok(()) };
+        let io_error = |error| last.io_error("make the journal's end durable", error);
+        let end = point.position.max(last.start + super::journal::SEGMENT_HEADER_BYTES as u64);
+        last.file.set_length(end - last.start).map_err(io_error)?;
+        let from = durable_from.max(last.start);
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
+        let count = last.file.read_at(&mut bytes, from - last.start).map_err(io_error)?;
+        last.file.write_at(&bytes[..count], from - last.start).map_err(io_error)?;
+        last.file.sync().map_err(io_error)?;
+        self.disk.sync_directory().map_err(io_error)
+    }
+}
+
+fn cut_off(segment: &Segment, position: u64) -> Result<CutOff, StoreError> {
+    let offset = position - segment.start;
+    let rest = super::scan::read_rest(segment, offset)?;
+    let bytes = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1);
+    Ok(CutOff { path: segment.path.clone(), offset, bytes })
+}
+
+impl State {
+    /// Takes a frame read from the journal; gives how many events it holds.
+    fn take_frame(
+        &mut self,
+        ledger_digest: &Hash,
+        segments: &[Arc<Segment>],
+        frame: &Frame,
+    ) -> Result<u64, StoreError> {
+        let mut event_count = 0;
+        for record in frame.records() {
+            let (position, record) = record.map_err(|malformed| {
+                let position = frame.position + malformed.offset as u64;
+                let after = segments.partition_point(|segment| segment.start <= position);
+                match segments.get(after.saturating_sub(1)) {
+                    Some(segment) => segment.damage(position, "a record cannot be read"),
+                    None => StoreError::NotFound { path: PathBuf::new() },
+                }
+            })?;
+            match record {
+                Stored::Event(event) => {
+                    event_count += 1;
+                    self.take_event(ledger_digest, position, event)?;
+                }
+                Stored::Closing(closing) => self.take_stored_closing(position, &closing)?,
+                Stored::Mark(mark) => {
+                    let kept = SourceMark { rejected_lines: Vec::new(), ..mark };
+                    self.sources.insert(kept.source, kept);
+                }
+            }
+        }
+        Ok(event_count)
+    }
+
+    fn take_event(&mut self, ledger_digest: &Hash, position: u64, event: StoredEvent) -> Result<(), StoreError> {
+        let StoredEvent { linked, done, transaction_previous, .. } = event;
+        let customer = linked.event.customer;
+        let seq = linked.event.seq;
+        self.last_time_ms = self.last_time_ms.max(linked.event.time_ms);
+        self.totals.begun(&linked.event);
+        if self.head_mut(customer)?.is_none() {
+            let head = Head::start(ledger_digest, customer);
+            self.index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: true });
+        }
+        if let Some(head) = self.index.loaded_head_mut(customer) {
+            head.newest = Some(position);
+            head.last_seq = seq;
+            head.is_new = true;
+            if done {
+                head.head.done(&linked);
+            }
+        }
+        if done {
+            self.take_effect(&linked, position);
+        } else {
+            self.take_open(OpenEvent { linked, position, transaction_previous });
+        }
+        Ok(())
+    }
+
+    fn take_open(&mut self, open: OpenEvent) {
+        let event = &open.linked.event;
+        if let Some((transaction, state)) = event.transaction.zip(event.transaction_state()) {
+            let event = open.linked.reference();
+            self.proposals.insert(transaction, Proposed { state, event });
+        }
+        self.open.entry(event.customer).or_default().push(open);
+    }
+
+    fn take_stored_closing(&mut self, position: u64, closing: &StoredClosing) -> Result<(), StoreError> {
+        let customer = closing.event.customer;
+        self.head_mut(customer)?;
+        let status = match &closing.aborted {
+            None => EventStatus::Done,
+            Some(reason) => EventStatus::Aborted(reason.clone()),
+        };
+        let Some(list) = self.open.get_mut(&customer) else { return Ok(()) };
+        if list.is_empty() {
+            return Ok(());
+        }
+        let open = list.remove(0);
+        if list.is_empty() {
+            self.open.remove(&customer);
+        }
+        if let Some(head) = self.index.loaded_head_mut(customer) {
+            head.newest = Some(position);
+            head.is_new = true;
+            head.head.take(open.linked.clone(), &status);
+        }
+        self.take_closing(&open, &status);
+        Ok(())
+    }
+
+    /// The checkpoint for the end of what is in memory, still without the index files that are to be written.
+    pub(super) fn checkpoint(&self, config: &LedgerConfig, point: JournalPoint) -> Checkpoint {
+        let positions = |list: &Vec<OpenEvent>| list.iter().map(|open| open.position).collect();
+        Checkpoint {
+            ledger: config.ledger,
+            point,
+            last_time_ms: self.last_time_ms,
+            totals: self.totals.clone(),
+            runs: self.runs.clone(),
+            open: self.open.iter().map(|(customer, list)| (*customer, positions(list))).collect(),
+            sources: self.sources.values().cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The embedded store: both store traits on one directory.
+//!
+//! ```text
+//!   append, propose ──► the batch ──end_batch──► a frame in the journal ──sync──► durable
+//!                                      └────────► memtable: heads, transactions (seen by the next batch)
+//!   load, get ◄── memtable ◄── frozen memtable ◄── index files, newest first ◄── records in the journal
+//! ```
+//!
+//! The batch becomes one frame, so it takes effect as a whole or not at all, with the transactions table: a
+//! table entry is nothing but the newest event in effect on its transaction. Opening is in [`super::open`],
+//! index files and checkpoints are written by [`super::maintenance`].
+
+use super::batch::{BatchEvent, OpenBatch};
+use super::checkpoint::RunName;
+use super::disk::Disk;
+use super::frame::Frame;
+use super::index::Index;
+use super::journal::Journal;
+use super::maintenance::Maintenance;
+use super::memtable::{MemoryHead, MemoryTransaction, OpenEvent, Table};
+use super::record::{Stored, StoredEvent};
+use crate::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions};
+use crate::totals::Totals;
+use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
+use bursar_core::{
+    AbortReason, CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record,
+    TransactionEntry, TransactionId,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// What bounds the embedded store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmbeddedOptions {
+    /// A segment of the journal is ended once it has this many bytes.
+    pub segment_bytes: u64,
+    /// The newest events are written to index files once they concern this many transactions or customers.
+    /// Memory grows with it: about 200 bytes each.
+    pub memtable_entries_max: usize,
+    /// Write index files on a thread of their own. Otherwise within the call that fills the memory.
+    pub background: bool,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 256 << 20, memtable_entries_max: 1 << 20, background: true }
+    }
+}
+
+/// A ledger's store in one directory, owned by one process.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    pub(super) shared: Arc<Shared>,
+    pub(super) maintenance: Maintenance,
+}
+
+/// What the store shares with the thread that writes its index files.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) config: LedgerConfig,
+    pub(super) ledger_digest: Hash,
+    pub(super) options: EmbeddedOptions,
+    pub(super) journal: Journal,
+    pub(super) state: Mutex<State>,
+    pub(super) poison: OnceLock<Arc<StoreError>>,
+}
+
+/// What changes with every batch.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) index: Index,
+    pub(super) batch: OpenBatch,
+    pub(super) open: BTreeMap<CustomerId, Vec<OpenEvent>>,
+    /// What open events, and events of the batch, propose.
+    pub(super) proposals: Table<TransactionId, Proposed>,
+    pub(super) sources: BTreeMap<SourceId, SourceMark>,
+    pub(super) totals: Totals,
+    pub(super) last_time_ms: u64,
+    /// The index files that are valid, oldest first of each kind.
+    pub(super) runs: Vec<RunName>,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(StoreError::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    /// Keeps the first error that leaves it uncertain what is on the disk; nothing is acknowledged after it.
+    pub(super) fn poisoned_by<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.inspect_err(|error| {
+            self.poison.get_or_init(|| Arc::new(error.clone()));
+        })
+    }
+}
+
+impl EmbeddedStore {
+    /// The ledger's rules and currencies.
+    pub fn config(&self) -> &LedgerConfig {
+        &self.shared.config
+    }
+
+    /// The ledger's directory.
+    pub fn path(&self) -> &Path {
+        self.shared.disk.path()
+    }
+
+    /// The sums over the whole ledger.
+    pub fn totals(&self) -> Totals {
+        self.shared.lock().totals.clone()
+    }
+
+    /// The length of the journal in bytes, and the digest of its newest frame, which fixes all of it.
+    pub fn journal_head(&self) -> (u64, Hash) {
+        let point = self.shared.journal.point();
+        (point.position, point.digest)
+    }
+}
+
+impl State {
+    /// The head of a chain, brought into memory; `None` for a customer without a chain.
+    pub(super) fn head_mut(&mut self, customer: CustomerId) -> Result<Option<&mut MemoryHead>, StoreError> {
+        let open_count = if self.open.is_empty() { 0 } else { self.open.get(&customer).map_or(0, Vec::len) as u64 };
+        self.index.head_mut(customer, open_count)
+    }
+
+    fn head_or_start(&mut self, shared: &Shared, customer: CustomerId) -> Result<&mut MemoryHead, StoreError> {
+        if self.head_mut(customer)?.is_none() {
+            let head = Head::start(&shared.ledger_digest, customer);
+            self.index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: true });
+        }
+        match self.head_mut(customer)? {
+            Some(head) => Ok(head),
+            None => Err(StoreError::NotFound { path: shared.disk.path().to_owned() }),
+        }
+    }
+
+    fn append_started(&mut self, shared: &Shared, linked: &LinkedEvent) -> Result<Appended, StoreError> {
+        let seq = linked.event.seq;
+        let known = self.head_mut(linked.event.customer)?.map_or(0, |head| head.last_seq);
+        if known.checked_add(1) != Some(seq) {
+            return Ok(Appended::Conflict);
+        }
+        self.head_or_start(shared, linked.event.customer)?.last_seq = seq;
+        self.batch.started.push(BatchEvent { linked: linked.clone(), status: EventStatus::Started });
+        Ok(Appended::Yes)
+    }
+
+    fn append_closing(
+        &mut self,
+        shared: &Shared,
+        event: &EventRef,
+        status: EventStatus,
+    ) -> Result<Appended, StoreError> {
+        let Some(head) = self.head_mut(event.customer)? else { return Ok(Appended::Conflict) };
+        if event.seq <= head.head.seq {
+            return Ok(match self.status_of(shared, event)? {
+                Some(EventStatus::Done) => Appended::AlreadyDone,
+                Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason),
+                Some(EventStatus::Started) | None => Appended::Conflict,
+            });
+        }
+        if event.seq != head.head.seq + 1 {
+            return Ok(Appended::Conflict);
+        }
+        if let Some(open) = self.open.get(&event.customer).and_then(|list| list.first()) {
+            if open.linked.id() != event.id {
+                return Ok(Appended::Conflict);
+            }
+            let linked = open.linked.clone();
+            if let Some(head) = self.index.loaded_head_mut(event.customer) {
+                head.head.take(linked, &status);
+                head.is_new = true;
+            }
+            self.close_open(event.customer, status);
+            return Ok(Appended::Yes);
+        }
+        let Some(index) = self.batch.find_started(event) else { return Ok(Appended::Conflict) };
+        let started = &mut self.batch.started[index];
+        if let Some(head) = self.index.loaded_head_mut(event.customer) {
+            head.is_new = true;
+            match &status {
+                EventStatus::Done => head.head.done(&started.linked),
+                EventStatus::Started | EventStatus::Aborted(_) => head.head.take(started.linked.clone(), &status),
+            }
+        }
+        started.status = status;
+        Ok(Appended::Yes)
+    }
+
+    /// Moves the oldest open event of a customer into the batch, to be closed by it.
+    fn close_open(&mut self, customer: CustomerId, status: EventStatus) {
+        let Some(list) = self.open.get_mut(&customer) else { return };
+        let open = list.remove(0);
+        if list.is_empty() {
+            self.open.remove(&customer);
+        }
+        self.batch.closings.push((open, status));
+    }
+
+    /// How an event stands, by reading its chain if need be.
+    fn status_of(&mut self, shared: &Shared, event: &EventRef) -> Result<Option<EventStatus>, StoreError> {
+        let open =
+            self.open.get(&event.customer).into_iter().flatten().map(|open| (&open.linked, EventStatus::Started));
+        let batch = self.batch.started.iter().map(|started| (&started.linked, started.status.clone()));
+        let closing = self.batch.closings.iter().map(|(open, status)| (&open.linked, status.clone()));
+        let found = open.chain(batch).chain(closing).find(|(linked, _)| linked.reference() == *event);
+        if let Some((_, status)) = found {
+            return Ok(Some(status));
+        }
+        let newest = self.head_mut(event.customer)?.and_then(|head| head.newest);
+        let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: true };
+        let mut entries = Vec::new();
+        read_chain(&shared.journal, newest, range, &mut entries)?;
+        Ok(entries.pop().filter(|entry| entry.linked.id() == event.id).map(|entry| entry.status))
+    }
+
+    fn entry(&mut self, shared: &Shared, transaction: TransactionId) -> Result<TransactionEntry, StoreError> {
+        let proposed = self.proposals.get(&transaction).copied();
+        let approved = self.index.transaction(&shared.journal, transaction)?.map(|found| found.state);
+        Ok(TransactionEntry { approved, proposed })
+    }
+
+    fn propose(&mut self, shared: &Shared, proposal: &Proposal) -> Result<ProposeResult, StoreError> {
+        let entry = self.entry(shared, proposal.transaction)?;
+        let there = entry.proposed.map(|proposed| proposed.event.id);
+        let mine = there == Some(proposal.event.id);
+        let earlier = self.batch.proposed_approved.get(&proposal.transaction).copied();
+        let approved = earlier.unwrap_or(entry.approved);
+        if !mine && (approved != proposal.seen_approved || there != proposal.seen_proposed) {
+            return Ok(ProposeResult::Conflict);
+        }
+        if proposal.approved != entry.approved {
+            self.batch.proposed_approved.insert(proposal.transaction, proposal.approved);
+        }
+        let proposed = Proposed { state: proposal.state, event: proposal.event };
+        self.proposals.insert(proposal.transaction, proposed);
+        Ok(ProposeResult::Proposed)
+    }
+
+    /// Takes an event in effect into the table: its state is the approved one from here on.
+    pub(super) fn take_effect(&mut self, linked: &LinkedEvent, position: u64) {
+        self.totals.done(&linked.event);
+        if let Some((transaction, state)) = linked.event.transaction.zip(linked.event.transaction_state()) {
+            self.index.insert_transaction(transaction, MemoryTransaction { state, position });
+            self.drop_proposal(transaction, linked);
+        }
+    }
+
+    pub(super) fn drop_proposal(&mut self, transaction: TransactionId, linked: &LinkedEvent) {
+        let proposes = |proposed: &Proposed| proposed.event == linked.reference();
+        if !self.proposals.is_empty() && self.proposals.get(&transaction).is_some_and(proposes) {
+            self.proposals.remove(&transaction);
+        }
+    }
+}
+
+/// Reads a chain from its newest record back.
+pub(super) fn read_chain(
+    journal: &Journal,
+    newest: Option<u64>,
+    range: ReadRange,
+    entries: &mut Vec<ChainEntry>,
+) -> Result<(), StoreError> {
+    let mut frame: Option<Frame> = None;
+    let mut next = newest;
+    let mut closings: BTreeMap<u64, Option<AbortReason>> = BTreeMap::new();
+    let mut found: Vec<(u64, EventStatus)> = Vec::new();
+    let first_entry = entries.len();
+    while let Some(position) = next {
+        match journal.record(position, &mut frame)? {
+            Stored::Event(StoredEvent { linked, done, previous, .. }) => {
+                let seq = linked.event.seq;
+                let status = match (done, closings.remove(&seq)) {
+                    (true, _) | (false, Some(None)) => EventStatus::Done,
+                    (false, Some(Some(reason))) => EventStatus::Aborted(reason),
+                    (false, None) => EventStatus::Started,
+                };
+                if seq < range.from_seq {
+                    break;
+                }
+                if seq <= range.to_seq {
+                    if range.newest_first {
+                        entries.push(ChainEntry { linked, status });
+                        if entries.len() - first_entry >= range.limit {
+                            break;
+                        }
+                    } else {
+                        found.push((position, status));
+                    }
+                }
+                next = previous;
+            }
+            Stored::Closing(closing) => {
+                closings.insert(closing.event.seq, closing.aborted);
+                next = Some(closing.previous);
+            }
+            Stored::Mark(_) => break,
+        }
+    }
+    for (position, status) in found.into_iter().rev().take(range.limit) {
+        if let Stored::Event(event) = journal.record(position, &mut frame)? {
+            entries.push(ChainEntry { linked: event.linked, status });
+        }
+    }
+    Ok(())
+}
+
+impl Chains for EmbeddedStore {
+    fn whole_batches(&self) -> bool {
+        true
+    }
+
+    fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let mut state = self.shared.lock();
+        for &customer in customers {
+            let mut head = state.head_mut(customer)?.map(|found| found.head.clone());
+            if let (Some(head), false) = (&mut head, state.open.is_empty()) {
+                let open = state.open.get(&customer).into_iter().flatten();
+                head.open.extend(open.map(|open| open.linked.clone()));
+            }
+            heads.push(head);
+        }
+        Ok(())
+    }
+
+    fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let mut state = self.shared.lock();
+        let mut failed: Vec<CustomerId> = Vec::new();
+        for record in records {
+            let customer = record.customer();
+            if !failed.is_empty() && failed.contains(&customer) {
+                results.push(Appended::Conflict);
+                continue;
+            }
+            let result = match record {
+                Record::Started(linked) => state.append_started(&self.shared, linked)?,
+                Record::Done(event) => state.append_closing(&self.shared, event, EventStatus::Done)?,
+                Record::Aborted(event, reason) => {
+                    state.append_closing(&self.shared, event, EventStatus::Aborted(reason.clone()))?
+                }
+            };
+            if !result.is_as_wanted(record) {
+                failed.push(customer);
+            }
+            results.push(result);
+        }
+        Ok(())
+    }
+
+    fn end_batch(&self, time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let ended = self.shared.lock().write_batch(&self.shared, time_ms, mark);
+        let full = self.shared.poisoned_by(ended)?;
+        if full {
+            let frozen = self.maintenance.freeze(&self.shared);
+            self.shared.poisoned_by(frozen)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let synced = self.shared.journal.sync();
+        self.shared.poisoned_by(synced)?;
+        let started = self.maintenance.start_if_durable(&self.shared);
+        self.shared.poisoned_by(started)
+    }
+
+    fn status(&self, events: &[EventRef], statuses: &mut Vec<Option<EventStatus>>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let mut state = self.shared.lock();
+        for event in events {
+            statuses.push(state.status_of(&self.shared, event)?);
+        }
+        Ok(())
+    }
+
+    fn read(&self, customer: CustomerId, range: ReadRange, entries: &mut Vec<ChainEntry>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let newest = {
+            let mut state = self.shared.lock();
+            state.head_mut(customer)?.and_then(|head| head.newest)
+        };
+        read_chain(&self.shared.journal, newest, range, entries)
+    }
+
+    fn open_customers(&self) -> Result<Vec<CustomerId>, StoreError> {
+        self.shared.check()?;
+        Ok(self.shared.lock().open.keys().copied().collect())
+    }
+
+    fn list(&self, after: Option<CustomerId>, limit: usize, heads: &mut Vec<CustomerHead>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let mut state = self.shared.lock();
+        state.index.list(after, limit, heads)?;
+        if !state.open.is_empty() {
+            for listed in heads.iter_mut() {
+                let open = state.open.get(&listed.customer).into_iter().flatten();
+                listed.head.open.extend(open.map(|open| open.linked.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn source(&self, source: SourceId) -> Result<Option<SourceMark>, StoreError> {
+        self.shared.check()?;
+        Ok(self.shared.lock().sources.get(&source).cloned())
+    }
+
+    fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
+        self.shared.check()?;
+        Ok(self.shared.lock().sources.values().cloned().collect())
+    }
+
+    fn last_time_ms(&self) -> Result<u64, StoreError> {
+        self.shared.check()?;
+        Ok(self.shared.lock().last_time_ms)
+    }
+}
+
+impl Transactions for EmbeddedStore {
+    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let mut state = self.shared.lock();
+        for &transaction in transactions {
+            entries.push(state.entry(&self.shared, transaction)?);
+        }
+        Ok(())
+    }
+
+    fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let mut state = self.shared.lock();
+        for proposal in proposals {
+            results.push(state.propose(&self.shared, proposal)?);
+        }
+        Ok(())
+    }
+
+    fn approve(&self, _approvals: &[Approval]) -> Result<(), StoreError> {
+        // An event in effect is the approved state; there is nothing to catch up with.
+        self.shared.check()
+    }
+
+    fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
+        self.shared.check()?;
+        let (newest, proposed) = {
+            let mut state = self.shared.lock();
+            let found = state.index.transaction(&self.shared.journal, transaction)?;
+            let proposed = state.proposals.get(&transaction).map(|proposed| proposed.event);
+            (found.map(|found| found.position), proposed)
+        };
+        let mut events: Vec<EventRef> = proposed.into_iter().collect();
+        let mut frame = None;
+        let mut next = newest;
+        while let Some(position) = next {
+            let Stored::Event(event) = self.shared.journal.record(position, &mut frame)? else { break };
+            events.push(event.linked.reference());
+            next = event.transaction_previous;
+        }
+        events.reverse();
+        Ok(events)
+    }
+}

@@ -1,0 +1,263 @@
+//! A ledger in memory: both stores in two hash tables, gone when the process ends.
+
+use super::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions};
+use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
+use bursar_core::{
+    CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record, TransactionEntry,
+    TransactionId,
+};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A store that keeps everything in memory and nothing else.
+#[derive(Debug)]
+pub struct MemoryStore {
+    ledger_digest: Hash,
+    whole_batches: bool,
+    keeps_history: bool,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    chains: HashMap<CustomerId, MemoryChain, RandomState>,
+    transactions: HashMap<TransactionId, TransactionEntry, RandomState>,
+    sources: BTreeMap<SourceId, SourceMark>,
+    in_order: Option<BTreeMap<CustomerId, ()>>,
+    open_count: usize,
+    last_time_ms: u64,
+}
+
+#[derive(Debug)]
+struct MemoryChain {
+    head: Head,
+    entries: Vec<ChainEntry>,
+}
+
+impl MemoryStore {
+    /// An empty store that keeps every event.
+    pub fn new(config: &LedgerConfig) -> Self {
+        let ledger_digest = config.digest();
+        Self { ledger_digest, whole_batches: true, keeps_history: true, tables: Mutex::default() }
+    }
+
+    /// An empty store that keeps only accounts and transactions: chains read as empty. For jobs that want the
+    /// balances and nothing else.
+    pub fn without_history(config: &LedgerConfig) -> Self {
+        Self { keeps_history: false, ..Self::new(config) }
+    }
+
+    /// Makes the store say that its batches are not whole, so that the protocol takes the way it takes with
+    /// stores in different systems.
+    #[must_use]
+    pub fn with_split_batches(self) -> Self {
+        Self { whole_batches: false, ..self }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn append_started(&mut self, ledger_digest: &Hash, keeps_history: bool, linked: &LinkedEvent) -> Appended {
+        let event = &linked.event;
+        if event.seq == 1 && !self.chains.contains_key(&event.customer) {
+            let head = Head::start(ledger_digest, event.customer);
+            self.chains.insert(event.customer, MemoryChain { head, entries: Vec::new() });
+            self.in_order = None;
+        }
+        let Some(chain) = self.chains.get_mut(&event.customer) else { return Appended::Conflict };
+        if chain.head.seq + chain.head.open.len() as u64 + 1 != event.seq {
+            return Appended::Conflict;
+        }
+        chain.head.open.push(linked.clone());
+        if keeps_history {
+            chain.entries.push(ChainEntry { linked: linked.clone(), status: EventStatus::Started });
+        }
+        self.open_count += 1;
+        self.last_time_ms = self.last_time_ms.max(event.time_ms);
+        Appended::Yes
+    }
+
+    fn append_closing(&mut self, event: &EventRef, status: &EventStatus) -> Appended {
+        let Some(chain) = self.chains.get_mut(&event.customer) else { return Appended::Conflict };
+        if chain.head.open.first().is_some_and(|open| open.reference() == *event) {
+            chain.head.close(status);
+            self.open_count -= 1;
+            if let Some(entry) = chain.entries.get_mut((event.seq - 1) as usize) {
+                entry.status.clone_from(status);
+            }
+            return Appended::Yes;
+        }
+        match self.status_of(event) {
+            Some(EventStatus::Done) => Appended::AlreadyDone,
+            Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason),
+            Some(EventStatus::Started) | None => Appended::Conflict,
+        }
+    }
+
+    fn status_of(&self, event: &EventRef) -> Option<EventStatus> {
+        let chain = self.chains.get(&event.customer)?;
+        if chain.head.open.iter().any(|open| open.reference() == *event) {
+            return Some(EventStatus::Started);
+        }
+        let entry = chain.entries.get(usize::try_from(event.seq.checked_sub(1)?).ok()?)?;
+        (entry.linked.id() == event.id).then(|| entry.status.clone())
+    }
+
+    fn propose(&mut self, proposal: &Proposal) -> ProposeResult {
+        let entry = self.transactions.entry(proposal.transaction).or_default();
+        let there = entry.proposed.map(|proposed| proposed.event.id);
+        let mine = there == Some(proposal.event.id);
+        if !mine && (there != proposal.seen_proposed || entry.approved != proposal.seen_approved) {
+            return ProposeResult::Conflict;
+        }
+        let proposed = Proposed { state: proposal.state, event: proposal.event };
+        *entry = TransactionEntry { approved: proposal.approved, proposed: Some(proposed) };
+        ProposeResult::Proposed
+    }
+}
+
+impl Chains for MemoryStore {
+    fn whole_batches(&self) -> bool {
+        self.whole_batches
+    }
+
+    fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
+        let tables = self.lock();
+        heads.extend(customers.iter().map(|customer| tables.chains.get(customer).map(|chain| chain.head.clone())));
+        Ok(())
+    }
+
+    fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        let mut failed: Vec<CustomerId> = Vec::new();
+        for record in records {
+            let customer = record.customer();
+            if failed.contains(&customer) {
+                results.push(Appended::Conflict);
+                continue;
+            }
+            let appended = match record {
+                Record::Started(linked) => tables.append_started(&self.ledger_digest, self.keeps_history, linked),
+                Record::Done(event) => tables.append_closing(event, &EventStatus::Done),
+                Record::Aborted(event, reason) => tables.append_closing(event, &EventStatus::Aborted(reason.clone())),
+            };
+            if !appended.is_as_wanted(record) {
+                failed.push(customer);
+            }
+            results.push(appended);
+        }
+        Ok(())
+    }
+
+    fn end_batch(&self, _time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
+        if let Some(mark) = mark {
+            self.lock().sources.insert(mark.source, SourceMark { rejected_lines: Vec::new(), ..mark.clone() });
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn status(&self, events: &[EventRef], statuses: &mut Vec<Option<EventStatus>>) -> Result<(), StoreError> {
+        let tables = self.lock();
+        statuses.extend(events.iter().map(|event| tables.status_of(event)));
+        Ok(())
+    }
+
+    fn read(&self, customer: CustomerId, range: ReadRange, entries: &mut Vec<ChainEntry>) -> Result<(), StoreError> {
+        let tables = self.lock();
+        let Some(chain) = tables.chains.get(&customer) else { return Ok(()) };
+        let within = |entry: &&ChainEntry| (range.from_seq..=range.to_seq).contains(&entry.linked.event.seq);
+        if range.newest_first {
+            entries.extend(chain.entries.iter().rev().filter(within).take(range.limit).cloned());
+        } else {
+            entries.extend(chain.entries.iter().filter(within).take(range.limit).cloned());
+        }
+        Ok(())
+    }
+
+    fn open_customers(&self) -> Result<Vec<CustomerId>, StoreError> {
+        let tables = self.lock();
+        if tables.open_count == 0 {
+            return Ok(Vec::new());
+        }
+        let open = tables.chains.iter().filter(|(_, chain)| !chain.head.open.is_empty());
+        let mut customers: Vec<CustomerId> = open.map(|(customer, _)| *customer).collect();
+        customers.sort_unstable();
+        Ok(customers)
+    }
+
+    fn list(&self, after: Option<CustomerId>, limit: usize, heads: &mut Vec<CustomerHead>) -> Result<(), StoreError> {
+        use std::ops::Bound;
+        let mut tables = self.lock();
+        let Tables { chains, in_order, .. } = &mut *tables;
+        let in_order = in_order.get_or_insert_with(|| chains.keys().map(|&customer| (customer, ())).collect());
+        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for customer in in_order.range((bound, Bound::Unbounded)).map(|(&customer, ())| customer).take(limit) {
+            if let Some(chain) = chains.get(&customer) {
+                heads.push(CustomerHead { customer, head: chain.head.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn source(&self, source: SourceId) -> Result<Option<SourceMark>, StoreError> {
+        Ok(self.lock().sources.get(&source).cloned())
+    }
+
+    fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
+        Ok(self.lock().sources.values().cloned().collect())
+    }
+
+    fn last_time_ms(&self) -> Result<u64, StoreError> {
+        Ok(self.lock().last_time_ms)
+    }
+}
+
+impl Transactions for MemoryStore {
+    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        let tables = self.lock();
+        entries.extend(transactions.iter().map(|id| tables.transactions.get(id).copied().unwrap_or_default()));
+        Ok(())
+    }
+
+    fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        results.extend(proposals.iter().map(|proposal| tables.propose(proposal)));
+        Ok(())
+    }
+
+    fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        for approval in approvals {
+            let Some(entry) = tables.transactions.get_mut(&approval.transaction) else { continue };
+            if entry.proposed.is_some_and(|proposed| proposed.event.id == approval.event) {
+                *entry = TransactionEntry { approved: Some(approval.state), proposed: None };
+            }
+        }
+        Ok(())
+    }
+
+    fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
+        let tables = self.lock();
+        let Some(entry) = tables.transactions.get(&transaction) else { return Ok(Vec::new()) };
+        let customer = entry.proposed.map(|proposed| proposed.state.customer);
+        let Some(customer) = entry.approved.map(|state| state.customer).or(customer) else { return Ok(Vec::new()) };
+        let entries = tables.chains.get(&customer).map(|chain| chain.entries.as_slice()).unwrap_or_default();
+        let touches = |entry: &&ChainEntry| {
+            let in_effect_or_open = match entry.status {
+                EventStatus::Started | EventStatus::Done => true,
+                EventStatus::Aborted(_) => false,
+            };
+            in_effect_or_open && entry.linked.event.transaction == Some(transaction)
+        };
+        Ok(entries.iter().filter(touches).map(|entry| entry.linked.reference()).collect())
+    }
+}
