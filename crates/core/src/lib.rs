@@ -5,6 +5,8 @@
 //! in as arguments, and what should be done in the world goes out as values.
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod account;
 pub mod amount;
@@ -14,6 +16,8 @@ pub mod currency;
 pub mod event;
 pub mod hash;
 pub mod id;
+#[cfg(test)]
+mod model;
 pub mod policy;
 pub mod rejection;
 pub mod request;

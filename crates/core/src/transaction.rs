@@ -86,6 +86,15 @@ pub struct Proposed {
 pub struct TransactionEntry {
     /// The last approved state.
     pub approved: Option<TransactionState>,
-    /// The state that an event proposes, which may be decided already.
+    /// The newest proposed state, with its event, which may be decided already. It stays when it is approved:
+    /// as the mark of who wrote last, by which a conditional write notices every write in between.
     pub proposed: Option<Proposed>,
+}
+
+impl TransactionEntry {
+    /// Whether the approved state is the one in effect, whatever has become of the event that proposed last:
+    /// nothing is proposed, or what is proposed is approved. (No event proposes the state it finds.)
+    pub fn is_settled(&self) -> bool {
+        self.proposed.is_none_or(|proposed| self.approved == Some(proposed.state))
+    }
 }

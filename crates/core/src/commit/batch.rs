@@ -1,10 +1,11 @@
 //! A batch on its way through the protocol: what it asks of the stores next, and what it has so far.
 
-use super::{Answer, Approval, Proposal, RailCall, Submission};
+use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Submission, Ticket};
 use crate::chain::Head;
-use crate::event::{EventStatus, Record};
+use crate::event::{EventStatus, LinkedEvent, Record};
 use crate::id::{CustomerId, TransactionId};
 use crate::transaction::{EventRef, TransactionEntry, TransactionState};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use foldhash::fast::FixedState;
@@ -26,7 +27,11 @@ pub enum Step {
     /// Append [`Batch::closed`] to the chains, as the last records of this batch; hand the results to
     /// [`super::Machine::closed`].
     AppendClosed,
-    /// Make everything appended so far durable; then tell [`Batch::synced`].
+    /// Make everything durable that was appended so far or read from the chains, by whomever it was written;
+    /// then tell [`Batch::synced`].
+    ///
+    /// Comes before `Finish`. Where the stores do not take whole batches, it also comes before `Propose` if
+    /// that makes a found state the approved one: the table must not keep what the chains may yet lose.
     Sync,
     /// Give the [`Batch::answers`], make the [`Batch::calls`], write the [`Batch::approvals`]. The batch is done.
     Finish,
@@ -37,6 +42,8 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Batch {
     pub(super) step: Step,
+    /// What follows the next `Sync`.
+    pub(super) after_sync: Step,
     pub(super) time_ms: u64,
     pub(super) customers: Vec<CustomerId>,
     pub(super) customer_places: HashMap<CustomerId, u32, FixedState>,
@@ -45,6 +52,8 @@ pub struct Batch {
     pub(super) submissions: Vec<Placed>,
     pub(super) closings: Vec<Closing>,
     pub(super) heads: Vec<Head>,
+    /// The sequence number of each chain's newest event, open ones included, as it was loaded.
+    pub(super) loaded_seqs: Vec<u64>,
     pub(super) entries: Vec<Entry>,
     pub(super) to_settle: Vec<EventRef>,
     pub(super) events: Vec<BatchEvent>,
@@ -56,7 +65,11 @@ pub struct Batch {
     pub(super) approvals: Vec<Approval>,
     pub(super) answers: Vec<Answer>,
     pub(super) calls: Vec<RailCall>,
-    /// Decided in vain, or not: to be decided anew.
+    /// What requests that make no event lead to, by their place among the submissions.
+    pub(super) outcomes: Vec<(u32, Result<Outcome, Busy>)>,
+    /// Waited for an event that is not to be, and is of no place in this batch.
+    pub(super) waited: Vec<Submission>,
+    /// Decided in vain, or not at all: to be decided anew.
     pub(super) retry: Vec<Submission>,
     /// Cut off from this batch: to be decided next, after those of `retry`.
     pub(super) rest: Vec<Submission>,
@@ -69,30 +82,56 @@ pub(super) struct Placed {
     pub(super) customer: u32,
     /// [`NOWHERE`] for an unlock.
     pub(super) transaction: u32,
+    pub(super) fate: Fate,
 }
 
 pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// What has become of a submission so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Undecided,
+    /// It makes no event; its answer is among [`Batch::outcomes`].
+    Answered,
+    /// It makes an event, whose end is its answer.
+    Event,
+    /// It waits for its customer's open event.
+    Waits,
+    /// It is to be decided anew, in a later batch.
+    PutOff,
+}
 
 /// An open event whose rail has answered.
 #[derive(Debug)]
 pub(super) struct Closing {
     pub(super) customer: u32,
-    pub(super) linked: crate::event::LinkedEvent,
-    pub(super) ticket: Option<super::Ticket>,
+    pub(super) linked: LinkedEvent,
+    pub(super) ticket: Option<Ticket>,
     pub(super) status: EventStatus,
 }
 
 /// A transaction as this batch sees it: settled, and with what the batch itself does to it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// The entry as it stands in the table, by what was read and what this batch proposes.
     pub(super) table: TransactionEntry,
     /// The state in effect.
     pub(super) approved: Option<TransactionState>,
-    /// An open event proposes a state: the transaction is not to be touched by others.
-    pub(super) reserved: bool,
+    pub(super) hold: Hold,
     /// An event of this batch makes, changes or settles it.
     pub(super) touched: bool,
+}
+
+/// Whether a transaction can be decided upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It can: its state in effect is known.
+    Free,
+    /// An event that waits for its rail proposes a state: not to be touched by others.
+    Reserved,
+    /// An event of this customer has touched it that is open, but not known to be; or that is newer than
+    /// the customer's head in this batch. The customer is to be loaded (again) first.
+    Doubtful(CustomerId),
 }
 
 /// An event that this batch makes or closes.
@@ -100,24 +139,30 @@ pub(super) struct Entry {
 pub(super) struct BatchEvent {
     pub(super) reference: EventRef,
     pub(super) customer: u32,
-    /// Its `Started` record in this batch; [`NOWHERE`] if it was appended before.
-    pub(super) started: u32,
-    /// Which submission led to it, by place in the batch; [`NOWHERE`] if none of this batch.
-    pub(super) submission: u32,
+    pub(super) origin: Origin,
+    /// The proposal that this batch makes for it.
     pub(super) proposal: Option<Proposal>,
-    /// The proposal was made by an earlier batch and stands in the table.
-    pub(super) proposed_before: bool,
-    /// How it is to be closed; `Started` if it stays open for its rail.
+    /// How it is to be closed, then how it was closed; `Started` if it stays open for its rail.
     pub(super) status: EventStatus,
-    pub(super) ticket: Option<super::Ticket>,
     /// Lost a race: to be left out of the steps that follow.
     pub(super) lost: bool,
+}
+
+/// Where an event of a batch comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A submission of this batch, by its place; its record is at this place of [`Batch::started`].
+    New { submission: u32, started: u32 },
+    /// Found open at the end of a chain.
+    Recovered,
+    /// It waited for its rail, which has answered. Whether the chain, as loaded, still had it open.
+    Answered { ticket: Option<Ticket>, linked: Box<LinkedEvent>, was_open: bool },
 }
 
 impl BatchEvent {
     /// Whether its proposal is for this batch to make.
     pub(super) const fn proposes(&self) -> bool {
-        self.proposal.is_some() && !self.proposed_before && !self.lost
+        self.proposal.is_some() && !self.lost
     }
 }
 
@@ -126,6 +171,7 @@ impl Batch {
     pub fn new(seed: u64) -> Self {
         Self {
             step: Step::Finish,
+            after_sync: Step::Finish,
             time_ms: 0,
             customers: Vec::new(),
             customer_places: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -134,6 +180,7 @@ impl Batch {
             submissions: Vec::new(),
             closings: Vec::new(),
             heads: Vec::new(),
+            loaded_seqs: Vec::new(),
             entries: Vec::new(),
             to_settle: Vec::new(),
             events: Vec::new(),
@@ -144,6 +191,8 @@ impl Batch {
             approvals: Vec::new(),
             answers: Vec::new(),
             calls: Vec::new(),
+            outcomes: Vec::new(),
+            waited: Vec::new(),
             retry: Vec::new(),
             rest: Vec::new(),
         }
@@ -158,6 +207,7 @@ impl Batch {
         self.submissions.clear();
         self.closings.clear();
         self.heads.clear();
+        self.loaded_seqs.clear();
         self.entries.clear();
         self.to_settle.clear();
         self.events.clear();
@@ -168,6 +218,8 @@ impl Batch {
         self.approvals.clear();
         self.answers.clear();
         self.calls.clear();
+        self.outcomes.clear();
+        self.waited.clear();
         self.retry.clear();
         self.rest.clear();
     }
@@ -210,10 +262,10 @@ impl Batch {
     /// Tells that everything appended so far is durable.
     pub fn synced(&mut self) {
         debug_assert_eq!(self.step, Step::Sync);
-        self.step = Step::Finish;
+        self.step = self.after_sync;
     }
 
-    /// What the callers are to hear.
+    /// What the callers are to hear; complete once the step is [`Step::Finish`].
     pub fn answers(&self) -> &[Answer] {
         &self.answers
     }
@@ -234,7 +286,8 @@ impl Batch {
     }
 
     /// Puts the requests that were not decided, or not to an end, back to the front of the queue, ahead of
-    /// everything submitted later. To be called when the batch needs a sync or is finished.
+    /// everything submitted later. To be called before the next batch is gathered: once the batch is finished,
+    /// or, by a driver whose stores take whole batches, as soon as it needs its sync.
     pub fn give_back(&mut self, queue: &mut VecDeque<Submission>) {
         for submission in self.rest.drain(..).rev() {
             queue.push_front(submission);
@@ -258,17 +311,22 @@ impl Batch {
         })
     }
 
+    pub(super) fn place(&mut self, submission: Submission) {
+        let customer = self.place_customer(submission.request.customer);
+        let transaction = submission.request.action.transaction().map_or(NOWHERE, |id| self.place_transaction(id));
+        self.submissions.push(Placed { submission, customer, transaction, fate: Fate::Undecided });
+    }
+
     /// Puts off the submissions of one customer from one of them on: they are decided anew.
     pub(super) fn put_off(&mut self, customer: u32, from_submission: u32) {
-        for (place, placed) in self.submissions.iter().enumerate() {
-            if placed.customer != customer || (place as u32) < from_submission {
-                continue;
-            }
-            let ticket = placed.submission.ticket;
-            self.answers.retain(|answer| answer.ticket != ticket);
-            if !self.retry.iter().any(|again| again.ticket == ticket) {
-                self.retry.push(placed.submission);
-            }
+        let from = self.submissions.iter_mut().skip(from_submission as usize);
+        for placed in from.filter(|placed| placed.customer == customer) {
+            placed.fate = Fate::PutOff;
         }
+    }
+
+    /// The events of one customer, from one of them on.
+    pub(super) fn events_from(&mut self, customer: u32, first: usize) -> impl Iterator<Item = &mut BatchEvent> {
+        self.events.iter_mut().skip(first).filter(move |event| event.customer == customer)
     }
 }

@@ -29,6 +29,8 @@
 //! and stores), and the rules (see [`crate::rules`]).
 
 mod batch;
+mod conclude;
+mod decide;
 mod machine;
 #[cfg(test)]
 mod tests;
@@ -135,8 +137,9 @@ pub struct RailCall {
 
 /// A write to the transactions table: set `proposed`, and keep as `approved` what is known to be in effect.
 ///
-/// A conditional write: it holds only if the entry's approved state and proposed event are those that were
-/// seen, or if the entry proposes this very event already.
+/// A conditional write: it is made only if the entry's approved state and proposed event are those that were
+/// seen. If the entry proposes this very event already, nothing is written, and the result is
+/// [`ProposeResult::Proposed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Which transaction.
@@ -145,7 +148,8 @@ pub struct Proposal {
     pub seen_approved: Option<TransactionState>,
     /// The event whose proposed state the entry had when it was read.
     pub seen_proposed: Option<EventId>,
-    /// The state in effect: what was seen as approved, or as proposed by an event that is `Done`.
+    /// The state in effect: what was seen as approved, or as proposed by an event that is `Done`. By then that
+    /// event is durably so ([`Step::Sync`]).
     pub approved: Option<TransactionState>,
     /// The new state.
     pub state: TransactionState,
@@ -155,6 +159,12 @@ pub struct Proposal {
 
 /// A write to the transactions table: the proposed state of this event becomes the approved one. Does nothing
 /// if the entry does not propose this event any more.
+///
+/// The entry goes on naming the event as its proposed one ([`TransactionEntry::proposed`]). If it were cleared,
+/// an entry could come back to what a slow owner has seen (posted, disputed, posted again), and that owner's
+/// proposal of long ago would hold once more.
+///
+/// [`TransactionEntry::proposed`]: crate::transaction::TransactionEntry::proposed
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Approval {
     /// Which transaction.
@@ -166,12 +176,17 @@ pub struct Approval {
 }
 
 /// What became of one appended record.
+///
+/// The events of a chain are closed oldest first. Where a record did not come out as it was asked, later
+/// `Started` and `Done` records of the same chain in the same call are a `Conflict`, whatever the chain holds
+/// by then: they rest on it. (Of a run that came too late, the second event may well have the right sequence
+/// number again, on top of somebody else's event.) `Aborted` records are judged by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// It stands in the chain.
     Yes,
     /// Not appended. For a `Started`: the chain is longer than thought, or has another event there. For a
-    /// closing record: no such event is there to be closed.
+    /// closing record: no such event is there to be closed, or one before it is still open.
     Conflict,
     /// For a closing record: the event is `Done` already.
     AlreadyDone,

@@ -1,0 +1,161 @@
+//! An owner of a ledger: a machine, its queue and the batch it is at, driven one step at a time.
+
+use super::super::*;
+use super::world::World;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+pub(super) struct Owner {
+    pub(super) machine: Machine,
+    pub(super) batch: Batch,
+    pub(super) queue: VecDeque<Submission>,
+    pub(super) in_batch: bool,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// What an owner did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    Gathered,
+    Stepped(Step),
+    Nothing,
+}
+
+pub(super) fn limits() -> Limits {
+    Limits { batch_requests_max: 8, waiting_per_customer_max: 3, ask_again_ms: 100, ask_again_ms_max: 1000 }
+}
+
+impl Owner {
+    /// Opens the ledger: a new machine, which recovers what it finds open.
+    pub(super) fn open(world: &World, routes: Routes, whole_batches: bool, seed: u64) -> Self {
+        let mut machine = Machine::new(world.config.clone(), routes, limits(), whole_batches, 0, seed);
+        machine.recover(world.open_customers());
+        let (batch, queue) = (Batch::new(seed), VecDeque::new());
+        Self { machine, batch, queue, in_batch: false, answers: Vec::new() }
+    }
+
+    pub(super) fn submit(&mut self, world: &mut World, ticket: u64, request: Request) {
+        let submission = Submission { ticket: Ticket(ticket), request };
+        world.submitted(&submission);
+        self.queue.push_back(submission);
+    }
+
+    /// The step that comes next; `None` before a batch is gathered.
+    pub(super) fn next_step(&self) -> Option<Step> {
+        self.in_batch.then(|| self.batch.step())
+    }
+
+    /// One step, as the module's documentation says.
+    pub(super) fn step(&mut self, world: &mut World, now_ms: u64) -> Did {
+        if !self.in_batch {
+            if self.queue.is_empty() && !self.machine.has_work() {
+                return Did::Nothing;
+            }
+            self.machine.gather(now_ms, &mut self.queue, &mut self.batch);
+            self.in_batch = true;
+            return Did::Gathered;
+        }
+        let (machine, batch) = (&mut self.machine, &mut self.batch);
+        let step = batch.step();
+        match step {
+            Step::Load => {
+                let heads: Vec<_> = batch.customers().iter().map(|customer| world.head(*customer)).collect();
+                machine.loaded(&world.digest, batch, heads).unwrap();
+            }
+            Step::Get => {
+                let entries: Vec<_> = batch.transactions().iter().map(|id| world.entry(*id)).collect();
+                machine.found(batch, &entries).unwrap();
+            }
+            Step::Settle => {
+                let statuses: Vec<_> = batch.to_settle().iter().map(|event| world.status(event)).collect();
+                machine.settled(batch, &statuses).unwrap();
+            }
+            Step::AppendStarted => {
+                let results = world.append(batch.started(), |_| true);
+                machine.started(batch, &results).unwrap();
+            }
+            Step::Propose => {
+                let results = world.propose(batch.proposals());
+                machine.proposed(batch, &results).unwrap();
+            }
+            Step::AppendClosed => {
+                let results = world.append(batch.closed(), |_| true);
+                machine.closed(batch, &results).unwrap();
+            }
+            Step::Sync => {
+                world.sync();
+                batch.synced();
+            }
+            Step::Finish => {
+                for answer in batch.take_answers() {
+                    world.answered(&answer);
+                    self.answers.push(answer);
+                }
+                for call in batch.calls().to_vec() {
+                    world.call(call);
+                }
+                world.approve(batch.approvals());
+                batch.give_back(&mut self.queue);
+                self.in_batch = false;
+            }
+        }
+        Did::Stepped(step)
+    }
+
+    /// Dies in the middle of a step: some of its writes get through, and nobody hears of it.
+    pub(super) fn die_in_step(self, world: &mut World, mut keep: impl FnMut() -> bool) {
+        match self.next_step() {
+            Some(Step::AppendStarted) => drop(world.append(self.batch.started(), |_| keep())),
+            Some(Step::AppendClosed) => drop(world.append(self.batch.closed(), |_| keep())),
+            Some(Step::Propose) => {
+                let some: Vec<_> = self.batch.proposals().iter().copied().filter(|_| keep()).collect();
+                world.propose(&some);
+            }
+            Some(Step::Finish) => {
+                let some: Vec<_> = self.batch.approvals().iter().copied().filter(|_| keep()).collect();
+                world.approve(&some);
+            }
+            Some(Step::Sync) if keep() => world.sync(),
+            Some(Step::Load | Step::Get | Step::Settle | Step::Sync) | None => {}
+        }
+    }
+
+    /// Goes on until there is nothing to do; each step is followed by the checks of the world.
+    pub(super) fn run(&mut self, world: &mut World, now_ms: u64) {
+        for _ in 0..1000 {
+            if self.step(world, now_ms) == Did::Nothing {
+                return;
+            }
+            world.check();
+        }
+        panic!("the machine does not come to rest");
+    }
+
+    /// Goes on until `step` would be next.
+    pub(super) fn run_to(&mut self, world: &mut World, now_ms: u64, step: Step) {
+        for _ in 0..1000 {
+            if self.next_step() == Some(step) {
+                return;
+            }
+            assert_ne!(self.step(world, now_ms), Did::Nothing, "{step:?} never came");
+        }
+        panic!("{step:?} never came");
+    }
+
+    /// The codes of the answers so far, by ticket: `1 applied, 2 busy`.
+    pub(super) fn codes(&self) -> alloc::string::String {
+        let mut answers: Vec<_> = self.answers.iter().map(|a| (a.ticket.0, code(&a.result))).collect();
+        answers.sort_unstable();
+        let texts: Vec<_> = answers.iter().map(|(ticket, code)| alloc::format!("{ticket} {code}")).collect();
+        texts.join(", ")
+    }
+}
+
+pub(super) fn code(result: &Result<Outcome, Busy>) -> &'static str {
+    match result {
+        Ok(Outcome::Applied(_)) => "applied",
+        Ok(Outcome::AlreadyApplied) => "already_applied",
+        Ok(Outcome::Rejected(rejection)) => rejection.code(),
+        Err(Busy { .. }) => "busy",
+    }
+}

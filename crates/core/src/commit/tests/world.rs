@@ -1,0 +1,417 @@
+//! A small world for the machine: chains in one store, the transactions table in another, and a rail with its
+//! own book.
+//!
+//! * A write is visible at once. A crash of the world loses any suffix of what each chain has not synced,
+//!   independently per chain; the table is durable when a write returns.
+//! * A `Started` is appended at exactly the next seq. Events are closed oldest first, and once. A `Started` or
+//!   `Done` whose chain had a record that did not come out as asked, in the same call, is a conflict.
+//! * The rail acts once per event id, and answers whatever its script says.
+//! * The invariants of the whole are methods here, to be asked after every step.
+
+use super::super::*;
+use crate::account::CustomerState;
+use crate::chain::{ChainCheck, Head};
+use crate::event::ReasonText;
+use crate::event::{EventStatus, Record};
+use crate::model::Model;
+use crate::policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
+use crate::transaction::{Proposed, TransactionEntry, TransactionStatus};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+/// SplitMix64: the smallest generator that is good enough, and the same everywhere.
+#[derive(Clone, Debug)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub(super) fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+}
+
+/// One chain: its records, and how many of them are synced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chain {
+    pub(super) records: Vec<Record>,
+    pub(super) synced: usize,
+}
+
+impl Chain {
+    pub(super) fn events(&self) -> Vec<(LinkedEvent, EventStatus)> {
+        Self::events_of(&self.records)
+    }
+
+    fn events_of(records: &[Record]) -> Vec<(LinkedEvent, EventStatus)> {
+        let mut events: Vec<(LinkedEvent, EventStatus)> = Vec::new();
+        for record in records {
+            match record {
+                Record::Started(linked) => events.push((linked.clone(), EventStatus::Started)),
+                Record::Done(event) => events[event.seq as usize - 1].1 = EventStatus::Done,
+                Record::Aborted(event, reason) => {
+                    events[event.seq as usize - 1].1 = EventStatus::Aborted(reason.clone());
+                }
+            }
+        }
+        events
+    }
+
+    fn append(&mut self, record: &Record) -> Appended {
+        let events = self.events();
+        let (event, closing) = match record {
+            Record::Started(linked) => {
+                if linked.event.seq != events.len() as u64 + 1 {
+                    return Appended::Conflict;
+                }
+                self.records.push(record.clone());
+                return Appended::Yes;
+            }
+            Record::Done(event) | Record::Aborted(event, _) => (event, record),
+        };
+        let Some((_, status)) = events.iter().find(|(linked, _)| linked.reference() == *event) else {
+            return Appended::Conflict;
+        };
+        match status {
+            EventStatus::Done => return Appended::AlreadyDone,
+            EventStatus::Aborted(reason) => return Appended::AlreadyAborted(reason.clone()),
+            EventStatus::Started => {}
+        }
+        let oldest_open = events.iter().find(|(_, status)| *status == EventStatus::Started);
+        if oldest_open.is_some_and(|(linked, _)| linked.reference() != *event) {
+            return Appended::Conflict;
+        }
+        self.records.push(closing.clone());
+        Appended::Yes
+    }
+}
+
+/// What the rail did for an event, once and for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Acted,
+    Refused(&'static str),
+}
+
+/// A request somebody waits for, and every outcome that was true at some moment since it was asked.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub(super) request: Request,
+    pub(super) possible: BTreeSet<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) config: LedgerConfig,
+    pub(super) digest: Hash,
+    pub(super) chains: BTreeMap<CustomerId, Chain>,
+    pub(super) table: BTreeMap<TransactionId, TransactionEntry>,
+    pub(super) book: BTreeMap<EventId, (LinkedEvent, Verdict)>,
+    pub(super) calls: Vec<RailCall>,
+    pub(super) watched: BTreeMap<Ticket, Watched>,
+    /// Events by whose receipt somebody was told that a request took effect.
+    pub(super) told: BTreeMap<EventId, Ticket>,
+    pub(super) dirty: BTreeSet<CustomerId>,
+}
+
+pub(super) fn config(locked: LockedPolicy, disputable: DisputablePolicy) -> LedgerConfig {
+    let policy = Policy { locked, disputable };
+    LedgerConfig { ledger: [7; 16], policy, currencies: crate::Currencies::default() }
+}
+
+impl World {
+    pub(super) fn new(config: LedgerConfig) -> Self {
+        Self {
+            digest: config.digest(),
+            config,
+            chains: BTreeMap::new(),
+            table: BTreeMap::new(),
+            book: BTreeMap::new(),
+            calls: Vec::new(),
+            watched: BTreeMap::new(),
+            told: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn head(&self, customer: CustomerId) -> Option<Head> {
+        let chain = self.chains.get(&customer).filter(|chain| !chain.records.is_empty())?;
+        let mut head = Head::start(&self.digest, customer);
+        for (linked, status) in chain.events() {
+            head.take(linked, &status);
+        }
+        Some(head)
+    }
+
+    pub(super) fn status(&self, event: &EventRef) -> Option<EventStatus> {
+        let events = self.chains.get(&event.customer)?.events();
+        events.into_iter().find(|(linked, _)| linked.reference() == *event).map(|(_, status)| status)
+    }
+
+    pub(super) fn entry(&self, transaction: TransactionId) -> TransactionEntry {
+        self.table.get(&transaction).copied().unwrap_or_default()
+    }
+
+    /// Appends in one call. `keep` says which records get to the store: a caller may die half-way.
+    pub(super) fn append(&mut self, records: &[Record], mut keep: impl FnMut(CustomerId) -> bool) -> Vec<Appended> {
+        let mut failed = BTreeSet::new();
+        let mut cut = BTreeSet::new();
+        let mut results = Vec::new();
+        for record in records {
+            let customer = match record {
+                Record::Started(linked) => linked.event.customer,
+                Record::Done(event) | Record::Aborted(event, _) => event.customer,
+            };
+            if cut.contains(&customer) || !keep(customer) {
+                cut.insert(customer);
+                results.push(Appended::Conflict);
+                continue;
+            }
+            let rests = !matches!(record, Record::Aborted(..));
+            let result = if rests && failed.contains(&customer) {
+                Appended::Conflict
+            } else {
+                self.chains.entry(customer).or_default().append(record)
+            };
+            let as_asked = match (&result, record) {
+                (Appended::Yes, _)
+                | (Appended::AlreadyDone, Record::Done(_))
+                | (Appended::AlreadyAborted(_), Record::Aborted(..)) => true,
+                (Appended::Conflict | Appended::AlreadyDone | Appended::AlreadyAborted(_), _) => false,
+            };
+            if !as_asked {
+                failed.insert(customer);
+            }
+            self.dirty.insert(customer);
+            self.watch();
+            results.push(result);
+        }
+        results
+    }
+
+    pub(super) fn propose(&mut self, proposals: &[Proposal]) -> Vec<ProposeResult> {
+        let mut results = Vec::new();
+        for proposal in proposals {
+            let entry = self.table.entry(proposal.transaction).or_default();
+            let proposed = entry.proposed.map(|proposed| proposed.event.id);
+            results.push(if proposed == Some(proposal.event.id) {
+                ProposeResult::Proposed
+            } else if entry.approved == proposal.seen_approved && proposed == proposal.seen_proposed {
+                entry.approved = proposal.approved;
+                entry.proposed = Some(Proposed { state: proposal.state, event: proposal.event });
+                ProposeResult::Proposed
+            } else {
+                ProposeResult::Conflict
+            });
+        }
+        results
+    }
+
+    pub(super) fn approve(&mut self, approvals: &[Approval]) {
+        for approval in approvals {
+            let entry = self.table.entry(approval.transaction).or_default();
+            if entry.proposed.is_some_and(|proposed| proposed.event.id == approval.event) {
+                entry.approved = Some(approval.state);
+            }
+        }
+    }
+
+    pub(super) fn sync(&mut self) {
+        for chain in self.chains.values_mut() {
+            chain.synced = chain.records.len();
+        }
+    }
+
+    /// The power fails: of what is not synced, each chain keeps some first part.
+    pub(super) fn crash(&mut self, mut keep: impl FnMut(usize) -> usize) {
+        for (customer, chain) in &mut self.chains {
+            let unsynced = chain.records.len() - chain.synced;
+            chain.records.truncate(chain.synced + keep(unsynced).min(unsynced));
+            chain.synced = chain.records.len();
+            self.dirty.insert(*customer);
+        }
+        self.chains.retain(|_, chain| !chain.records.is_empty());
+    }
+
+    /// A rail gets a call. Its event must be durable, and the table must say that it is on its way.
+    pub(super) fn call(&mut self, call: RailCall) {
+        let event = call.event.reference();
+        let chain = &self.chains[&event.customer];
+        let synced = Chain::events_of(&chain.records[..chain.synced]);
+        assert!(synced.iter().any(|(l, _)| l.reference() == event), "a rail is called before Started is durable");
+        let transaction = call.event.event.transaction.expect("only deposits and withdrawals have rails");
+        let proposed = self.entry(transaction).proposed;
+        if self.status(&event) == Some(EventStatus::Started) {
+            assert_eq!(proposed.map(|p| p.event), Some(event), "a rail is called for an event without a proposal");
+        }
+        self.calls.push(call);
+    }
+
+    /// The rail makes up its mind about a call, or says again what it did.
+    pub(super) fn act(&mut self, call: &RailCall, verdict: Verdict) -> RailAnswer {
+        let (_, verdict) = self.book.entry(call.event.id()).or_insert_with(|| (call.event.clone(), verdict));
+        match verdict {
+            Verdict::Acted => RailAnswer::Done,
+            Verdict::Refused(reason) => RailAnswer::Refused(AbortReason::RailRefused(ReasonText::new(reason))),
+        }
+    }
+
+    /// The ledger by the `Done` events of all chains.
+    pub(super) fn model(&self) -> Model {
+        Self::model_of(self.chains.values().map(Chain::events))
+    }
+
+    fn model_of(chains: impl Iterator<Item = Vec<(LinkedEvent, EventStatus)>>) -> Model {
+        let mut model = Model::default();
+        let config = config(LockedPolicy::NoWithdrawals, DisputablePolicy::DepositsAndWithdrawals);
+        for (linked, status) in chains.flatten() {
+            if status == EventStatus::Done {
+                let request = linked.event.request().expect("well formed");
+                // What was decided under a stricter policy is right under the mildest, which has one lock left.
+                let code = model.apply(&config, &request);
+                assert_eq!(code, "applied", "event in effect twice, or against the rules: {:?}", linked.event);
+            }
+        }
+        model
+    }
+
+    /// Notes for every request somebody waits for what would be true of it now.
+    pub(super) fn watch(&mut self) {
+        if self.watched.is_empty() {
+            return;
+        }
+        let model = self.model();
+        let config = &self.config;
+        for watched in self.watched.values_mut() {
+            watched.possible.insert(model.outcome(config, &watched.request));
+        }
+    }
+
+    pub(super) fn submitted(&mut self, submission: &Submission) {
+        let possible = BTreeSet::from([self.model().outcome(&self.config, &submission.request)]);
+        self.watched.insert(submission.ticket, Watched { request: submission.request, possible });
+    }
+
+    /// Whether an answer is true, and durable.
+    pub(super) fn answered(&mut self, answer: &Answer) {
+        let ticket = answer.ticket;
+        let watched = self.watched.remove(&ticket).unwrap_or_else(|| panic!("{ticket:?} is answered twice"));
+        let request = watched.request;
+        match &answer.result {
+            Err(Busy { customer }) => assert_eq!(*customer, request.customer),
+            Ok(Outcome::Applied(receipt)) => {
+                let chain = &self.chains[&request.customer];
+                let synced = Chain::events_of(&chain.records[..chain.synced]);
+                let (linked, status) = &synced[receipt.event.seq as usize - 1];
+                assert_eq!(*status, EventStatus::Done, "told before it is durable");
+                assert_eq!((linked.reference(), linked.hash), (receipt.event, receipt.hash));
+                assert_eq!(linked.event.account(), receipt.account);
+                assert_eq!(linked.event.kind, request.action.kind());
+                assert_eq!(linked.event.transaction, request.action.transaction());
+                let before = self.told.insert(receipt.event.id, ticket);
+                assert_eq!(before, None, "one event is the answer to two requests");
+            }
+            Ok(Outcome::AlreadyApplied) => {
+                assert!(watched.possible.contains("already_applied"), "{request:?}: {:?}", watched.possible);
+            }
+            Ok(Outcome::Rejected(Rejection::TransactionPending)) => {
+                let proposed = self.entry(request.action.transaction().unwrap()).proposed.unwrap();
+                assert_ne!(proposed.event.customer, request.customer, "one's own open event is waited for");
+            }
+            Ok(Outcome::Rejected(Rejection::RailRefused { reason })) => {
+                let refused = self.book.values().any(|(linked, verdict)| {
+                    linked.event.transaction == request.action.transaction()
+                        && *verdict == Verdict::Refused(if reason == "no" { "no" } else { "never" })
+                });
+                assert!(refused, "{ticket:?}: no rail refused this");
+            }
+            Ok(Outcome::Rejected(rejection)) => assert!(
+                watched.possible.contains(rejection.code()),
+                "{ticket:?} {request:?} is told {rejection:?}, true were {:?}",
+                watched.possible
+            ),
+        }
+    }
+
+    /// Everything that must hold at every moment.
+    pub(super) fn check(&mut self) {
+        let model = self.model();
+        self.check_table(&model);
+        for customer in core::mem::take(&mut self.dirty) {
+            self.check_chain(customer, &model);
+        }
+        let mut acted = BTreeSet::new();
+        for (linked, verdict) in self.book.values() {
+            let status = self.status(&linked.reference()).expect("a rail knows an event that no chain has");
+            match (verdict, status) {
+                (Verdict::Acted, EventStatus::Aborted(_)) => panic!("a rail has acted for an aborted event"),
+                (Verdict::Refused(_), EventStatus::Done) => panic!("a rail has refused an event that is done"),
+                (Verdict::Acted, _) => {
+                    assert!(acted.insert(linked.event.transaction), "a rail has acted twice for a transaction");
+                }
+                (Verdict::Refused(_), _) => {}
+            }
+        }
+    }
+
+    /// The table, read by the readers' rule, says what the chains say.
+    fn check_table(&self, model: &Model) {
+        for (transaction, entry) in &self.table {
+            let in_effect = match entry.proposed {
+                Some(p) if self.status(&p.event) == Some(EventStatus::Done) => Some(p.state),
+                Some(_) | None => entry.approved,
+            };
+            let got = in_effect.map(|state| {
+                let status = match state.status {
+                    TransactionStatus::Posted => "posted",
+                    TransactionStatus::Disputed => "disputed",
+                    TransactionStatus::ChargedBack => "charged_back",
+                };
+                (state.customer.bits(), i128::from(state.amount.steps()), status)
+            });
+            let known = model.transactions.get(&transaction.bits()).map(|t| (t.customer, t.amount, t.status));
+            assert_eq!(got, known, "transaction {transaction}: table {entry:?}");
+        }
+        for transaction in model.transactions.keys() {
+            assert!(self.table.contains_key(&TransactionId::new(*transaction)), "{transaction} is not in the table");
+        }
+    }
+
+    /// The chain is unbroken, and its state is the replay of its `Done` events.
+    fn check_chain(&self, customer: CustomerId, model: &Model) {
+        let Some(chain) = self.chains.get(&customer) else { return };
+        let mut check = ChainCheck::new(&self.digest, customer);
+        let mut known = BTreeMap::new();
+        for (linked, status) in chain.events() {
+            let transaction = linked.event.transaction;
+            let before = transaction.and_then(|id| known.get(&id).copied());
+            let after = check.follow(&self.config, before, &linked, &status);
+            let after = after.unwrap_or_else(|fault| panic!("customer {customer}, {linked:?} {status:?}: {fault}"));
+            if let (Some(id), Some(state)) = (transaction, after) {
+                known.insert(id, state);
+            }
+        }
+        let CustomerState { locked, accounts } = &check.head().state;
+        let replayed = model.customers.get(&customer.bits()).cloned().unwrap_or_default();
+        let got = accounts.iter().map(|(currency, account)| {
+            (currency.0, (i128::from(account.available.steps()), i128::from(account.held.steps())))
+        });
+        assert_eq!((*locked, got.collect::<BTreeMap<_, _>>()), (replayed.locked, replayed.accounts));
+    }
+
+    /// Customers whose chains end in an open event.
+    pub(super) fn open_customers(&self) -> Vec<CustomerId> {
+        let open = |chain: &Chain| chain.events().iter().any(|(_, status)| *status == EventStatus::Started);
+        self.chains.iter().filter(|(_, chain)| open(chain)).map(|(customer, _)| *customer).collect()
+    }
+}
