@@ -1,10 +1,21 @@
 //! Bursar as a library: open a ledger, submit requests from many threads, read while writes go on.
+//!
+//! ```text
+//!  bytes ──► csv ──► request ──► ledger ──► driver ──► (core: commit machine, rules) ──► event
+//!                                                                                         │
+//!  disk ◄── embedded: journal ◄── frame ◄── record ◄───────────── store (two traits) ◄────┘
+//! ```
 
 pub mod csv;
 pub mod driver;
 pub mod embedded;
+mod ledger;
+mod rail;
 pub mod store;
 mod totals;
 
 pub use bursar_core as core;
+pub use driver::EngineError;
+pub use ledger::{AsOf, Ledger, LedgerOptions, ReadError, SubmitError, Submitted, TransactionView, new_config};
+pub use rail::{Rail, RailReply};
 pub use totals::{CurrencyTotals, Totals};

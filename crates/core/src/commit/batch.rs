@@ -224,6 +224,11 @@ impl Batch {
         self.rest.clear();
     }
 
+    /// When it was decided, in milliseconds since 1970.
+    pub const fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
     /// What to do next.
     pub const fn step(&self) -> Step {
         self.step

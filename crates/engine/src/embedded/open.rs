@@ -130,7 +130,7 @@ impl EmbeddedStore {
 
     /// Makes everything durable, writes the newest events to index files, and gives back reserved room. The
     /// next opening then has nothing to read.
-    pub fn close(self) -> Result<(), StoreError> {
+    pub fn close(&self) -> Result<(), StoreError> {
         self.shared.check()?;
         let closed = self.close_files();
         self.shared.poisoned_by(closed)

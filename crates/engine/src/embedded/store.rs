@@ -113,11 +113,6 @@ impl EmbeddedStore {
         self.shared.disk.path()
     }
 
-    /// The sums over the whole ledger.
-    pub fn totals(&self) -> Totals {
-        self.shared.lock().totals.clone()
-    }
-
     /// The length of the journal in bytes, and the digest of its newest frame, which fixes all of it.
     pub fn journal_head(&self) -> (u64, Hash) {
         let point = self.shared.journal.point();
@@ -421,6 +416,11 @@ impl Chains for EmbeddedStore {
     fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
         self.shared.check()?;
         Ok(self.shared.lock().sources.values().cloned().collect())
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        self.shared.check()?;
+        Ok(self.shared.lock().totals.clone())
     }
 
     fn last_time_ms(&self) -> Result<u64, StoreError> {

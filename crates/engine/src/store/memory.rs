@@ -1,6 +1,7 @@
 //! A ledger in memory: both stores in two hash tables, gone when the process ends.
 
 use super::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions};
+use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
     CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record, TransactionEntry,
@@ -28,6 +29,7 @@ struct Tables {
     in_order: Option<BTreeMap<CustomerId, ()>>,
     open_count: usize,
     last_time_ms: u64,
+    totals: Totals,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl Tables {
             return Appended::Conflict;
         }
         chain.head.open.push(linked.clone());
+        self.totals.begun(event);
         if keeps_history {
             chain.entries.push(ChainEntry { linked: linked.clone(), status: EventStatus::Started });
         }
@@ -85,6 +88,10 @@ impl Tables {
     fn append_closing(&mut self, event: &EventRef, status: &EventStatus) -> Appended {
         let Some(chain) = self.chains.get_mut(&event.customer) else { return Appended::Conflict };
         if chain.head.open.first().is_some_and(|open| open.reference() == *event) {
+            match status {
+                EventStatus::Done => chain.head.open.first().iter().for_each(|open| self.totals.done(&open.event)),
+                EventStatus::Started | EventStatus::Aborted(_) => self.totals.aborted(),
+            }
             chain.head.close(status);
             self.open_count -= 1;
             if let Some(entry) = chain.entries.get_mut((event.seq - 1) as usize) {
@@ -214,6 +221,10 @@ impl Chains for MemoryStore {
 
     fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
         Ok(self.lock().sources.values().cloned().collect())
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        Ok(self.lock().totals.clone())
     }
 
     fn last_time_ms(&self) -> Result<u64, StoreError> {

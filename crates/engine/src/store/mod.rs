@@ -10,6 +10,7 @@ mod memory;
 pub use error::{Damage, StoreError};
 pub use memory::MemoryStore;
 
+use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId};
 use std::fmt;
@@ -138,6 +139,9 @@ pub trait Chains: Send + Sync + fmt::Debug {
 
     /// All sources ever seen, with how far they got.
     fn sources(&self) -> Result<Vec<SourceMark>, StoreError>;
+
+    /// The sums over the whole ledger.
+    fn totals(&self) -> Result<Totals, StoreError>;
 
     /// The time of the newest event, in milliseconds since 1970; 0 where there is none.
     fn last_time_ms(&self) -> Result<u64, StoreError>;

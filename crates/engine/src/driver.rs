@@ -1,0 +1,261 @@
+//! The driver: takes batches through the commit machine's steps against two stores.
+//!
+//! One call at a time, no threads, no clock: the ledger's threads drive it ([`crate::ledger`]), and so does a
+//! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
+//! step says, up to the point where the batch waits to be made durable.
+
+use crate::store::{Chains, SourceMark, StoreError, Transactions};
+use bursar_core::commit::{
+    Answer, Appended, Batch, Broken, Limits, Machine, Outcome, ProposeResult, RailAnswer, RailCall, Routes, Step,
+    Submission, Ticket,
+};
+use bursar_core::{EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why the engine stopped. Nothing is acknowledged any more; everything acknowledged is safe.
+#[derive(Clone, Debug)]
+pub enum EngineError {
+    /// A store failed.
+    Store(StoreError),
+    /// Money would have become wrong.
+    Broken(Broken),
+    /// A source of rows met customers whose events wait for a rail, and a source's position cannot pass them.
+    OpenEvents,
+    /// Rows of a source need stores that take a batch as a whole, together with the source's position.
+    SplitBatches,
+    /// A part of the engine panicked: a fault in the program.
+    Panicked,
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Broken(broken) => broken.fmt(f),
+            Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail"),
+            Self::SplitBatches => f.write_str("these stores cannot keep a source's position together with its events"),
+            Self::Panicked => f.write_str("a part of the engine panicked; this is a fault in the program"),
+        }
+    }
+}
+
+impl std::error::Error for EngineError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Broken(broken) => Some(broken),
+            Self::OpenEvents | Self::SplitBatches | Self::Panicked => None,
+        }
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Broken> for EngineError {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+/// A row of a source: a request, or a row that could not be read, with where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRow {
+    /// What is asked for; `None` for a row that could not be read.
+    pub request: Option<Request>,
+    /// The row's first line, counted from 1.
+    pub line: u64,
+    /// The offset behind the row, in bytes of the (decompressed) source.
+    pub end_offset: u64,
+    /// How many lines lie before that offset.
+    pub end_line_count: u64,
+}
+
+/// Takes batches to where they wait to be made durable.
+#[derive(Debug)]
+pub struct Driver {
+    machine: Machine,
+    chains: Arc<dyn Chains>,
+    transactions: Arc<dyn Transactions>,
+    ledger_digest: Hash,
+    queue: VecDeque<Submission>,
+    heads: Vec<Option<Head>>,
+    entries: Vec<TransactionEntry>,
+    appended: Vec<Appended>,
+    proposed: Vec<ProposeResult>,
+    statuses: Vec<Option<EventStatus>>,
+}
+
+impl Driver {
+    /// A driver for two stores of one ledger. Events found open are settled by the first batches.
+    pub fn new(
+        config: LedgerConfig,
+        routes: Routes,
+        limits: Limits,
+        chains: Arc<dyn Chains>,
+        transactions: Arc<dyn Transactions>,
+        seed: u64,
+    ) -> Result<Self, EngineError> {
+        let ledger_digest = config.digest();
+        let last_time_ms = chains.last_time_ms()?;
+        let mut machine = Machine::new(config, routes, limits, chains.whole_batches(), last_time_ms, seed);
+        machine.recover(chains.open_customers()?);
+        Ok(Self {
+            machine,
+            chains,
+            transactions,
+            ledger_digest,
+            queue: VecDeque::new(),
+            heads: Vec::new(),
+            entries: Vec::new(),
+            appended: Vec::new(),
+            proposed: Vec::new(),
+            statuses: Vec::new(),
+        })
+    }
+
+    /// Puts a request at the end of the driver's queue.
+    pub fn submit(&mut self, submission: Submission) {
+        self.queue.push_back(submission);
+    }
+
+    /// How many requests are in the queue, or wait behind open events.
+    pub fn pending_count(&self) -> usize {
+        self.queue.len() + self.machine.waiting_count()
+    }
+
+    /// How many requests are in the queue.
+    pub fn queued_count(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether a batch would have something to do.
+    pub fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.machine.has_work()
+    }
+
+    /// Events that wait for their rails, in no order.
+    pub fn open_events(&self) -> impl Iterator<Item = &LinkedEvent> {
+        self.machine.open_events()
+    }
+
+    /// A rail has answered; see [`Machine::rail_answered`].
+    pub fn rail_answered(&mut self, now_ms: u64, event: EventId, answer: RailAnswer) {
+        self.machine.rail_answered(now_ms, event, answer);
+    }
+
+    /// The calls due to rails that could not tell before.
+    pub fn due_calls(&mut self, now_ms: u64) -> Vec<RailCall> {
+        self.machine.due_calls(now_ms)
+    }
+
+    /// When the next such call is due.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.machine.next_due_ms()
+    }
+
+    /// Decides and appends one batch. It then waits for a [`Chains::sync`], after which its answers may be given,
+    /// its rails called and its approvals written. After an error nothing may be built on the stores any more.
+    pub fn run_batch(&mut self, now_ms: u64, batch: &mut Batch) -> Result<(), EngineError> {
+        self.machine.gather(now_ms, &mut self.queue, batch);
+        self.take_steps(batch)?;
+        batch.give_back(&mut self.queue);
+        Ok(self.chains.end_batch(batch.time_ms(), None)?)
+    }
+
+    /// Like [`Driver::run_batch`], for rows of a source: takes rows from the front, as many as fit a batch, and
+    /// makes the source's new position part of the batch. Tickets count the rows given, from 0; rows that could
+    /// not be read get no answer. Gives how many rows were taken. `mark` is the source's position before, and
+    /// its new one afterwards; `ends` says that the source ends behind these rows.
+    pub fn run_rows(
+        &mut self,
+        now_ms: u64,
+        batch: &mut Batch,
+        rows: &[SourceRow],
+        ends: bool,
+        mark: &mut SourceMark,
+    ) -> Result<usize, EngineError> {
+        if !self.chains.whole_batches() {
+            return Err(EngineError::SplitBatches);
+        }
+        if self.machine.open_events().next().is_some() {
+            return Err(EngineError::OpenEvents);
+        }
+        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
+        let mut queue: VecDeque<Submission> =
+            requests.map(|(ticket, request)| Submission { ticket, request }).collect();
+        self.machine.gather(now_ms, &mut queue, batch);
+        self.take_steps(batch)?;
+        batch.give_back(&mut queue);
+        let taken = queue.front().map_or(rows.len(), |first_left| first_left.ticket.0 as usize);
+        advance(mark, &rows[..taken], batch.answers());
+        mark.finished = ends && taken == rows.len();
+        self.chains.end_batch(batch.time_ms(), Some(mark))?;
+        Ok(taken)
+    }
+
+    /// Takes a batch through its steps up to where it waits to be made durable.
+    fn take_steps(&mut self, batch: &mut Batch) -> Result<(), EngineError> {
+        loop {
+            match batch.step() {
+                Step::Load => {
+                    self.chains.load(batch.customers(), &mut self.heads)?;
+                    self.machine.loaded(&self.ledger_digest, batch, self.heads.drain(..))?;
+                }
+                Step::Get => {
+                    self.transactions.get(batch.transactions(), &mut self.entries)?;
+                    self.machine.found(batch, &self.entries)?;
+                    self.entries.clear();
+                }
+                Step::Settle => {
+                    self.chains.status(batch.to_settle(), &mut self.statuses)?;
+                    self.machine.settled(batch, &self.statuses)?;
+                    self.statuses.clear();
+                }
+                Step::AppendStarted => {
+                    self.chains.append(batch.started(), &mut self.appended)?;
+                    self.machine.started(batch, &self.appended)?;
+                    self.appended.clear();
+                }
+                Step::Propose => {
+                    self.transactions.propose(batch.proposals(), &mut self.proposed)?;
+                    self.machine.proposed(batch, &self.proposed)?;
+                    self.proposed.clear();
+                }
+                Step::AppendClosed => {
+                    self.chains.append(batch.closed(), &mut self.appended)?;
+                    self.machine.closed(batch, &self.appended)?;
+                    self.appended.clear();
+                }
+                Step::Sync | Step::Finish => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Moves a source's position behind `rows`, and counts what became of them.
+fn advance(mark: &mut SourceMark, rows: &[SourceRow], answers: &[Answer]) {
+    let Some(last) = rows.last() else { return };
+    mark.offset = last.end_offset;
+    mark.line_count = last.end_line_count;
+    mark.rejected_lines.clear();
+    mark.counts.unreadable += rows.iter().filter(|row| row.request.is_none()).count() as u64;
+    for answer in answers {
+        match &answer.result {
+            Ok(Outcome::Applied(_)) => mark.counts.applied += 1,
+            Ok(Outcome::AlreadyApplied) => mark.counts.already_applied += 1,
+            Ok(Outcome::Rejected(rejection)) => {
+                mark.counts.rejected += 1;
+                let line = rows.get(answer.ticket.0 as usize).map_or(0, |row| row.line);
+                mark.rejected_lines.push((line, rejection.precedence() as u8));
+            }
+            // Only behind open events, which there are none of here.
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A ledger: the public face of the engine.
+//!
+//! Any number of threads submit and read at once. An outcome is given only after everything it rests on is
+//! durable, and a reader sees only what is durable. One customer waits for its own open event; all others go on.
+
+mod inbox;
+mod read;
+mod threads;
+
+pub(crate) use inbox::Inbox;
+pub use inbox::{SubmitError, Submitted};
+pub use read::{AsOf, ReadError, TransactionView};
+
+use crate::driver::{Driver, EngineError, SourceRow};
+use crate::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
+use crate::rail::Rail;
+use crate::store::{Chains, MemoryStore, SourceId, SourceMark, StoreError, Transactions};
+use bursar_core::commit::{Limits, Outcome, Routes};
+use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request};
+use inbox::{Done, Item, RowsDone};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use threads::{Deciding, IN_FLIGHT_MAX, Progress, Shared, make_durable};
+
+/// How a ledger runs. Nothing here is stored; what is stored is chosen by [`new_config`].
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// How many requests may be under way at once; more hear [`SubmitError::Busy`].
+    pub queue_requests_max: usize,
+    /// What bounds batches and open events.
+    pub limits: Limits,
+    /// What bounds the embedded store.
+    pub embedded: EmbeddedOptions,
+    /// Which kinds of request go through which rail.
+    pub routes: Routes,
+    /// The rails, by number. Also those of events that earlier runs left open.
+    pub rails: BTreeMap<u8, Arc<dyn Rail>>,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self {
+            queue_requests_max: 1 << 16,
+            limits: Limits::default(),
+            embedded: EmbeddedOptions::default(),
+            routes: Routes::default(),
+            rails: BTreeMap::new(),
+        }
+    }
+}
+
+impl LedgerOptions {
+    /// Makes a rail known under a number.
+    #[must_use]
+    pub fn with_rail(mut self, id: RailId, rail: Arc<dyn Rail>) -> Self {
+        self.rails.insert(id.number(), rail);
+        self
+    }
+}
+
+/// A new ledger's identity, with a random id.
+pub fn new_config(policy: Policy, currencies: Currencies) -> Result<LedgerConfig, StoreError> {
+    let mut ledger = [0; 16];
+    getrandom::fill(&mut ledger).map_err(|error| StoreError::Io {
+        doing: "get random bytes for the ledger's id",
+        path: std::path::PathBuf::new(),
+        error: Arc::new(std::io::Error::other(error.to_string())),
+    })?;
+    Ok(LedgerConfig { ledger, policy, currencies })
+}
+
+/// An open ledger.
+///
+/// Dropping it stops it without writing a checkpoint: nothing acknowledged is lost, and the next opening reads
+/// what came after the last one. [`Ledger::close`] leaves nothing to be read.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    config: LedgerConfig,
+    embedded: Option<Arc<EmbeddedStore>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Ledger {
+    /// Creates a ledger in a directory, which is made if it does not exist, and opens it.
+    pub fn create(directory: &Path, config: &LedgerConfig, options: LedgerOptions) -> Result<Self, EngineError> {
+        let store = Arc::new(EmbeddedStore::create(directory, config, options.embedded)?);
+        Self::start(config.clone(), store.clone(), store.clone(), Some(store), options)
+    }
+
+    /// Opens the ledger in a directory.
+    pub fn open(directory: &Path, options: LedgerOptions) -> Result<(Self, OpenReport), EngineError> {
+        let (store, report) = EmbeddedStore::open(directory, options.embedded)?;
+        let store = Arc::new(store);
+        let config = store.config().clone();
+        Ok((Self::start(config, store.clone(), store.clone(), Some(store), options)?, report))
+    }
+
+    /// Opens a ledger in memory, which is gone when the process ends.
+    pub fn in_memory(config: &LedgerConfig, options: LedgerOptions) -> Result<Self, EngineError> {
+        let store = Arc::new(MemoryStore::new(config));
+        Self::with_stores(config.clone(), store.clone(), store, options)
+    }
+
+    /// Opens a ledger on any two stores.
+    pub fn with_stores(
+        config: LedgerConfig,
+        chains: Arc<dyn Chains>,
+        transactions: Arc<dyn Transactions>,
+        options: LedgerOptions,
+    ) -> Result<Self, EngineError> {
+        Self::start(config, chains, transactions, None, options)
+    }
+
+    fn start(
+        config: LedgerConfig,
+        chains: Arc<dyn Chains>,
+        transactions: Arc<dyn Transactions>,
+        embedded: Option<Arc<EmbeddedStore>>,
+        options: LedgerOptions,
+    ) -> Result<Self, EngineError> {
+        let mut seed = [0; 8];
+        // A seed for hash tables; without randomness they still work, only predictably.
+        let seed = getrandom::fill(&mut seed).map_or(0, |()| u64::from_le_bytes(seed));
+        let LedgerOptions { routes, limits, .. } = options;
+        let driver = Driver::new(config.clone(), routes, limits, chains.clone(), transactions.clone(), seed)?;
+        let shared = Arc::new(Shared {
+            inbox: Arc::new(Inbox::new(options.queue_requests_max)),
+            chains,
+            transactions,
+            rails: options.rails,
+            calls: Mutex::default(),
+            progress: Mutex::new(Progress::default()),
+            progressed: Condvar::new(),
+            batch_requests_max: limits.batch_requests_max,
+        });
+        let (decided, to_sync) = sync_channel(IN_FLIGHT_MAX);
+        let (used, reuse) = channel();
+        let deciding = Deciding::new(shared.clone(), driver, decided, reuse, seed);
+        let durable = shared.clone();
+        let threads = vec![
+            spawn("bursar-decide", move || deciding.run())?,
+            spawn("bursar-sync", move || make_durable(&durable, &to_sync, &used))?,
+        ];
+        Ok(Self { shared, config, embedded, threads: Mutex::new(threads) })
+    }
+
+    /// The ledger's identity, rules and currencies.
+    pub const fn config(&self) -> &LedgerConfig {
+        &self.config
+    }
+
+    /// The embedded store, if that is where the ledger lives.
+    pub fn embedded(&self) -> Option<&EmbeddedStore> {
+        self.embedded.as_deref()
+    }
+
+    /// Submits a request and waits for its outcome, which is durable then.
+    pub fn submit(&self, request: Request) -> Submitted {
+        self.submit_batch(vec![request])?.pop().unwrap_or(Err(SubmitError::Closed))
+    }
+
+    /// Submits requests to be decided in this order, and waits for their outcomes. They are taken whole or not
+    /// at all ([`SubmitError::Busy`]); each has an outcome of its own.
+    pub fn submit_batch(&self, requests: Vec<Request>) -> Result<Vec<Submitted>, SubmitError> {
+        let (sender, outcomes) = sync_channel(1);
+        // If the receiver is gone, nobody waits for the outcomes.
+        self.submit_then(requests, move |submitted| drop(sender.send(submitted)))?;
+        outcomes.recv().map_err(|_| SubmitError::Closed)
+    }
+
+    /// Submits requests and returns at once. `done` is called with their outcomes, in order, on a thread of the
+    /// ledger: it must be short, and must not wait for the ledger.
+    pub fn submit_then(
+        &self,
+        requests: Vec<Request>,
+        done: impl FnOnce(Vec<Submitted>) + Send + 'static,
+    ) -> Result<(), SubmitError> {
+        let done: Done = Box::new(done);
+        self.shared.inbox.put(Item::Requests { requests, done }).map_err(|(error, _)| error)
+    }
+
+    /// Takes in rows of a source, in order, and its position with them: after a crash
+    /// [`Ledger::source`] says behind which row to go on. Returns at once; `done` is called as in
+    /// [`Ledger::submit_then`], with an outcome for each row that is a request, and the source's new position.
+    /// `ends` says that the source ends behind these rows.
+    pub fn take_rows_then(
+        &self,
+        source: SourceId,
+        rows: Vec<SourceRow>,
+        ends: bool,
+        done: impl FnOnce(Result<(Vec<Option<Outcome>>, SourceMark), SubmitError>) + Send + 'static,
+    ) -> Result<(), SubmitError> {
+        let done: RowsDone = Box::new(done);
+        self.shared.inbox.put(Item::Rows { source, rows, ends, done }).map_err(|(error, _)| error)
+    }
+
+    /// Answers what was submitted, then stops, leaving everything durable and nothing to be read at the next
+    /// opening. Requests that wait for a rail hear [`SubmitError::Closed`]; their events stay open.
+    pub fn close(self) -> Result<(), EngineError> {
+        self.stop_threads();
+        if let Some(error) = &self.shared.lock_progress().stopped {
+            return Err(EngineError::clone(error));
+        }
+        if let Some(store) = &self.embedded {
+            store.close()?;
+        }
+        Ok(())
+    }
+
+    fn stop_threads(&self) {
+        self.shared.inbox.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                self.shared.stop(EngineError::Panicked);
+            }
+        }
+        let calls = self.shared.lock_calls().take_all();
+        calls.into_iter().for_each(|call| call.tell(&SubmitError::Closed));
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+        let error = Arc::new(error);
+        StoreError::Io { doing: "start a thread", path: std::path::PathBuf::new(), error }.into()
+    })
+}

@@ -1,0 +1,188 @@
+//! Reading a ledger while writes go on: accounts, chains, transactions, sources, sums.
+//!
+//! A read goes to the stores directly, then waits until everything it may have seen is durable. So nobody is
+//! ever told what a crash could take back, and no read waits for a lock of the deciding thread for long.
+
+use super::Ledger;
+use crate::driver::EngineError;
+use crate::store::{ChainEntry, CustomerHead, ReadRange, SourceId, SourceMark, StoreError};
+use crate::totals::Totals;
+use bursar_core::{
+    CustomerId, CustomerState, EventRef, EventStatus, Head, LinkedEvent, Proposed, TransactionId, TransactionState,
+};
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+/// Why a ledger could not be read.
+#[derive(Clone, Debug)]
+pub enum ReadError {
+    /// A store failed.
+    Store(StoreError),
+    /// The engine stopped before it was certain that what was read is durable.
+    Stopped(Arc<EngineError>),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Stopped(error) => write!(f, "the engine stopped: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Stopped(error) => Some(error.as_ref()),
+        }
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A point in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// After the event with this sequence number, or the last one before it.
+    Seq(u64),
+    /// At this time, in milliseconds since 1970: after the last event that is not later.
+    TimeMs(u64),
+}
+
+/// A transaction as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionView {
+    /// Its state in effect; `None` while its first event is open.
+    pub state: Option<TransactionState>,
+    /// What an open event would make of it.
+    pub pending: Option<Proposed>,
+    /// The events that touched it and are in effect or open, oldest first.
+    pub events: Vec<EventRef>,
+}
+
+impl Ledger {
+    /// Waits until everything that a reader may have seen by now is durable.
+    fn wait_until_durable(&self) -> Result<(), ReadError> {
+        let mut progress = self.shared.lock_progress();
+        let seen = progress.begun;
+        loop {
+            if let Some(error) = &progress.stopped {
+                return Err(ReadError::Stopped(error.clone()));
+            }
+            if progress.durable >= seen {
+                return Ok(());
+            }
+            progress = self.shared.progressed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The head of a customer's chain: its accounts, whether it is locked, and any open event. `None` for a
+    /// customer without a chain.
+    pub fn customer(&self, customer: CustomerId) -> Result<Option<Head>, ReadError> {
+        let mut heads = Vec::with_capacity(1);
+        self.shared.chains.load(&[customer], &mut heads)?;
+        self.wait_until_durable()?;
+        Ok(heads.pop().flatten())
+    }
+
+    /// The customers after `after` in order of id, up to `limit`, with their heads.
+    pub fn customers(&self, after: Option<CustomerId>, limit: usize) -> Result<Vec<CustomerHead>, ReadError> {
+        let mut heads = Vec::new();
+        self.shared.chains.list(after, limit, &mut heads)?;
+        self.wait_until_durable()?;
+        Ok(heads)
+    }
+
+    /// A customer's state in the past; `None` if it had none yet.
+    pub fn customer_as_of(&self, customer: CustomerId, as_of: AsOf) -> Result<Option<CustomerState>, ReadError> {
+        let to_seq = match as_of {
+            AsOf::Seq(seq) => seq,
+            AsOf::TimeMs(_) => u64::MAX,
+        };
+        let mut range = ReadRange { from_seq: 1, to_seq, limit: 64, newest_first: true };
+        loop {
+            let entries = self.chain(customer, range)?;
+            for entry in &entries {
+                let event = &entry.linked.event;
+                let in_time = match as_of {
+                    AsOf::Seq(_) => true,
+                    AsOf::TimeMs(time_ms) => event.time_ms <= time_ms,
+                };
+                if in_time && entry.status == EventStatus::Done {
+                    return Ok(Some(event.state.clone()));
+                }
+            }
+            match entries.last() {
+                Some(oldest) if oldest.linked.event.seq > 1 => range.to_seq = oldest.linked.event.seq - 1,
+                Some(_) | None => return Ok(None),
+            }
+        }
+    }
+
+    /// A part of a customer's chain.
+    pub fn chain(&self, customer: CustomerId, range: ReadRange) -> Result<Vec<ChainEntry>, ReadError> {
+        let mut entries = Vec::new();
+        self.shared.chains.read(customer, range, &mut entries)?;
+        self.wait_until_durable()?;
+        Ok(entries)
+    }
+
+    /// A transaction as it stands; `None` if nothing ever proposed it with effect.
+    pub fn transaction(&self, transaction: TransactionId) -> Result<Option<TransactionView>, ReadError> {
+        let mut entries = Vec::with_capacity(1);
+        self.shared.transactions.get(&[transaction], &mut entries)?;
+        let entry = entries.pop().unwrap_or_default();
+        let (mut state, mut pending) = (entry.approved, None);
+        if let Some(proposed) = entry.proposed {
+            let mut statuses = Vec::with_capacity(1);
+            self.shared.chains.status(&[proposed.event], &mut statuses)?;
+            match statuses.pop().flatten() {
+                Some(EventStatus::Done) => state = Some(proposed.state),
+                Some(EventStatus::Started) => pending = Some(proposed),
+                Some(EventStatus::Aborted(_)) | None => {}
+            }
+        }
+        let events = self.shared.transactions.events_of(transaction)?;
+        self.wait_until_durable()?;
+        if state.is_none() && pending.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(TransactionView { state, pending, events }))
+    }
+
+    /// Events that are open, by customer.
+    pub fn open_events(&self) -> Result<Vec<LinkedEvent>, ReadError> {
+        let customers = self.shared.chains.open_customers()?;
+        let mut heads = Vec::new();
+        self.shared.chains.load(&customers, &mut heads)?;
+        self.wait_until_durable()?;
+        Ok(heads.into_iter().flatten().flat_map(|head| head.open).collect())
+    }
+
+    /// How far a source has been taken in; `None` for one never seen.
+    pub fn source(&self, source: SourceId) -> Result<Option<SourceMark>, ReadError> {
+        let mark = self.shared.chains.source(source)?;
+        self.wait_until_durable()?;
+        Ok(mark)
+    }
+
+    /// All sources ever seen, with how far they got.
+    pub fn sources(&self) -> Result<Vec<SourceMark>, ReadError> {
+        let marks = self.shared.chains.sources()?;
+        self.wait_until_durable()?;
+        Ok(marks)
+    }
+
+    /// The sums over the whole ledger.
+    pub fn totals(&self) -> Result<Totals, ReadError> {
+        let totals = self.shared.chains.totals()?;
+        self.wait_until_durable()?;
+        Ok(totals)
+    }
+}

@@ -1,0 +1,307 @@
+//! The ledger's two threads: one decides and appends, one makes durable and answers.
+//!
+//! ```text
+//!  callers ──► Inbox ──► deciding thread: Driver ──► (at most IN_FLIGHT_MAX batches) ──► durable thread:
+//!     ▲                     ▲     ▲                                                        sync, then
+//!     │                     │     └── rails' answers ◄── rails ◄───────────────────────── calls,
+//!     └─────────────────────┼─────────────────────────────────────────────────────────── answers,
+//!                           └──────────── used batches ◄──────────────────────────────── approvals
+//! ```
+//!
+//! While one batch is being made durable the next is decided on top of it; several that wait share one sync.
+//! The first error stops both threads: everybody hears it, and nothing is acknowledged any more.
+
+use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
+use crate::driver::{Driver, EngineError, SourceRow};
+use crate::rail::{Rail, RailReply};
+use crate::store::{Chains, RowCounts, SourceId, SourceMark, Transactions};
+use bursar_core::commit::{Batch, RailAnswer, RailCall, Step, Submission, Ticket};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How many decided batches may wait to be made durable. One is being synced, one waits, and meanwhile what
+/// arrives gathers into the next: a crowd shares a sync.
+pub(super) const IN_FLIGHT_MAX: usize = 1;
+/// How long the deciding thread sleeps at the most when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What both threads and all callers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) chains: Arc<dyn Chains>,
+    pub(super) transactions: Arc<dyn Transactions>,
+    pub(super) rails: BTreeMap<u8, Arc<dyn Rail>>,
+    pub(super) calls: Mutex<Calls>,
+    pub(super) progress: Mutex<Progress>,
+    pub(super) progressed: Condvar,
+    pub(super) batch_requests_max: usize,
+}
+
+/// How far the ledger is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The number of the newest batch that may have been seen by a reader.
+    pub(super) begun: u64,
+    /// The number of the newest batch that is durable.
+    pub(super) durable: u64,
+    pub(super) stopped: Option<Arc<EngineError>>,
+}
+
+/// A batch on its way from the deciding to the durable thread.
+#[derive(Debug)]
+pub(super) struct Decided {
+    number: u64,
+    batch: Batch,
+    /// Added to the tickets of the answers.
+    base: u64,
+    /// The batch was the last one of rows handed in together.
+    rows_end: Option<(u64, SourceMark)>,
+}
+
+/// Milliseconds since 1970, by the system's clock.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Shared {
+    pub(super) fn lock_calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the engine for good: everybody hears the error.
+    pub(super) fn stop(&self, error: EngineError) {
+        let error = self.lock_progress().stopped.get_or_insert_with(|| Arc::new(error)).clone();
+        self.progressed.notify_all();
+        self.inbox.stop(&error);
+        let calls = self.lock_calls().take_all();
+        for call in calls {
+            call.tell(&SubmitError::Stopped(error.clone()));
+        }
+    }
+
+    /// Tells callers whose requests are all answered.
+    fn tell(&self, complete: Vec<Complete>) {
+        let count = complete.iter().map(Complete::count).sum();
+        if count > 0 {
+            self.inbox.answered(count);
+        }
+        for call in complete {
+            call.tell(&SubmitError::Closed);
+        }
+    }
+
+    fn call_rails(&self, calls: &[RailCall]) {
+        for call in calls {
+            let reply = RailReply::new(call.event.id(), Arc::downgrade(&self.inbox));
+            match self.rails.get(&call.rail.number()) {
+                Some(rail) => rail.call(call.clone(), reply),
+                // Nobody here knows this rail: what it did is unknown.
+                None => reply.answer(RailAnswer::Unknown),
+            }
+        }
+    }
+}
+
+/// Stops the engine if its thread ends by a panic.
+pub(super) struct PanicGuard(pub(super) Arc<Shared>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop(EngineError::Panicked);
+        }
+    }
+}
+
+/// The deciding thread.
+pub(super) struct Deciding {
+    shared: Arc<Shared>,
+    driver: Driver,
+    decided: SyncSender<Decided>,
+    used: Receiver<Batch>,
+    marks: BTreeMap<SourceId, SourceMark>,
+    number: u64,
+    seed: u64,
+}
+
+impl Deciding {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        driver: Driver,
+        decided: SyncSender<Decided>,
+        used: Receiver<Batch>,
+        seed: u64,
+    ) -> Self {
+        Self { shared, driver, decided, used, marks: BTreeMap::new(), number: 0, seed }
+    }
+
+    pub(super) fn run(mut self) {
+        let _guard = PanicGuard(self.shared.clone());
+        if let Err(error) = self.decide_all() {
+            self.shared.stop(error);
+        }
+    }
+
+    fn decide_all(&mut self) -> Result<(), EngineError> {
+        loop {
+            let wait = if self.driver.has_work() { None } else { Some(self.idle_time()) };
+            let room = self.shared.batch_requests_max.saturating_sub(self.driver.queued_count());
+            let taken = self.shared.inbox.take(room, wait);
+            let now_ms = now_ms();
+            for (event, answer) in taken.rail_answers {
+                self.driver.rail_answered(now_ms, event, answer);
+            }
+            let due = self.driver.due_calls(now_ms);
+            self.shared.call_rails(&due);
+            for item in taken.items {
+                match item {
+                    Item::Requests { requests, done } => self.submit(requests, done),
+                    Item::Rows { source, rows, ends, done } => {
+                        self.decide_queued()?;
+                        let first_ticket = {
+                            let request_count = rows.iter().filter(|row| row.request.is_some()).count();
+                            self.shared.lock_calls().begin_rows(rows.len(), request_count, done)
+                        };
+                        self.decide_rows(source, &rows, ends, first_ticket)?;
+                    }
+                }
+            }
+            if self.driver.has_work() {
+                self.decide_once()?;
+            } else if taken.closed {
+                return Ok(());
+            }
+        }
+    }
+
+    fn idle_time(&self) -> Duration {
+        match self.driver.next_due_ms() {
+            Some(due_ms) => Duration::from_millis(due_ms.saturating_sub(now_ms())),
+            None => IDLE,
+        }
+    }
+
+    fn submit(&mut self, requests: Vec<bursar_core::Request>, done: super::inbox::Done) {
+        if requests.is_empty() {
+            done(Vec::new());
+            return;
+        }
+        let first = self.shared.lock_calls().begin(requests.len(), done);
+        for (ticket, request) in (first..).zip(requests) {
+            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+        }
+    }
+
+    fn decide_queued(&mut self) -> Result<(), EngineError> {
+        while self.driver.has_work() {
+            self.decide_once()?;
+        }
+        Ok(())
+    }
+
+    fn decide_once(&mut self) -> Result<(), EngineError> {
+        let mut batch = self.begin_batch();
+        self.driver.run_batch(now_ms(), &mut batch)?;
+        self.hand_over(batch, 0, None)
+    }
+
+    fn decide_rows(
+        &mut self,
+        source: SourceId,
+        rows: &[SourceRow],
+        ends: bool,
+        first_ticket: u64,
+    ) -> Result<(), EngineError> {
+        let mut mark = match self.marks.remove(&source) {
+            Some(mark) => mark,
+            None => self.shared.chains.source(source)?.unwrap_or_else(|| new_mark(source)),
+        };
+        let mut taken = 0;
+        loop {
+            let mut batch = self.begin_batch();
+            let end = rows.len().min(taken + self.shared.batch_requests_max);
+            let is_last = end == rows.len();
+            let count = self.driver.run_rows(now_ms(), &mut batch, &rows[taken..end], ends && is_last, &mut mark)?;
+            let base = first_ticket + taken as u64;
+            taken += count;
+            let is_end = taken == rows.len();
+            self.hand_over(batch, base, is_end.then(|| (first_ticket, mark.clone())))?;
+            if is_end {
+                self.marks.insert(source, mark);
+                return Ok(());
+            }
+        }
+    }
+
+    fn begin_batch(&mut self) -> Batch {
+        self.number += 1;
+        self.shared.lock_progress().begun = self.number;
+        self.used.try_recv().unwrap_or_else(|_| Batch::new(self.seed))
+    }
+
+    fn hand_over(&self, batch: Batch, base: u64, rows_end: Option<(u64, SourceMark)>) -> Result<(), EngineError> {
+        let decided = Decided { number: self.number, batch, base, rows_end };
+        self.decided.send(decided).map_err(|_| match &self.shared.lock_progress().stopped {
+            Some(error) => EngineError::clone(error),
+            None => EngineError::Panicked,
+        })
+    }
+}
+
+fn new_mark(source: SourceId) -> SourceMark {
+    SourceMark {
+        source,
+        offset: 0,
+        line_count: 0,
+        finished: false,
+        counts: RowCounts::default(),
+        rejected_lines: Vec::new(),
+    }
+}
+
+/// The thread that makes batches durable and answers.
+pub(super) fn make_durable(shared: &Arc<Shared>, decided: &Receiver<Decided>, used: &Sender<Batch>) {
+    let _guard = PanicGuard(shared.clone());
+    let mut batches = Vec::new();
+    while let Ok(first) = decided.recv() {
+        batches.push(first);
+        batches.extend(decided.try_iter());
+        if let Err(error) = shared.chains.sync() {
+            shared.stop(error.into());
+            return;
+        }
+        if let Some(last) = batches.last() {
+            shared.lock_progress().durable = last.number;
+            shared.progressed.notify_all();
+        }
+        for Decided { mut batch, base, rows_end, .. } in batches.drain(..) {
+            if batch.step() == Step::Sync {
+                batch.synced();
+            }
+            let mut complete = Vec::new();
+            {
+                let mut calls = shared.lock_calls();
+                calls.answer(base, batch.take_answers(), &mut complete);
+                if let Some((first_ticket, mark)) = rows_end {
+                    calls.end_rows(first_ticket, mark, &mut complete);
+                }
+            }
+            shared.tell(complete);
+            shared.call_rails(batch.calls());
+            if let Err(error) = shared.transactions.approve(batch.approvals()) {
+                shared.stop(error.into());
+                return;
+            }
+            // If nobody takes the batch back, nobody needs it.
+            drop(used.send(batch));
+        }
+    }
+}
