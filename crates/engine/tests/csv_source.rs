@@ -1,4 +1,5 @@
 //! Sources: compression by magic bytes, several members, damage, digests, and going on in the middle.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
 use bursar_engine::core::{Currencies, Request};
 use bursar_engine::csv::{Compression, Limits, OpenError, Position, RowBatch, RowReader, Source, SourceError};
