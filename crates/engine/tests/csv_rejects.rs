@@ -1,4 +1,5 @@
 //! Rejects: nothing of a row is lost, nothing is applied before it was corrected, and corrections are read.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
 use bursar_engine::core::{Amount, Currencies, CustomerId, Request, TransactionId};
 use bursar_engine::csv::{Limits, RejectWriter, Row, RowBatch, RowErrorKind, RowReader};

@@ -1,4 +1,5 @@
 //! What the reader accepts, and what it says of what it does not accept: tables.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
 use bursar_engine::core::{
     Action, Amount, AmountErrorKind, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, IdErrorKind, Movement,
@@ -296,6 +297,19 @@ fn an_unclosed_quote_costs_one_line_of_a_long_file() {
     assert_eq!(rows.len(), 100_001);
     assert_eq!(rows[0].0.content.unwrap_err().kind, RowErrorKind::UnclosedQuote);
     assert!(rows[1..].iter().all(|(row, _)| row.content.is_ok()));
+}
+
+/// A fault of quotes makes the reader look ahead, as far as the limit of a row, and then go back by a line. If
+/// every line could cost that, a small file would take hours.
+#[test]
+fn no_pattern_of_quotes_makes_reading_slow() {
+    for line in
+        ["\"\n", "x,\"\n", "\"\"x\n", "\"\"\"\n", "\"a,\nb\n", ",\"\"\"\",\"\n", "\"a\"\"\n\"\"\"x\n", "\" \" \n\"\n"]
+    {
+        let text = format!("{HEADER}{}", line.repeat(200_000));
+        let rows = rows_of(text.as_bytes(), &Currencies::default(), Limits::default());
+        assert!(rows.len() >= 100_000, "{line:?}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Sources: compression by magic bytes, several members, damage, digests, and going on in the middle.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
 use bursar_engine::core::{Currencies, Request};
 use bursar_engine::csv::{Compression, Limits, OpenError, Position, RowBatch, RowReader, Source, SourceError};
@@ -312,4 +313,35 @@ fn a_pipe_is_read_as_it_comes() {
     assert!(!reader.next_batch(&mut batch).unwrap());
     assert!(reader.resume(first).is_err(), "there is no way back");
     writer.join().unwrap();
+}
+
+/// Runs the test below in a process of its own, whose standard input can be given.
+#[test]
+fn dash_is_standard_input_compressed_or_not() {
+    for bytes in [rows_text(1000), gzip(&rows_text(1000)), zstd_frame(&rows_text(1000))] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "reads_standard_input", "--ignored", "--nocapture"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("standard input has 1000 rows"));
+    }
+}
+
+#[test]
+#[ignore = "the child of dash_is_standard_input_compressed_or_not"]
+fn reads_standard_input() {
+    let mut source = open(Path::new("-"));
+    assert_eq!((source.is_seekable(), source.raw_total(), source.digest().unwrap()), (false, None, None));
+    let name = source.name().to_owned();
+    let mut reader = RowReader::open(source, &Currencies::default()).unwrap();
+    let (mut batch, mut row_count) = (RowBatch::new(), 0);
+    while reader.next_batch(&mut batch).unwrap() {
+        row_count += batch.rows().iter().filter(|row| row.content.is_ok()).count();
+    }
+    println!("{name} has {row_count} rows");
 }

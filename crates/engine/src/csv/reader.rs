@@ -351,3 +351,43 @@ fn is_blank(fields: &[Field]) -> bool {
 fn count_line_ends(text: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', text).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of all sorts, over and over, without ever being in memory as a whole.
+    struct Endless<'a> {
+        lines: &'a [u8],
+        at: usize,
+        left: usize,
+    }
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = buffer.len().min(self.left).min(self.lines.len() - self.at);
+            buffer[..count].copy_from_slice(&self.lines[self.at..self.at + count]);
+            self.at = (self.at + count) % self.lines.len();
+            self.left -= count;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn memory_does_not_depend_on_the_length_of_the_source() {
+        let limits = Limits { row_bytes_max: 5000, batch_bytes: 1000 };
+        let long = "x".repeat(100_000);
+        let lines = format!("deposit,1,2,3\n{}dispute,\"1\n{long}\n\n\"two\nlines\",1\n", "\n".repeat(9000));
+        let header = b"type,client,tx,amount\n".as_slice();
+        let endless = Endless { lines: lines.as_bytes(), at: 0, left: 100 * lines.len() };
+        let mut reader = RowReader::with_limits(header.chain(endless), &Currencies::default(), limits).unwrap();
+        let (mut batch, mut row_count) = (RowBatch::new(), 0);
+        while reader.next_batch(&mut batch).unwrap() {
+            row_count += batch.rows.len();
+            let bytes = batch.bytes.capacity().max(reader.carry.capacity());
+            assert!(bytes <= 2 * (limits.row_bytes_max + 2 * limits.batch_bytes), "{bytes}");
+            assert!(batch.rows.capacity() <= 2 * (limits.row_bytes_max + 2 * limits.batch_bytes));
+        }
+        assert_eq!(row_count, 100 * 4);
+    }
+}
