@@ -107,10 +107,6 @@ impl Machine {
     /// settled anew.
     fn void_after(&mut self, batch: &mut Batch, index: usize) {
         let BatchEvent { customer, ref origin, .. } = batch.events[index];
-        // The chain was loaded with the event closed, so what follows was decided on how it really stands.
-        if let Origin::Answered { was_open: false, .. } = origin {
-            return;
-        }
         let from_submission = origin.submission().map_or(0, |submission| submission + 1);
         batch.events_from(customer, index + 1).for_each(|event| event.lost = true);
         batch.put_off(customer, from_submission);

@@ -106,10 +106,13 @@ impl Machine {
             }
         }
         // Nothing is decided on top of an event before its abort is written: the link would rest on a reason
-        // that may yet turn out to be another one.
+        // that may yet turn out to be another one. Nor next to one that somebody else has closed, and nobody
+        // here knows how: that is found out first.
         for index in 0..batch.events.len() {
-            if matches!(batch.events[index].status, EventStatus::Aborted(_)) {
-                batch.put_off(batch.events[index].customer, 0);
+            let event = &batch.events[index];
+            let elsewhere = matches!(event.origin, Origin::Answered { was_open: false, .. });
+            if elsewhere || matches!(event.status, EventStatus::Aborted(_)) {
+                batch.put_off(event.customer, 0);
             }
         }
         for place in 0..batch.submissions.len() {

@@ -3,4 +3,8 @@
 
 mod explorer;
 mod owner;
+mod races;
+mod rails;
+mod recovery;
+mod steps;
 mod world;

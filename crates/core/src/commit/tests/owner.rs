@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::world::World;
+use crate::request::RequestKind;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -32,6 +33,14 @@ impl Owner {
         machine.recover(world.open_customers());
         let (batch, queue) = (Batch::new(seed), VecDeque::new());
         Self { machine, batch, queue, in_batch: false, answers: Vec::new() }
+    }
+
+    /// Submits requests, one per line, numbered on from `ticket`.
+    pub(super) fn submit_all(&mut self, world: &mut World, ticket: u64, lines: &str) {
+        let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
+        for (ticket, line) in (ticket..).zip(lines) {
+            self.submit(world, ticket, request(line));
+        }
     }
 
     pub(super) fn submit(&mut self, world: &mut World, ticket: u64, request: Request) {
@@ -157,5 +166,23 @@ pub(super) fn code(result: &Result<Outcome, Busy>) -> &'static str {
         Ok(Outcome::AlreadyApplied) => "already_applied",
         Ok(Outcome::Rejected(rejection)) => rejection.code(),
         Err(Busy { .. }) => "busy",
+    }
+}
+
+/// Reads `deposit 1 10 5`: the kind, the customer, the transaction, and for new transactions the amount.
+pub(super) fn request(text: &str) -> Request {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let kind = RequestKind::from_name(words[0].as_bytes()).expect(text);
+    let number = |at: usize| words[at].parse::<u32>().expect(text);
+    let customer = CustomerId::new(u128::from(number(1)));
+    let transaction = || TransactionId::new(u128::from(number(2)));
+    let amount = || Amount::from_steps(i64::from(number(3)));
+    match kind {
+        RequestKind::Deposit => Request::deposit(customer, transaction(), amount()),
+        RequestKind::Withdrawal => Request::withdrawal(customer, transaction(), amount()),
+        RequestKind::Dispute => Request::dispute(customer, transaction()),
+        RequestKind::Resolve => Request::resolve(customer, transaction()),
+        RequestKind::Chargeback => Request::chargeback(customer, transaction()),
+        RequestKind::Unlock => Request::unlock(customer),
     }
 }

@@ -214,6 +214,7 @@ impl World {
                 ProposeResult::Conflict
             });
         }
+        self.watch();
         results
     }
 
@@ -286,20 +287,38 @@ impl World {
     }
 
     /// Notes for every request somebody waits for what would be true of it now.
+    ///
+    /// Each customer's history is one line of moments. That another customer has taken an id is seen at a
+    /// moment of its own: what would be true without that counts as well.
     pub(super) fn watch(&mut self) {
         if self.watched.is_empty() {
             return;
         }
         let model = self.model();
-        let config = &self.config;
-        for watched in self.watched.values_mut() {
-            watched.possible.insert(model.outcome(config, &watched.request));
+        let mut watched = core::mem::take(&mut self.watched);
+        for Watched { request, possible } in watched.values_mut() {
+            possible.insert(model.outcome(&self.config, request));
+            let Some(transaction) = request.action.transaction() else { continue };
+            let others = |owner: u128| owner != request.customer.bits();
+            if model.transactions.get(&transaction.bits()).is_some_and(|known| others(known.customer)) {
+                let mut without = model.clone();
+                without.transactions.remove(&transaction.bits());
+                possible.insert(without.outcome(&self.config, request));
+            }
+            let proposed = self.entry(transaction).proposed.map(|proposed| proposed.event);
+            if proposed
+                .is_some_and(|event| others(event.customer.bits()) && self.status(&event) == Some(EventStatus::Started))
+            {
+                possible.insert("transaction_pending");
+            }
         }
+        self.watched = watched;
     }
 
     pub(super) fn submitted(&mut self, submission: &Submission) {
-        let possible = BTreeSet::from([self.model().outcome(&self.config, &submission.request)]);
-        self.watched.insert(submission.ticket, Watched { request: submission.request, possible });
+        let watched = Watched { request: submission.request, possible: BTreeSet::new() };
+        self.watched.insert(submission.ticket, watched);
+        self.watch();
     }
 
     /// Whether an answer is true, and durable.
@@ -323,10 +342,6 @@ impl World {
             }
             Ok(Outcome::AlreadyApplied) => {
                 assert!(watched.possible.contains("already_applied"), "{request:?}: {:?}", watched.possible);
-            }
-            Ok(Outcome::Rejected(Rejection::TransactionPending)) => {
-                let proposed = self.entry(request.action.transaction().unwrap()).proposed.unwrap();
-                assert_ne!(proposed.event.customer, request.customer, "one's own open event is waited for");
             }
             Ok(Outcome::Rejected(Rejection::RailRefused { reason })) => {
                 let refused = self.book.values().any(|(linked, verdict)| {
@@ -407,6 +422,25 @@ impl World {
             (currency.0, (i128::from(account.available.steps()), i128::from(account.held.steps())))
         });
         assert_eq!((*locked, got.collect::<BTreeMap<_, _>>()), (replayed.locked, replayed.accounts));
+    }
+
+    /// One customer's account and events, oldest first: `3 available, 2 held, locked: deposit 10 done, ...`.
+    pub(super) fn story(&self, customer: u32) -> alloc::string::String {
+        let customer = CustomerId::new(u128::from(customer));
+        let head = self.head(customer).unwrap_or_else(|| Head::start(&self.digest, customer));
+        let account = head.state.accounts.get(CurrencyIndex(0));
+        let mut text = alloc::format!("{} available, {} held", account.available.steps(), account.held.steps());
+        if head.state.locked {
+            text.push_str(", locked");
+        }
+        let events = self.chains.get(&customer).map(Chain::events).unwrap_or_default();
+        for (place, (linked, status)) in events.iter().enumerate() {
+            let transaction = linked.event.transaction.map_or(0, TransactionId::bits);
+            let kind = linked.event.kind.name();
+            text.push_str(if place == 0 { ": " } else { ", " });
+            text.push_str(&alloc::format!("{kind} {transaction} {}", status.name()));
+        }
+        text
     }
 
     /// Customers whose chains end in an open event.

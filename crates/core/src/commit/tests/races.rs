@@ -1,0 +1,208 @@
+//! Two owners of one ledger: the sequence check on the chains and the conditions on the table decide.
+
+use super::super::*;
+use super::owner::{Did, Owner};
+use super::world::{Random, World, config};
+use crate::policy::{DisputablePolicy, LockedPolicy};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+fn open() -> (World, Owner, Owner) {
+    let world = World::new(config(LockedPolicy::Nothing, DisputablePolicy::Deposits));
+    let one = Owner::open(&world, Routes::default(), false, 1);
+    let two = Owner::open(&world, Routes::default(), false, 2);
+    (world, one, two)
+}
+
+fn both(one: &Owner, two: &Owner) -> (String, String) {
+    (one.codes(), two.codes())
+}
+
+/// Whatever step the first has got to when the second goes through, each request has its own effect once.
+#[test]
+fn on_one_customer_the_loser_decides_anew() {
+    for steps in 0..9 {
+        let (mut world, mut one, mut two) = open();
+        one.submit_all(&mut world, 1, "deposit 1 10 5\n withdrawal 1 11 6");
+        (0..steps).for_each(|_| assert_ne!(one.step(&mut world, 1), Did::Nothing));
+        two.submit_all(&mut world, 3, "deposit 1 12 4");
+        two.run(&mut world, 1);
+        one.run(&mut world, 1);
+        two.run(&mut world, 1);
+        let codes = one.codes();
+        // The withdrawal has what it needs only if the other's deposit came before it was decided.
+        let expected =
+            if steps <= 1 || steps == 3 { "1 applied, 2 applied" } else { "1 applied, 2 insufficient_funds" };
+        let either = ["1 applied, 2 applied", "1 applied, 2 insufficient_funds"];
+        assert!(either.contains(&codes.as_str()), "{steps}: {codes}, {expected}");
+        assert_eq!(two.codes(), "3 applied");
+        let total = if codes.ends_with("funds") { "9 available" } else { "3 available" };
+        assert!(world.story(1).starts_with(total), "{}", world.story(1));
+        assert_eq!(world.open_customers(), []);
+    }
+}
+
+#[test]
+fn on_one_transaction_id_exactly_one_wins() {
+    for steps in 0..9 {
+        let (mut world, mut one, mut two) = open();
+        one.submit_all(&mut world, 1, "deposit 1 10 5");
+        (0..steps).for_each(|_| drop(one.step(&mut world, 1)));
+        two.submit_all(&mut world, 2, "deposit 2 10 7");
+        two.run(&mut world, 1);
+        one.run(&mut world, 1);
+        two.run(&mut world, 1);
+        let codes = both(&one, &two);
+        // From the proposal on the id is the first's, whoever rolls its event forward.
+        let first = ("1 applied".into(), "2 transaction_id_taken".into());
+        let second = ("1 transaction_id_taken".into(), "2 applied".into());
+        assert_eq!(codes, if steps > 4 { first } else { second }, "after {steps} steps");
+        assert_eq!(world.open_customers(), []);
+    }
+}
+
+/// The second owner rolls the first's event forward; the first then finds it `Done`, and says so.
+#[test]
+fn an_event_rolled_forward_by_another_is_answered_as_applied() {
+    for step in [Step::Propose, Step::AppendClosed] {
+        let (mut world, mut one, mut two) = open();
+        one.submit_all(&mut world, 1, "deposit 1 10 5\n deposit 1 11 1\n withdrawal 1 12 9");
+        one.run_to(&mut world, 1, step);
+        two.submit_all(&mut world, 4, "deposit 1 13 2");
+        two.run(&mut world, 1);
+        one.run(&mut world, 1);
+        assert_eq!(both(&one, &two), ("1 applied, 2 applied, 3 insufficient_funds".into(), "4 applied".into()));
+        assert_eq!(world.story(1), "8 available, 0 held: deposit 10 done, deposit 11 done, deposit 13 done");
+    }
+}
+
+/// As above, and the second has gone on with the transaction: the first's proposal comes too late, so it wanted
+/// to abort its own event, found it `Done`, and told its caller about the retry: already disputed.
+#[test]
+fn an_event_taken_further_by_another_is_answered_as_applied() {
+    let (mut world, mut one, mut two) = open();
+    one.submit_all(&mut world, 1, "deposit 1 10 5");
+    one.run(&mut world, 1);
+    one.submit_all(&mut world, 2, "dispute 1 10\n deposit 1 11 1");
+    one.run_to(&mut world, 2, Step::Propose);
+    two.submit_all(&mut world, 4, "resolve 1 10\n chargeback 1 10");
+    two.run(&mut world, 2);
+    one.run(&mut world, 2);
+    assert_eq!(both(&one, &two), ("1 applied, 2 applied, 3 applied".into(), "4 applied, 5 not_disputed".into()));
+    assert!(world.story(1).starts_with("6 available, 0 held"), "{}", world.story(1));
+}
+
+/// A slow owner has its event `Started` and sees the transaction as posted. Meanwhile another rolls the dispute
+/// forward, approves it, resolves it, and approves that: the entry reads posted again. The slow owner's proposal
+/// then held, and the table said disputed of what the chain says is posted.
+#[test]
+fn a_slow_proposal_does_not_hold_when_the_entry_looks_as_it_did() {
+    let (mut world, mut slow, mut other) = open();
+    slow.submit_all(&mut world, 1, "deposit 1 10 5");
+    slow.run(&mut world, 1);
+    slow.submit_all(&mut world, 2, "dispute 1 10");
+    slow.run_to(&mut world, 2, Step::Propose);
+    other.submit_all(&mut world, 3, "resolve 1 10");
+    other.run(&mut world, 2);
+    slow.run(&mut world, 2);
+    assert_eq!(both(&slow, &other), ("1 applied, 2 applied".into(), "3 applied".into()));
+    world.check();
+    assert!(world.story(1).starts_with("5 available, 0 held"));
+}
+
+/// A stale owner cannot overrule what recovery has decided: neither its `Done` nor its `Aborted` holds.
+#[test]
+fn a_stale_owner_cannot_overrule_a_recovery() {
+    for step in [Step::AppendStarted, Step::Propose, Step::AppendClosed] {
+        let (mut world, mut stale, mut taker) = open();
+        taker.submit_all(&mut world, 9, "deposit 2 11 1");
+        stale.submit_all(&mut world, 1, "deposit 1 10 5\n deposit 1 11 1");
+        stale.run_to(&mut world, 1, step);
+        taker.run(&mut world, 1);
+        taker.machine.recover([CustomerId::new(1)]);
+        taker.run(&mut world, 1);
+        let before: BTreeMap<_, _> = world.chains.iter().map(|(c, chain)| (*c, chain.events())).collect();
+        stale.run(&mut world, 1);
+        for (customer, events) in before {
+            let after = world.chains[&customer].events();
+            assert_eq!(after[..events.len()], events[..], "at {step:?}, closed is closed");
+        }
+        assert_eq!(stale.answers.len(), 2);
+        assert_eq!(world.open_customers(), []);
+    }
+}
+
+/// Where the first of a run stands and the second does not, only the second is decided anew.
+#[test]
+fn a_run_cut_in_the_middle_keeps_what_stands() {
+    let (mut world, mut owner, _) = open();
+    owner.submit_all(&mut world, 1, "deposit 1 10 5\n deposit 1 11 1\n dispute 1 9\n deposit 1 12 1");
+    owner.run_to(&mut world, 1, Step::AppendStarted);
+    let results = world.append(&owner.batch.started()[..1], |_| true);
+    assert_eq!(results, [Appended::Yes]);
+    owner.machine.started(&mut owner.batch, &[Appended::Yes, Appended::Conflict, Appended::Conflict]).unwrap();
+    owner.run(&mut world, 1);
+    assert_eq!(owner.codes(), "1 applied, 2 applied, 3 unknown_transaction, 4 applied");
+    assert_eq!(world.story(1), "7 available, 0 held: deposit 10 done, deposit 11 done, deposit 12 done");
+}
+
+/// Whoever is decided anew keeps its place before what the same customer asked later.
+#[test]
+fn what_is_decided_anew_keeps_the_order_of_each_customer() {
+    let mut random = Random(5);
+    for _ in 0..200 {
+        let (mut world, mut one, mut two) = open();
+        // Each request succeeds only after the one before.
+        let lines = "
+            deposit 1 10 1
+            withdrawal 1 11 1
+            deposit 1 12 2
+            dispute 1 12
+            resolve 1 12
+            withdrawal 1 13 2
+            deposit 1 14 3
+            dispute 1 14
+            chargeback 1 14
+            unlock 1
+            deposit 1 15 4";
+        one.submit_all(&mut world, 1, lines);
+        let mut ticket = 100;
+        for _ in 0..300 {
+            if random.one_in(3) {
+                if random.one_in(9) && ticket < 112 {
+                    ticket += 1;
+                    let line = alloc::format!("deposit 2 {ticket} 1\n deposit 1 {} 0", ticket + 100);
+                    two.submit_all(&mut world, ticket * 10, &line);
+                    two.machine.recover([CustomerId::new(1)]);
+                }
+                two.step(&mut world, 1);
+            } else {
+                one.step(&mut world, 1);
+            }
+            world.check();
+        }
+        two.run(&mut world, 1);
+        one.run(&mut world, 1);
+        let all: Vec<_> = (1..=11).map(|ticket| alloc::format!("{ticket} applied")).collect();
+        assert_eq!(one.codes(), all.join(", "));
+    }
+}
+
+/// A rejection is a true statement about one moment: the customer by one head, and its transaction as that
+/// head has it. (The other owner charges back between this one's two looks: the head says not locked, the
+/// table says charged back. No moment was like that.)
+#[test]
+fn a_rejection_does_not_mix_two_moments() {
+    let (mut world, mut one, mut two) = open();
+    one.submit_all(&mut world, 1, "deposit 1 10 5");
+    one.run(&mut world, 1);
+    one.submit_all(&mut world, 2, "dispute 1 10");
+    one.run(&mut world, 1);
+    one.submit_all(&mut world, 3, "dispute 1 10");
+    one.run_to(&mut world, 1, Step::Get);
+    two.submit_all(&mut world, 4, "chargeback 1 10");
+    two.run(&mut world, 1);
+    one.run(&mut world, 1);
+    assert_eq!(one.codes(), "1 applied, 2 applied, 3 customer_locked");
+}
