@@ -126,7 +126,6 @@ impl CustomerRun {
     pub(crate) fn open(disk: &dyn Disk, name: &str, ledger: &[u8; 16]) -> Result<Self, StoreError> {
         let Opened { file, keys, filter } = RunFile::open(disk, name, Kind::Customers, ledger)?;
         let first_keys: Vec<u128> = keys.as_chunks().0.iter().map(|&key| u128::from_be_bytes(key)).collect();
-        let ids = file.header().ids;
         let (ids, block_count) = (file.header().ids, file.header().block_count);
         let in_order = first_keys.is_sorted_by(|before, after| before < after);
         let ids_fit = match (first_keys.first(), first_keys.last()) {
