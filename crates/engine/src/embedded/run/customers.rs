@@ -126,13 +126,15 @@ impl CustomerRun {
     pub(crate) fn open(disk: &dyn Disk, name: &str, ledger: &[u8; 16]) -> Result<Self, StoreError> {
         let Opened { file, keys, filter } = RunFile::open(disk, name, Kind::Customers, ledger)?;
         let first_keys: Vec<u128> = keys.as_chunks().0.iter().map(|&key| u128::from_be_bytes(key)).collect();
-        let ids = file.header().ids;
+        let (ids, block_count) = (file.header().ids, file.header().block_count);
         let in_order = first_keys.is_sorted_by(|before, after| before < after);
-        let fits = match (first_keys.first(), first_keys.last()) {
+        let ids_fit = match (first_keys.first(), first_keys.last()) {
             (Some(first), Some(last)) => *first == ids.min && *last <= ids.max,
             (Some(_) | None, None) | (None, Some(_)) => ids == IdRange::EMPTY,
         };
-        if !in_order || !fits {
+        // A block has one entry at the least, and an entry more than one byte.
+        let counts = block_count..=block_count.saturating_mul(CONTENT_BYTES as u64);
+        if !in_order || !ids_fit || !counts.contains(&file.header().entry_count) {
             return file.damaged(0, "the header or the section of first keys makes no sense");
         }
         Ok(Self { file, first_keys, filter })

@@ -177,7 +177,7 @@ impl Header {
 }
 
 /// What the checksum of the part at this place of the file is combined with.
-fn seal(kind: Kind, info: &RunInfo, offset: u64) -> u32 {
+pub(super) fn seal(kind: Kind, info: &RunInfo, offset: u64) -> u32 {
     let mut bytes = [0; 44];
     let (kind_bytes, rest) = bytes.split_at_mut(4);
     kind_bytes.copy_from_slice(&kind.number().to_le_bytes());

@@ -57,7 +57,7 @@ impl Filter {
 
     /// Where the block of a hash lies.
     fn block_of(&self, hash: u64) -> Range<usize> {
-        let block = u128::from(hash >> 32) * u128::from(self.block_count()) >> 32;
+        let block = (u128::from(hash >> 32) * u128::from(self.block_count())) >> 32;
         let start = block as usize * FILTER_BLOCK_BYTES;
         start..start + FILTER_BLOCK_BYTES
     }
@@ -159,10 +159,14 @@ mod tests {
         #[test]
         fn a_folded_filter_is_the_one_built_small(keys: Vec<u64>, at_most in 0u64..20_000) {
             let mut folded = Filter::for_keys_at_most(at_most.max(keys.len() as u64));
-            keys.iter().for_each(|&key| folded.insert(key));
+            for &key in &keys {
+                folded.insert(key);
+            }
             folded.fold_to(keys.len() as u64);
             let mut small = Filter::of_blocks(folded.block_count());
-            keys.iter().for_each(|&key| small.insert(key));
+            for &key in &keys {
+                small.insert(key);
+            }
             prop_assert_eq!(&folded, &small);
             prop_assert!(keys.iter().all(|&key| folded.contains(key)));
             prop_assert_eq!(Filter::from_bytes(folded.as_bytes().to_vec()), Some(folded));

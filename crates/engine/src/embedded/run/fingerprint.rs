@@ -19,7 +19,7 @@ pub(crate) const fn fingerprint(ledger: &[u8; 16], id: u128) -> u64 {
     sip.finish()
 }
 
-/// The four words of SipHash's state, named as in the paper.
+/// The four words of state, named as in the paper.
 struct Sip {
     v0: u64,
     v1: u64,

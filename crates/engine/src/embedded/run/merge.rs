@@ -17,7 +17,7 @@ pub(crate) fn merge_transactions(disk: &dyn Disk, name: &str, runs: &[&Transacti
     let ids = runs.iter().fold(IdRange::EMPTY, |ids, run| ids.join(run.ids()));
     let mut sources = Sources::new(runs.iter().map(|run| run.iter()))?;
     let mut writer = TransactionWriter::new(disk, name, info, entry_count)?;
-    while let Some((_, (fingerprint, position))) = sources.next(|&(hash, position)| (hash, Reverse(position)))? {
+    while let Some((fingerprint, position)) = sources.next(|&(hash, position)| (hash, Reverse(position)))? {
         writer.push(fingerprint, position)?;
     }
     writer.finish(ids)
@@ -31,7 +31,7 @@ pub(crate) fn merge_customers(disk: &dyn Disk, name: &str, runs: &[&CustomerRun]
     let mut writer = CustomerWriter::new(disk, name, info, count_max)?;
     // Of equal customers the one from the newest run comes last, and replaces those before.
     let mut newest = None;
-    while let Some((_, entry)) = sources.next(|(customer, _, _)| *customer)? {
+    while let Some(entry) = sources.next(|(customer, _, _)| *customer)? {
         if let Some((customer, head, position)) = newest.replace(entry)
             && newest.as_ref().is_some_and(|(next, _, _)| *next != customer)
         {
@@ -68,15 +68,15 @@ impl<T, I: Iterator<Item = Result<T, StoreError>>> Sources<I, T> {
         Ok(Self { sources: iters.map(with_first).collect::<Result<_, _>>()? })
     }
 
-    /// Takes the item with the smallest key, and the source's number; of equal ones that of the first source.
+    /// Takes the item with the smallest key; of equal ones that of the first source.
     ///
     /// A merge has few sources, so all are looked at.
-    fn next<K: Ord>(&mut self, key: impl Fn(&T) -> K) -> Result<Option<(usize, T)>, StoreError> {
+    fn next<K: Ord>(&mut self, key: impl Fn(&T) -> K) -> Result<Option<T>, StoreError> {
         let keyed = self.sources.iter().enumerate();
         let keyed = keyed.filter_map(|(index, (_, item))| item.as_ref().map(|item| (key(item), index)));
         let Some((_, index)) = keyed.min() else { return Ok(None) };
         let Some((source, item)) = self.sources.get_mut(index) else { return Ok(None) };
         let next = source.next().transpose()?;
-        Ok(std::mem::replace(item, next).map(|taken| (index, taken)))
+        Ok(std::mem::replace(item, next))
     }
 }

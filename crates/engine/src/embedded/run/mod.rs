@@ -26,12 +26,12 @@ mod tests;
 mod tiers;
 mod transactions;
 
-pub(crate) use customers::{CustomerIter, CustomerRun};
+pub(crate) use customers::CustomerRun;
 pub(crate) use file::{IdRange, RunInfo, TEMPORARY_SUFFIX};
 pub(crate) use fingerprint::fingerprint;
 pub(crate) use merge::{merge_customers, merge_transactions};
 pub(crate) use tiers::{RunSize, next_merge};
-pub(crate) use transactions::{POSITION_SPAN_MAX, TransactionIter, TransactionRun};
+pub(crate) use transactions::{POSITION_SPAN_MAX, TransactionRun};
 
 pub(crate) use customers::write as write_customers;
 pub(crate) use transactions::write as write_transactions;

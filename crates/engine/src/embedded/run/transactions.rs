@@ -40,22 +40,24 @@ const fn filter_hash(fingerprint: u64) -> u64 {
 
 /// The low 40 bits of a number, big-endian.
 const fn half(number: u64) -> [u8; HALF_BYTES] {
-    let [_, _, _, a, b, c, d, e] = number.to_be_bytes();
-    [a, b, c, d, e]
+    let [_, _, _, low @ ..] = number.to_be_bytes();
+    low
 }
 
-const fn number([a, b, c, d, e]: [u8; HALF_BYTES]) -> u64 {
-    u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
+fn number(half: [u8; HALF_BYTES]) -> u64 {
+    half.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The fingerprint of a stored entry.
-const fn fingerprint_of([a, b, c, d, e, ..]: &[u8; ENTRY_BYTES]) -> u64 {
-    number([*a, *b, *c, *d, *e])
+fn fingerprint_of(entry: &[u8; ENTRY_BYTES]) -> u64 {
+    let [fingerprint @ .., _, _, _, _, _] = entry;
+    number(*fingerprint)
 }
 
 /// The relative position of a stored entry.
-const fn position_of([.., a, b, c, d, e]: &[u8; ENTRY_BYTES]) -> u64 {
-    number([*a, *b, *c, *d, *e])
+fn position_of(entry: &[u8; ENTRY_BYTES]) -> u64 {
+    let [_, _, _, _, _, position @ ..] = entry;
+    number(*position)
 }
 
 /// Writes a run of `(fingerprint, journal position)`, in any order; of a fingerprint the top 40 bits are kept.

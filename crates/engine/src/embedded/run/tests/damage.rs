@@ -1,8 +1,12 @@
 //! Damaged files: reported, or harmless; never a wrong answer and never a panic.
 
+use super::file::{Kind, seal};
 use super::medium::MemoryDisk;
 use super::*;
+use crate::embedded::codec::crc32c;
 use crate::store::Damage;
+use proptest::prelude::*;
+use std::sync::LazyLock;
 
 const NAME: &str = "run";
 
@@ -10,22 +14,21 @@ const NAME: &str = "run";
 /// answer.
 type Ask = fn(&MemoryDisk) -> Result<(), StoreError>;
 
-fn transaction_entries() -> Vec<(u64, u64)> {
+static TRANSACTIONS: LazyLock<Vec<(u64, u64)>> = LazyLock::new(|| {
     (0..500u64).map(|number| (fingerprint(&LEDGER, u128::from(number % 400)), 100 + number)).collect()
-}
+});
 
-fn write_transactions_file(disk: &MemoryDisk) {
-    transaction_run(disk, NAME, info(100, 600), transaction_entries());
-}
+static CUSTOMERS: LazyLock<Vec<(u128, Head, u64)>> =
+    LazyLock::new(|| (0..100u64).map(|number| (u128::from(number) << 60, head(number, 1), 100 + number)).collect());
 
 fn ask_transactions(disk: &MemoryDisk) -> Result<(), StoreError> {
     let run = TransactionRun::open(disk, NAME, &LEDGER)?;
     // An error ends the iteration, but the lookups are asked all the same.
     let mut result = run.iter().collect::<Result<Vec<_>, _>>().map(|entries| assert_eq!(entries.len(), 500));
-    for number in (0..420).step_by(13) {
-        let known = transaction_entries();
-        let hash = fingerprint(&LEDGER, number);
-        let expected = known.iter().rev().filter(|(other, _)| *other == hash).map(|(_, position)| *position);
+    for number in (0..420usize).step_by(70) {
+        let hash = fingerprint(&LEDGER, number as u128);
+        let known = [number + 400, number].into_iter().filter_map(|at| TRANSACTIONS.get(at));
+        let expected = known.filter(|(other, _)| *other == hash).map(|(_, position)| *position);
         match candidates(&run, hash) {
             Ok(positions) => assert_eq!(positions, expected.collect::<Vec<_>>()),
             Err(error) => result = Err(error),
@@ -34,19 +37,10 @@ fn ask_transactions(disk: &MemoryDisk) -> Result<(), StoreError> {
     result
 }
 
-fn customer_entries() -> Vec<(u128, Head, u64)> {
-    (0..100u64).map(|number| (u128::from(number) << 60, head(number, 1), 100 + number)).collect()
-}
-
-fn write_customers_file(disk: &MemoryDisk) {
-    customer_run(disk, NAME, info(100, 200), &customer_entries());
-}
-
 fn ask_customers(disk: &MemoryDisk) -> Result<(), StoreError> {
-    let known = customer_entries();
     let run = CustomerRun::open(disk, NAME, &LEDGER)?;
-    let mut result = all_customers(&run, None).map(|entries| assert_eq!(entries, known));
-    for (id, head, position) in known.iter().step_by(3) {
+    let mut result = all_customers(&run, None).map(|entries| assert_eq!(entries, *CUSTOMERS));
+    for (id, head, position) in CUSTOMERS.iter().step_by(15) {
         match run.get(CustomerId::new(*id)) {
             Ok(found) => assert_eq!(found, Some((head.clone(), *position))),
             Err(error) => result = Err(error),
@@ -62,8 +56,8 @@ fn ask_customers(disk: &MemoryDisk) -> Result<(), StoreError> {
 /// Both files, small: three blocks at the most.
 fn files() -> [(MemoryDisk, Ask); 2] {
     let (transactions, customers) = (MemoryDisk::default(), MemoryDisk::default());
-    write_transactions_file(&transactions);
-    write_customers_file(&customers);
+    transaction_run(&transactions, NAME, info(100, 600), TRANSACTIONS.clone());
+    customer_run(&customers, NAME, info(100, 200), &CUSTOMERS);
     assert!(ask_transactions(&transactions).is_ok() && ask_customers(&customers).is_ok());
     [(transactions, ask_transactions), (customers, ask_customers)]
 }
@@ -106,9 +100,8 @@ fn a_block_of_another_place_or_file_is_reported() {
         disk.set_content(NAME, &swapped);
         assert!(is_damaged(&ask(&disk)));
     }
-    let disk = MemoryDisk::default();
-    transaction_run(&disk, "other", info(99, 600), transaction_entries());
-    write_transactions_file(&disk);
+    let [(disk, _), _] = files();
+    transaction_run(&disk, "other", info(99, 600), TRANSACTIONS.clone());
     let (mut mixed, other) = (disk.content(NAME), disk.content("other"));
     mixed[4096..2 * 4096].copy_from_slice(&other[4096..2 * 4096]);
     disk.set_content(NAME, &mixed);
@@ -135,7 +128,7 @@ fn a_newer_version_is_named() {
     let [(disk, _), _] = files();
     let mut file = disk.content(NAME);
     file[8] = 2;
-    let checksum = crate::embedded::codec::crc32c(&file[..4092]).to_le_bytes();
+    let checksum = crc32c(&file[..4092]).to_le_bytes();
     file[4092..4096].copy_from_slice(&checksum);
     disk.set_content(NAME, &file);
     let result = TransactionRun::open(&disk, NAME, &LEDGER);
@@ -205,4 +198,50 @@ fn what_cannot_be_a_run_is_an_error_of_the_caller() {
     }
     merge_transactions(&disk, NAME, &[&first, &second]).unwrap();
     assert!(disk.list().unwrap().contains(&NAME.to_owned()));
+}
+
+/// Gives all parts of a file the checksum of what is in them.
+fn seal_again(file: &mut [u8], kind: Kind, info: &RunInfo, key_bytes: usize) {
+    let block_count = usize::from(file[56]);
+    let keys_at = 4096 * (1 + block_count);
+    let filter_at = keys_at + block_count * key_bytes + 4;
+    let blocks = (1..=block_count).map(|index| 4096 * index..4096 * (index + 1));
+    for part in blocks.chain([keys_at..filter_at, filter_at..file.len()]) {
+        let (content, end) = (part.start..part.end - 4, part.end);
+        let checksum = crc32c(&file[content]) ^ seal(kind, info, part.start as u64);
+        file[end - 4..end].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Bytes that no writer wrote, under right checksums: nothing panics, whatever the answers are.
+    #[test]
+    fn no_content_makes_a_reader_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        few_places: bool,
+    ) {
+        let disk = MemoryDisk::default();
+        transaction_run(&disk, "t", info(100, 600), TRANSACTIONS.clone());
+        customer_run(&disk, "c", info(100, 200), &CUSTOMERS);
+        let table = [("t", Kind::Transactions, info(100, 600), 5), ("c", Kind::Customers, info(100, 200), 16)];
+        for (name, kind, info, key_bytes) in table {
+            let mut file = disk.content(name);
+            let length = if few_places { 64 } else { file.len() - 4096 };
+            changes.iter().for_each(|(at, byte)| file[4096 + at.index(length)] = *byte);
+            seal_again(&mut file, kind, &info, key_bytes);
+            disk.set_content(name, &file);
+        }
+        if let Ok(run) = TransactionRun::open(&disk, "t", &LEDGER) {
+            prop_assert!(run.iter().count() <= 501);
+            TRANSACTIONS.iter().step_by(20).for_each(|(hash, _)| drop(candidates(&run, *hash)));
+            drop(merge_transactions(&disk, "merged", &[&run]));
+        }
+        if let Ok(run) = CustomerRun::open(&disk, "c", &LEDGER) {
+            drop(all_customers(&run, None));
+            CUSTOMERS.iter().step_by(10).for_each(|(id, _, _)| drop(run.get(CustomerId::new(*id))));
+            drop(merge_customers(&disk, "merged", &[&run]));
+        }
+    }
 }
