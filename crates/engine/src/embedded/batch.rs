@@ -73,7 +73,7 @@ impl State {
             record_count += 1;
         }
         for BatchEvent { linked, status } in started.drain(..) {
-            record_count += self.write_event(shared, &mut bytes, frame, time_ms, linked, status)?;
+            record_count += self.write_event(shared, &mut bytes, frame, time_ms, linked, &status)?;
         }
         if let Some(mark) = mark {
             let place = Place { frame, offset: bytes.len() as u64 };
@@ -105,7 +105,7 @@ impl State {
         frame: u64,
         time_ms: u64,
         linked: LinkedEvent,
-        status: EventStatus,
+        status: &EventStatus,
     ) -> Result<u32, StoreError> {
         let place = Place { frame, offset: bytes.len() as u64 };
         let position = place.position();
@@ -117,7 +117,7 @@ impl State {
             (_, _) => None,
         };
         let previous = self.move_newest(event.customer, position);
-        let done = status == EventStatus::Done;
+        let done = *status == EventStatus::Done;
         put_event(bytes, place, time_ms, &linked, done, previous, transaction_previous);
         self.last_time_ms = self.last_time_ms.max(event.time_ms);
         self.totals.begun(event);
@@ -125,9 +125,9 @@ impl State {
             self.take_effect(&linked, position);
             return Ok(1);
         }
-        let open = OpenEvent { linked, position, transaction_previous };
-        if abort_reason(&status).is_some() {
-            self.write_closing(bytes, frame, &open, &status);
+        let open = OpenEvent { linked, position };
+        if abort_reason(status).is_some() {
+            self.write_closing(bytes, frame, &open, status);
             return Ok(2);
         }
         self.open.entry(open.linked.event.customer).or_default().push(open);

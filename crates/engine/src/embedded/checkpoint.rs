@@ -93,7 +93,9 @@ impl Checkpoint {
             totals.transaction_count,
             totals.customer_count,
         ];
-        numbers.into_iter().for_each(|number| put_varint(&mut out, number));
+        for number in numbers {
+            put_varint(&mut out, number);
+        }
         put_varint(&mut out, totals.currencies().len() as u64);
         for sums in totals.currencies() {
             for sum in sums_of(sums) {
@@ -112,10 +114,14 @@ impl Checkpoint {
             out.push(0);
             out[wide_at] = u8::from(put_id(&mut out, customer.bits()));
             put_varint(&mut out, positions.len() as u64);
-            positions.iter().for_each(|&position| put_varint(&mut out, position));
+            for &position in positions {
+                put_varint(&mut out, position);
+            }
         }
         put_varint(&mut out, self.sources.len() as u64);
-        self.sources.iter().for_each(|mark| put_mark_content(&mut out, mark));
+        for mark in &self.sources {
+            put_mark_content(&mut out, mark);
+        }
         let crc = crc32c(&out[16..]);
         out[12..16].copy_from_slice(&crc.to_le_bytes());
         out

@@ -12,7 +12,7 @@ use super::run::{CustomerRun, TransactionRun, fingerprint};
 use crate::store::{CustomerHead, StoreError};
 use bursar_core::{CustomerId, TransactionId};
 use hashbrown::hash_map::Entry;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) struct Index {
     /// What index files said during this batch, so that it is read once.
     fetched: Table<TransactionId, Option<MemoryTransaction>>,
     /// Customers in memory in order, made for listing and dropped when there are new ones.
-    in_order: Option<BTreeMap<CustomerId, ()>>,
+    in_order: Option<BTreeSet<CustomerId>>,
     positions: Vec<u64>,
 }
 
@@ -186,9 +186,9 @@ impl Index {
         let frozen = self.frozen.as_ref();
         let in_order = self.in_order.get_or_insert_with(|| {
             let frozen = frozen.into_iter().flat_map(|frozen| frozen.memtable.heads.keys());
-            self.active.heads.keys().chain(frozen).map(|&customer| (customer, ())).collect()
+            self.active.heads.keys().chain(frozen).copied().collect()
         });
-        let mut memory = in_order.range((bound, Bound::Unbounded)).map(|(&customer, ())| customer).peekable();
+        let mut memory = in_order.range((bound, Bound::Unbounded)).copied().peekable();
         let mut runs = Vec::new();
         for run in &self.runs.customers {
             let mut iter = run.iter_from(after);

@@ -354,15 +354,12 @@ impl Journal {
     }
 
     /// The frame in memory that covers a position, if it is still on its way to the disk.
-    fn unwritten_frame(&self, position: u64, is_begin: bool) -> Option<Frame> {
+    fn unwritten_frame(&self, position: u64) -> Option<Frame> {
         let tail = lock(&self.tail);
         let chunks = tail.writing.iter().map(AsRef::as_ref).chain(&tail.filling);
         let chunk = chunks.into_iter().find(|chunk| chunk.position <= position && position < chunk.end())?;
-        let mut offset = (position - chunk.position) as usize;
-        if !is_begin {
-            let bytes = chunk.bytes.get(offset..)?;
-            offset = offset.checked_sub(frame_distance(bytes).ok()? as usize)?;
-        }
+        let offset = (position - chunk.position) as usize;
+        let offset = offset.checked_sub(frame_distance(chunk.bytes.get(offset..)?).ok()? as usize)?;
         let bytes = chunk.bytes.get(offset..)?;
         let header = FrameHeader::read(bytes)?;
         let bytes = bytes.get(..header.frame_bytes() as usize)?.to_vec();
@@ -371,10 +368,10 @@ impl Journal {
 
     /// Reads the frame that the record at `position` lies in.
     pub(crate) fn frame_of(&self, position: u64) -> Result<Frame, StoreError> {
-        if position >= self.synced_position() {
-            if let Some(frame) = self.unwritten_frame(position, false) {
-                return Ok(frame);
-            }
+        if position >= self.synced_position()
+            && let Some(frame) = self.unwritten_frame(position)
+        {
+            return Ok(frame);
         }
         let Some(segment) = self.segment_of(position) else {
             return Err(StoreError::Damaged(Damage {

@@ -35,8 +35,6 @@ pub(crate) struct MemoryTransaction {
 pub(crate) struct OpenEvent {
     pub(crate) linked: LinkedEvent,
     pub(crate) position: u64,
-    /// Where the transaction's event in effect before it lies.
-    pub(crate) transaction_previous: Option<u64>,
 }
 
 /// Heads and transactions of the newest events.

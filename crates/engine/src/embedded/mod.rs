@@ -10,8 +10,8 @@
 //!            disk ── six calls on files; real, or simulated
 //! ```
 //!
-//! [`open`] goes from what is on the disk to a running store, with [`tail`] judging the journal's end;
-//! [`verify`] reads everything and trusts nothing. All formats: `docs/format.md`.
+//! `open` goes from what is on the disk to a running store, with `tail` judging the journal's end. All formats:
+//! `docs/format.md`.
 
 mod batch;
 mod checkpoint;

@@ -1,10 +1,13 @@
 //! Creating and opening a ledger's directory: from what the medium gives back to a running store.
 //!
-//! 1. The ledger file says which ledger this is. 2. The segments must be one journal. 3. The checkpoint and its
-//! index files are taken if they can be relied on, and otherwise made anew. 4. Frames after the checkpoint are
-//! read, checked and taken into memory. 5. What follows the last readable frame is judged: a clean end, a torn
-//! write to be cut off, or damage to be refused. 6. Frames that may not be durable yet are written again and
-//! synced, before anything is built on them: after a failed sync, what can be read need not be on the disk.
+//! - The ledger file says which ledger this is.
+//! - The segments must be one journal.
+//! - The checkpoint and its index files are taken if they can be relied on, and otherwise made anew.
+//! - Frames after the checkpoint are read, checked and taken into memory.
+//! - What follows the last readable frame is judged: a clean end, a torn write to be cut off, or damage to be
+//!   refused.
+//! - Frames that may not be durable yet are written again and synced, before anything is built on them: after a
+//!   failed sync, what can be read need not be on the disk.
 //!
 //! Every case and its decision: `docs/format.md`, "Opening".
 
@@ -287,8 +290,7 @@ impl Opening {
         for (customer, positions) in &checkpoint.open {
             for &position in positions {
                 if let Stored::Event(event) = journal.record(position, &mut None)? {
-                    let StoredEvent { linked, transaction_previous, .. } = event;
-                    state.take_open(OpenEvent { linked, position, transaction_previous });
+                    state.take_open(OpenEvent { linked: event.linked, position });
                 }
             }
             // Brings the head into memory with the right count of open events behind it.
@@ -392,7 +394,7 @@ impl State {
     }
 
     fn take_event(&mut self, ledger_digest: &Hash, position: u64, event: StoredEvent) -> Result<(), StoreError> {
-        let StoredEvent { linked, done, transaction_previous, .. } = event;
+        let StoredEvent { linked, done, .. } = event;
         let customer = linked.event.customer;
         let seq = linked.event.seq;
         self.last_time_ms = self.last_time_ms.max(linked.event.time_ms);
@@ -412,7 +414,7 @@ impl State {
         if done {
             self.take_effect(&linked, position);
         } else {
-            self.take_open(OpenEvent { linked, position, transaction_previous });
+            self.take_open(OpenEvent { linked, position });
         }
         Ok(())
     }

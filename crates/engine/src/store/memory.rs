@@ -9,7 +9,7 @@ use bursar_core::{
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A store that keeps everything in memory and nothing else.
@@ -26,7 +26,7 @@ struct Tables {
     chains: HashMap<CustomerId, MemoryChain, RandomState>,
     transactions: HashMap<TransactionId, TransactionEntry, RandomState>,
     sources: BTreeMap<SourceId, SourceMark>,
-    in_order: Option<BTreeMap<CustomerId, ()>>,
+    in_order: Option<BTreeSet<CustomerId>>,
     open_count: usize,
     last_time_ms: u64,
     totals: Totals,
@@ -205,9 +205,9 @@ impl Chains for MemoryStore {
         use std::ops::Bound;
         let mut tables = self.lock();
         let Tables { chains, in_order, .. } = &mut *tables;
-        let in_order = in_order.get_or_insert_with(|| chains.keys().map(|&customer| (customer, ())).collect());
+        let in_order = in_order.get_or_insert_with(|| chains.keys().copied().collect());
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for customer in in_order.range((bound, Bound::Unbounded)).map(|(&customer, ())| customer).take(limit) {
+        for customer in in_order.range((bound, Bound::Unbounded)).copied().take(limit) {
             if let Some(chain) = chains.get(&customer) {
                 heads.push(CustomerHead { customer, head: chain.head.clone() });
             }
