@@ -9,6 +9,7 @@
 pub mod csv;
 pub mod driver;
 pub mod embedded;
+pub mod ingest;
 mod ledger;
 mod rail;
 pub mod store;

@@ -244,7 +244,11 @@ impl Source {
             let name = "standard input".to_owned();
             return Self::build(name, Input::Stdin(io::stdin()), None, None);
         }
-        let name = path.display().to_string();
+        Self::open_as(path, path.display().to_string())
+    }
+
+    /// Opens a file under a name of its own, for messages.
+    pub fn open_as(path: &Path, name: String) -> Result<Self, SourceError> {
         let open_error = |error: io::Error| SourceError::Open { name: name.clone(), detail: error.to_string() };
         let file = Arc::new(File::open(path).map_err(open_error)?);
         let metadata = file.metadata().map_err(open_error)?;

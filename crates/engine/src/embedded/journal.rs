@@ -347,6 +347,24 @@ impl Journal {
         finish_segment(&mut lock(&self.writer))
     }
 
+    /// Reads every durable frame, oldest first.
+    pub(crate) fn for_each_frame(&self, mut read: impl FnMut(&Frame)) -> Result<(), StoreError> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let end = self.synced_position();
+        for (index, segment) in segments.iter().enumerate() {
+            let segment_end = segments.get(index + 1).map_or(end, |next| next.start);
+            let mut position = segment.start + SEGMENT_HEADER_BYTES as u64;
+            while position < segment_end {
+                let Some(frame) = segment.read_frame(position)? else {
+                    return Err(segment.damage(position, "a frame cannot be read"));
+                };
+                position += frame.bytes.len() as u64;
+                read(&frame);
+            }
+        }
+        Ok(())
+    }
+
     fn segment_of(&self, position: u64) -> Option<Arc<Segment>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let after = segments.partition_point(|segment| segment.start <= position);

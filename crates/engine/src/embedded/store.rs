@@ -418,6 +418,22 @@ impl Chains for EmbeddedStore {
         Ok(self.shared.lock().sources.values().cloned().collect())
     }
 
+    fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
+        self.shared.check()?;
+        let mut lines = Vec::new();
+        self.shared.journal.sync()?;
+        self.shared.journal.for_each_frame(|frame| {
+            for record in frame.records() {
+                if let Ok((_, Stored::Mark(mark))) = record
+                    && mark.source == source
+                {
+                    lines.extend(mark.rejected_lines);
+                }
+            }
+        })?;
+        Ok(lines)
+    }
+
     fn totals(&self) -> Result<Totals, StoreError> {
         self.shared.check()?;
         Ok(self.shared.lock().totals.clone())

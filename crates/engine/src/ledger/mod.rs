@@ -186,16 +186,19 @@ impl Ledger {
     /// Takes in rows of a source, in order, and its position with them: after a crash
     /// [`Ledger::source`] says behind which row to go on. Returns at once; `done` is called as in
     /// [`Ledger::submit_then`], with an outcome for each row that is a request, and the source's new position.
-    /// `ends` says that the source ends behind these rows.
+    /// `ends` says that the source ends behind these rows. What is not taken is given back.
     pub fn take_rows_then(
         &self,
         source: SourceId,
         rows: Vec<SourceRow>,
         ends: bool,
         done: impl FnOnce(Result<(Vec<Option<Outcome>>, SourceMark), SubmitError>) + Send + 'static,
-    ) -> Result<(), SubmitError> {
+    ) -> Result<(), (SubmitError, Vec<SourceRow>)> {
         let done: RowsDone = Box::new(done);
-        self.shared.inbox.put(Item::Rows { source, rows, ends, done }).map_err(|(error, _)| error)
+        self.shared.inbox.put(Item::Rows { source, rows, ends, done }).map_err(|(error, item)| match item {
+            Item::Rows { rows, .. } => (error, rows),
+            Item::Requests { .. } => (error, Vec::new()),
+        })
     }
 
     /// Answers what was submitted, then stops, leaving everything durable and nothing to be read at the next
@@ -220,7 +223,9 @@ impl Ledger {
             }
         }
         let calls = self.shared.lock_calls().take_all();
-        calls.into_iter().for_each(|call| call.tell(&SubmitError::Closed));
+        for call in calls {
+            call.tell(&SubmitError::Closed);
+        }
     }
 }
 

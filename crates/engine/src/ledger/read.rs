@@ -179,6 +179,13 @@ impl Ledger {
         Ok(marks)
     }
 
+    /// Every row of a source that was rejected, by line and by place in [`bursar_core::Rejection::ALL`].
+    pub fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, ReadError> {
+        let lines = self.shared.chains.rejected_lines(source)?;
+        self.wait_until_durable()?;
+        Ok(lines)
+    }
+
     /// The sums over the whole ledger.
     pub fn totals(&self) -> Result<Totals, ReadError> {
         let totals = self.shared.chains.totals()?;

@@ -14,7 +14,7 @@
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::rail::{Rail, RailReply};
-use crate::store::{Chains, RowCounts, SourceId, SourceMark, Transactions};
+use crate::store::{Chains, SourceId, SourceMark, Transactions};
 use bursar_core::commit::{Batch, RailAnswer, RailCall, Step, Submission, Ticket};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// arrives gathers into the next: a crowd shares a sync.
 pub(super) const IN_FLIGHT_MAX: usize = 1;
 /// How long the deciding thread sleeps at the most when nothing is due.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// What both threads and all callers share.
 #[derive(Debug)]
@@ -222,7 +222,7 @@ impl Deciding {
     ) -> Result<(), EngineError> {
         let mut mark = match self.marks.remove(&source) {
             Some(mark) => mark,
-            None => self.shared.chains.source(source)?.unwrap_or_else(|| new_mark(source)),
+            None => self.shared.chains.source(source)?.unwrap_or_else(|| SourceMark::new(source)),
         };
         let mut taken = 0;
         loop {
@@ -253,17 +253,6 @@ impl Deciding {
             Some(error) => EngineError::clone(error),
             None => EngineError::Panicked,
         })
-    }
-}
-
-fn new_mark(source: SourceId) -> SourceMark {
-    SourceMark {
-        source,
-        offset: 0,
-        line_count: 0,
-        finished: false,
-        counts: RowCounts::default(),
-        rejected_lines: Vec::new(),
     }
 }
 

@@ -26,6 +26,7 @@ struct Tables {
     chains: HashMap<CustomerId, MemoryChain, RandomState>,
     transactions: HashMap<TransactionId, TransactionEntry, RandomState>,
     sources: BTreeMap<SourceId, SourceMark>,
+    rejected_lines: BTreeMap<SourceId, Vec<(u64, u8)>>,
     in_order: Option<BTreeSet<CustomerId>>,
     open_count: usize,
     last_time_ms: u64,
@@ -163,7 +164,9 @@ impl Chains for MemoryStore {
 
     fn end_batch(&self, _time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
         if let Some(mark) = mark {
-            self.lock().sources.insert(mark.source, SourceMark { rejected_lines: Vec::new(), ..mark.clone() });
+            let mut tables = self.lock();
+            tables.rejected_lines.entry(mark.source).or_default().extend_from_slice(&mark.rejected_lines);
+            tables.sources.insert(mark.source, SourceMark { rejected_lines: Vec::new(), ..mark.clone() });
         }
         Ok(())
     }
@@ -221,6 +224,10 @@ impl Chains for MemoryStore {
 
     fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
         Ok(self.lock().sources.values().cloned().collect())
+    }
+
+    fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
+        Ok(self.lock().rejected_lines.get(&source).cloned().unwrap_or_default())
     }
 
     fn totals(&self) -> Result<Totals, StoreError> {

@@ -65,6 +65,14 @@ pub struct SourceMark {
     pub rejected_lines: Vec<(u64, u8)>,
 }
 
+impl SourceMark {
+    /// The mark of a source of which nothing was taken in yet.
+    pub const fn new(source: SourceId) -> Self {
+        let counts = RowCounts { applied: 0, already_applied: 0, rejected: 0, unreadable: 0 };
+        Self { source, offset: 0, line_count: 0, finished: false, counts, rejected_lines: Vec::new() }
+    }
+}
+
 /// How many rows of a source became what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowCounts {
@@ -139,6 +147,10 @@ pub trait Chains: Send + Sync + fmt::Debug {
 
     /// All sources ever seen, with how far they got.
     fn sources(&self) -> Result<Vec<SourceMark>, StoreError>;
+
+    /// Every row of a source that was rejected, by line and by place in [`bursar_core::Rejection::ALL`], in
+    /// order. May read all there is.
+    fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError>;
 
     /// The sums over the whole ledger.
     fn totals(&self) -> Result<Totals, StoreError>;
