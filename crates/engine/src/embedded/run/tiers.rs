@@ -35,7 +35,8 @@ pub(crate) fn next_merge(runs: &[RunSize], smallest: u64) -> Option<Range<usize>
     let mut group = runs.len()..runs.len();
     let mut group_level = 0;
     for (index, run) in runs.iter().enumerate().rev() {
-        let level = level_of(run.size, smallest).max(group_level);
+        let level = level_of(run.size, smallest);
+        // A level below the group's counts as the group's.
         if level > group_level {
             if let Some(merge) = worth_while(runs, group) {
                 return Some(merge);

@@ -29,13 +29,17 @@ const fn kept(hash: u64) -> u64 {
     hash >> 24
 }
 
-/// What the filter is asked about. It takes 64 bits, of which a run knows 40: they are spread by the finalizer of
-/// `MurmurHash3`, which gives different ones different hashes.
+/// What the filter is asked about. It takes 64 bits, of which a run knows 40.
+///
+/// The upper half, which picks the block, is the fingerprint's: so entries in order fill the filter from its
+/// beginning to its end, and a merge of any size stays in the processor's cache. The lower half is that of
+/// `MurmurHash3`'s finalizer over all 40 bits.
 const fn filter_hash(fingerprint: u64) -> u64 {
-    let mut hash = fingerprint;
-    hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ hash >> 33
+    let mut mixed = fingerprint;
+    mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^= mixed >> 33;
+    fingerprint >> 8 << 32 | mixed & 0xffff_ffff
 }
 
 /// The low 40 bits of a number, big-endian.

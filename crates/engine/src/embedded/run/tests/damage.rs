@@ -229,7 +229,9 @@ proptest! {
         for (name, kind, info, key_bytes) in table {
             let mut file = disk.content(name);
             let length = if few_places { 64 } else { file.len() - 4096 };
-            changes.iter().for_each(|(at, byte)| file[4096 + at.index(length)] = *byte);
+            for (at, byte) in &changes {
+                file[4096 + at.index(length)] = *byte;
+            }
             seal_again(&mut file, kind, &info, key_bytes);
             disk.set_content(name, &file);
         }
