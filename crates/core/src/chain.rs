@@ -90,8 +90,8 @@ pub enum ChainFault {
         /// What it should be.
         expected: Hash,
     },
-    /// An event follows one that is still open, or was decided on top of one that was aborted, and is `Done`
-    /// all the same.
+    /// An event is closed although one before it is still open (a chain's events are closed oldest first), or
+    /// is `Done` although it was decided on top of one that was aborted.
     DoneAfterOpen,
     /// The request of the event would have been rejected.
     NotAllowed(Box<Rejection>),
@@ -130,7 +130,7 @@ impl fmt::Display for ChainFault {
             Self::WrongSeq { expected } => write!(f, "the sequence number should be {expected}"),
             Self::TimeGoesBack => f.write_str("the time is before that of the event before"),
             Self::WrongHash { expected } => write!(f, "the hash should be {expected}"),
-            Self::DoneAfterOpen => f.write_str("the event is done although it builds on one that is not"),
+            Self::DoneAfterOpen => f.write_str("the event is closed although one that it builds on is still open, or was aborted"),
             Self::NotAllowed(rejection) => write!(f, "the rules reject this request: {}", rejection.code()),
             Self::MadeBefore => f.write_str("the transaction was made before"),
             Self::Malformed => f.write_str("the kind of the event does not fit its transaction"),
@@ -191,7 +191,8 @@ impl ChainCheck {
             return Err(ChainFault::TimeGoesBack);
         }
         let on_tentative = self.check_hash(linked)?;
-        if *status == EventStatus::Done && (on_tentative || !self.head.open.is_empty()) {
+        let after_open = *status != EventStatus::Started && !self.head.open.is_empty();
+        if after_open || (*status == EventStatus::Done && on_tentative) {
             return Err(ChainFault::DoneAfterOpen);
         }
         // What was aborted for another event's sake was right when it was decided, but not by what is known now.
@@ -250,3 +251,6 @@ fn check_state(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

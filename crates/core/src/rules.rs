@@ -247,3 +247,6 @@ pub const fn total_delta(kind: RequestKind, transaction: TransactionKind) -> i12
         | (RequestKind::Unlock, _) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,11 +212,8 @@ fn after_a_restart_the_rail_is_asked_again_with_the_same_key() {
     }
 }
 
-/// An answer of a rail that had come before its event was given up made the next event of the same customer
-/// count as answered: it was told applied, without any rail having acted, and without a record.
-///
-/// Two owners: the first's event for the rail loses its transaction to another customer, so it is aborted
-/// before any call. An answer for it cannot come from a sane rail, but from a confused one it can.
+/// The event for the rail loses its transaction to another owner, so it is aborted before any call. An answer
+/// for it can only come from a confused rail; the customer's next event must not count as answered by it.
 #[test]
 fn an_answer_to_an_event_given_up_does_not_close_the_next_one() {
     let (mut world, mut owner) = open();
