@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     ("events_stay_open_until_they_are_closed", open_events),
     ("an_aborted_event_stays_and_the_next_one_links_to_it", aborted_events),
     ("results_are_added_to_what_the_caller_has", results_are_added),
+    ("nobody_is_shown_without_an_event", nobody_without_an_event),
 ];
 
 fn nothing_is_in_new_stores(scene: &mut Scene) -> Checked {
@@ -224,6 +225,21 @@ fn aborted_events(scene: &mut Scene) -> Checked {
     scene.commit(&[deposit(1, 0, 10)])?;
     equal("the chain's length", &scene.head(customer(1)).seq, &5)?;
     scene.check()
+}
+
+/// In the middle of a batch, a new customer is either not there yet or has its open event.
+fn nobody_without_an_event(scene: &mut Scene) -> Checked {
+    scene.commit(&[deposit(1, 1, 10), deposit(3, 3, 10)])?;
+    let run = scene.decide(&[deposit(2, 2, 10)])?.events;
+    scene.append_all(&[Record::Started(run[0].clone())])?;
+    let (mut heads, mut listed) = (Vec::new(), Vec::new());
+    scene.stores.chains.load(&[customer(2)], &mut heads)?;
+    scene.stores.chains.list(None, 2, &mut listed)?;
+    let shown = heads.into_iter().flatten().chain(listed.iter().map(|listed| listed.head.clone()));
+    holds("an empty chain is shown", shown.into_iter().all(|head| head.seq > 0 || head.open == run))?;
+    equal("a page is full where there are enough", &listed.len(), &2)?;
+    scene.append_all(&[Record::Done(run[0].reference())])?;
+    end(scene)
 }
 
 fn results_are_added(scene: &mut Scene) -> Checked {

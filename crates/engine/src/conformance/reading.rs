@@ -9,6 +9,7 @@ pub(super) const CASES: &[Case] = &[
     ("ranges_of_a_chain_in_both_directions", ranges),
     ("lists_go_on_page_by_page_in_order_of_id", pages),
     ("lists_go_on_while_customers_come_and_change", pages_while_writing),
+    ("a_list_shows_the_newest_heads", newest_heads),
     ("ids_are_numbers_and_uuids", ids),
     ("several_currencies_in_one_chain", currencies),
     ("a_source_goes_on_with_its_batch", sources),
@@ -115,6 +116,21 @@ fn pages_while_writing(scene: &mut Scene) -> Checked {
     let old = seen.iter().filter(|head| head.customer.bits().is_multiple_of(10)).count();
     equal("those who were there from the beginning", &old, &40)?;
     scene.check()
+}
+
+/// A list read before must not hide what has changed since, wherever the store has it from.
+fn newest_heads(scene: &mut Scene) -> Checked {
+    for number in 0..60 {
+        scene.commit(&[deposit(number, number, 10)])?;
+    }
+    scene.check()?;
+    for number in 0..60_u128 {
+        scene.commit(&[deposit(number * 7 % 60, 100 + number, 10)])?;
+        let expected: Vec<CustomerHead> =
+            scene.heads.iter().map(|(&customer, head)| CustomerHead { customer, head: head.clone() }).collect();
+        equal("the list", &list(scene, 50)?, &expected)?;
+    }
+    Ok(())
 }
 
 fn ids(scene: &mut Scene) -> Checked {
