@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 #![allow(dead_code, unreachable_pub)] // each test uses a part
 
+pub mod disk;
+
 use bursar_engine::core::commit::Outcome;
 use bursar_engine::core::{
     Amount, ChainCheck, Currencies, CustomerId, EventStatus, LedgerConfig, Policy, Request, TransactionId,
