@@ -14,7 +14,7 @@
 
 use crate::codes::CodeInfo;
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -177,6 +177,11 @@ impl FailureKind {
             ),
         }
     }
+}
+
+/// Writes a line to standard error. Where that cannot be written, nobody reads it, and the job goes on.
+pub(crate) fn note(line: &dyn fmt::Display) {
+    writeln!(io::stderr().lock(), "{line}").unwrap_or_default();
 }
 
 /// Why the program could not do what was asked.

@@ -3,13 +3,13 @@
 //! Every command takes the ledger's lock, also those that only read: a ledger belongs to one process.
 
 use crate::cli::Global;
-use crate::exit::{Failure, FailureKind};
+use crate::exit::{Failure, FailureKind, note};
 use crate::progress::grouped;
-use bursar_core::LedgerConfig;
+use bursar_core::{Currencies, LedgerConfig, Policy};
 use bursar_engine::embedded::disk::LOCK_NAME;
 use bursar_engine::embedded::{EmbeddedStore, OpenReport};
 use bursar_engine::store::StoreError;
-use bursar_engine::{Ledger, LedgerOptions};
+use bursar_engine::{Ledger, LedgerOptions, new_config};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +45,23 @@ pub(crate) fn create(directory: &Path, config: &LedgerConfig) -> Result<Ledger, 
     Ok(Ledger::create(directory, config, LedgerOptions::default())?)
 }
 
+/// Opens the ledger; where there is none, creates one with the usual policy and no named currency.
+pub(crate) fn open_or_create(global: &Global) -> Result<Ledger, Failure> {
+    if EmbeddedStore::exists(&global.data) {
+        return open(global);
+    }
+    let ledger = create(&global.data, &default_config()?)?;
+    if !global.quiet {
+        note(&format_args!("note: created a ledger in {}", global.data.display()));
+    }
+    Ok(ledger)
+}
+
+/// What a ledger is like if nobody says anything.
+pub(crate) fn default_config() -> Result<LedgerConfig, Failure> {
+    Ok(new_config(Policy::default(), Currencies::default())?)
+}
+
 /// A ledger's directory is the ledger's alone: unfinished files in it are removed when it is opened.
 fn check_empty(directory: &Path) -> Result<(), Failure> {
     if EmbeddedStore::exists(directory) {
@@ -75,14 +92,14 @@ fn check_empty(directory: &Path) -> Result<(), Failure> {
 
 fn tell(report: &OpenReport) {
     if let Some(cut_off) = &report.cut_off {
-        eprintln!(
+        note(&format_args!(
             "note: a write that never came to its end was cut off: {} bytes from byte {} of {}; it was never acknowledged",
             grouped(cut_off.bytes),
             cut_off.offset,
             cut_off.path.display()
-        );
+        ));
     }
     if let Some(why) = report.index_rebuilt {
-        eprintln!("note: the index was made anew from {} events: {why}", grouped(report.events_read));
+        note(&format_args!("note: the index was made anew from {} events: {why}", grouped(report.events_read)));
     }
 }

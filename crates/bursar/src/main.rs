@@ -14,6 +14,8 @@ mod commands;
 mod engine_failure;
 mod exit;
 mod generate;
+mod ingest;
+mod interrupt;
 mod ledger_dir;
 mod output;
 mod pairs;
@@ -24,6 +26,7 @@ use checked::{Command, LedgerCommand};
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 use cli::{Cli, ColorArg, Global};
 use exit::{Exit, Failure, FailureKind};
+use ingest::observer::Show;
 use output::Format;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
@@ -67,7 +70,11 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
     let format = Format::choose(global.output);
     let done = match command {
         LedgerCommand::Init(init) => commands::init::run(global, init),
-        LedgerCommand::Ingest(_) => Err(not_built("ingest")),
+        LedgerCommand::Ingest(asked) => {
+            let colored = colored(global.color, &io::stderr());
+            let show = Show { colored, all_errors: asked.all_errors, quiet: global.quiet };
+            return commands::ingest::run(global, &asked, show, format);
+        }
         LedgerCommand::Info => commands::info::run(global, format),
         LedgerCommand::Accounts { as_of } => commands::accounts::run(global, as_of, format),
         LedgerCommand::Account { customer, as_of } => commands::account::run(global, customer, as_of, format),

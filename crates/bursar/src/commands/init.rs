@@ -2,7 +2,7 @@
 
 use crate::checked::Init;
 use crate::cli::Global;
-use crate::exit::Failure;
+use crate::exit::{Failure, note};
 use crate::ledger_dir::create;
 use bursar_engine::new_config;
 
@@ -11,7 +11,7 @@ pub(crate) fn run(global: &Global, init: Init) -> Result<(), Failure> {
     let Init { policy, currencies } = init;
     create(&global.data, &new_config(policy, currencies)?)?.close()?;
     if !global.quiet {
-        eprintln!("created a ledger in {}", global.data.display());
+        note(&format_args!("created a ledger in {}", global.data.display()));
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 pub(crate) mod account;
 pub(crate) mod accounts;
 pub(crate) mod chain;
+mod changes;
 pub(crate) mod completions;
 pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod info;
+pub(crate) mod ingest;
 pub(crate) mod init;
 pub(crate) mod man;
 pub(crate) mod transaction;
