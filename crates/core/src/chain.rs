@@ -130,7 +130,9 @@ impl fmt::Display for ChainFault {
             Self::WrongSeq { expected } => write!(f, "the sequence number should be {expected}"),
             Self::TimeGoesBack => f.write_str("the time is before that of the event before"),
             Self::WrongHash { expected } => write!(f, "the hash should be {expected}"),
-            Self::DoneAfterOpen => f.write_str("the event is closed although one that it builds on is still open, or was aborted"),
+            Self::DoneAfterOpen => {
+                f.write_str("the event is closed although one that it builds on is still open, or was aborted")
+            }
             Self::NotAllowed(rejection) => write!(f, "the rules reject this request: {}", rejection.code()),
             Self::MadeBefore => f.write_str("the transaction was made before"),
             Self::Malformed => f.write_str("the kind of the event does not fit its transaction"),

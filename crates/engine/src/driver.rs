@@ -201,7 +201,7 @@ impl Driver {
 
     /// Takes a batch through its steps up to where it waits to be made durable.
     fn take_steps(&mut self, batch: &mut Batch) -> Result<(), EngineError> {
-        loop {
+        while !batch.is_written() {
             match batch.step() {
                 Step::Load => {
                     self.chains.load(batch.customers(), &mut self.heads)?;
@@ -232,9 +232,14 @@ impl Driver {
                     self.machine.closed(batch, &self.appended)?;
                     self.appended.clear();
                 }
-                Step::Sync | Step::Finish => return Ok(()),
+                Step::Sync => {
+                    self.chains.sync()?;
+                    batch.synced();
+                }
+                Step::Finish => {}
             }
         }
+        Ok(())
     }
 }
 

@@ -264,6 +264,15 @@ impl Batch {
         &self.closed
     }
 
+    /// Whether everything is written, and only the sync before [`Step::Finish`] is left, if that.
+    pub fn is_written(&self) -> bool {
+        match self.step {
+            Step::Sync => self.after_sync == Step::Finish,
+            Step::Finish => true,
+            Step::Load | Step::Get | Step::Settle | Step::AppendStarted | Step::Propose | Step::AppendClosed => false,
+        }
+    }
+
     /// Tells that everything appended so far is durable.
     pub fn synced(&mut self) {
         debug_assert_eq!(self.step, Step::Sync);

@@ -192,7 +192,11 @@ impl Machine {
         if entry.table.proposed.is_some_and(|proposed| proposed.event == linked.reference()) {
             return true;
         }
-        let known = Known { state: entry.approved, reserved: entry.hold != Hold::Free };
+        // Somebody else's proposal is never written over while its event is open.
+        if entry.hold != Hold::Free {
+            return false;
+        }
+        let known = Known { state: entry.approved, reserved: false };
         let request = linked.event.request();
         let decision = request.and_then(|request| decide(&self.config, &head.state, known, &request).ok());
         match decision {

@@ -137,9 +137,9 @@ pub struct RailCall {
 
 /// A write to the transactions table: set `proposed`, and keep as `approved` what is known to be in effect.
 ///
-/// A conditional write: it is made only if the entry's approved state and proposed event are those that were
-/// seen. If the entry proposes this very event already, nothing is written, and the result is
-/// [`ProposeResult::Proposed`].
+/// A conditional write: it is made only if the entry's proposed event is the one that was seen, and its approved
+/// state is the one that was seen or (if somebody has approved that event meanwhile) already `approved`. If the
+/// entry proposes this very event already, nothing is written, and the result is [`ProposeResult::Proposed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Which transaction.

@@ -21,6 +21,7 @@ use super::ledger_file::{self, read_whole};
 use super::maintenance::{Maintenance, open_named_runs, write_index};
 use super::memtable::{MemoryHead, OpenEvent, Table};
 use super::record::{Stored, StoredClosing, StoredEvent};
+use super::run::TEMPORARY_SUFFIX;
 use super::scan::{Found, Scan, check_segments, open_segments};
 use super::store::{EmbeddedOptions, EmbeddedStore, Shared, State};
 use super::tail::Verdict;
@@ -205,7 +206,7 @@ fn remove_strays(disk: &dyn Disk, checkpoint: &Checkpoint) -> Result<(), StoreEr
     })?;
     for name in names {
         let named = checkpoint.runs.iter().any(|run| run.file_name() == name);
-        let unfinished = Path::new(&name).extension().is_some_and(|extension| extension == "tmp");
+        let unfinished = name.ends_with(TEMPORARY_SUFFIX);
         if unfinished || (is_index_file(&name) && !named) {
             remove(disk, &disk.path().join(&name))?;
         }

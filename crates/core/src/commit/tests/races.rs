@@ -206,3 +206,31 @@ fn a_rejection_does_not_mix_two_moments() {
     one.run(&mut world, 1);
     assert_eq!(one.codes(), "1 applied, 2 applied, 3 customer_locked");
 }
+
+/// A recovering owner loaded a customer whose open dispute had not been proposed. Its true owner aborted that, and
+/// disputed again: `Started` and proposed. The recovery then wrote its proposal over that one, so that the second
+/// dispute moved money and the table fell back to posted.
+#[test]
+fn a_stale_recovery_does_not_write_over_a_proposal_that_is_open() {
+    let (mut world, mut one, mut two) = open();
+    one.submit_all(&mut world, 1, "deposit 1 10 5");
+    one.run(&mut world, 1);
+    one.submit_all(&mut world, 2, "dispute 1 10");
+    one.run_to(&mut world, 1, Step::Propose);
+    two.machine.recover([CustomerId::new(1)]);
+    two.run_to(&mut world, 1, Step::Get);
+    // As if the entry had changed and changed back: the dispute is aborted and decided anew.
+    one.machine.proposed(&mut one.batch, &[ProposeResult::Conflict]).unwrap();
+    for _ in 0..2 {
+        one.run_to(&mut world, 1, Step::AppendClosed);
+        if world.head(CustomerId::new(1)).unwrap().seq == 1 {
+            one.step(&mut world, 1);
+        }
+    }
+    two.run_to(&mut world, 1, Step::Finish);
+    one.run(&mut world, 1);
+    two.run(&mut world, 1);
+    assert_eq!(both(&one, &two), ("1 applied, 2 applied".into(), String::new()));
+    assert_eq!(world.story(1), "0 available, 5 held: deposit 10 done, dispute 10 aborted, dispute 10 done");
+    world.check();
+}

@@ -206,7 +206,9 @@ impl World {
             let proposed = entry.proposed.map(|proposed| proposed.event.id);
             results.push(if proposed == Some(proposal.event.id) {
                 ProposeResult::Proposed
-            } else if entry.approved == proposal.seen_approved && proposed == proposal.seen_proposed {
+            } else if proposed == proposal.seen_proposed
+                && [proposal.seen_approved, proposal.approved].contains(&entry.approved)
+            {
                 entry.approved = proposal.approved;
                 entry.proposed = Some(Proposed { state: proposal.state, event: proposal.event });
                 ProposeResult::Proposed

@@ -161,6 +161,7 @@ impl CustomerRun {
     }
 
     /// How much memory the run takes while it is open, in bytes.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> u64 {
         (self.filter.as_bytes().len() + size_of_val(self.first_keys.as_slice())) as u64
     }

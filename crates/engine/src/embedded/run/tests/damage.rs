@@ -4,6 +4,7 @@ use super::file::{Kind, seal};
 use super::medium::MemoryDisk;
 use super::*;
 use crate::embedded::codec::crc32c;
+use crate::embedded::run::transactions::POSITION_SPAN_MAX;
 use crate::store::Damage;
 use proptest::prelude::*;
 use std::sync::LazyLock;
