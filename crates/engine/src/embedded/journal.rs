@@ -222,6 +222,18 @@ impl Journal {
         }
     }
 
+    /// A journal that is only read, up to `point`, which may lie in any of the segments.
+    pub(crate) fn for_reading(
+        disk: Arc<dyn Disk>,
+        ledger: [u8; 16],
+        segments: Vec<Arc<Segment>>,
+        point: JournalPoint,
+    ) -> Self {
+        let journal = Self::new(disk, ledger, u64::MAX, Vec::new(), point);
+        *journal.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
+        journal
+    }
+
     /// Where the next frame will begin. Only the one who appends may rely on it.
     pub(crate) fn next_frame_position(&self) -> u64 {
         let tail = lock(&self.tail);

@@ -301,8 +301,7 @@ impl Opening {
     }
 
     fn journal_at(&self, point: JournalPoint) -> Journal {
-        let (disk, ledger) = (self.disk.clone(), self.config.ledger);
-        Journal::new(disk, ledger, self.options.segment_bytes, self.segments.clone(), point)
+        Journal::for_reading(self.disk.clone(), self.config.ledger, self.segments.clone(), point)
     }
 
     /// Writes a full memtable to index files in the middle of a long replay. Only for what lies in segments that

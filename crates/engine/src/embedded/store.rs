@@ -233,7 +233,7 @@ impl State {
         if !mine && (approved != proposal.seen_approved || there != proposal.seen_proposed) {
             return Ok(ProposeResult::Conflict);
         }
-        if proposal.approved != entry.approved {
+        if proposal.approved != approved {
             self.batch.proposed_approved.insert(proposal.transaction, proposal.approved);
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
