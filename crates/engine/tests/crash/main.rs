@@ -229,7 +229,8 @@ fn run(seed: u64) {
         let story = format!("seed {seed}, crash {crash}");
         // The last round runs to its end.
         if crash < crash_count {
-            disk.die_after(1 + random.below(400));
+            let soon = random.below(2) == 0;
+            disk.die_after(1 + random.below(if soon { 40 } else { 400 }));
         }
         let opened = World::open(&disk, options(&mut random), is_new);
         match opened {
