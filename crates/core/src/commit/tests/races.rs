@@ -48,7 +48,7 @@ fn on_one_transaction_id_exactly_one_wins() {
     for steps in 0..9 {
         let (mut world, mut one, mut two) = open();
         one.submit_all(&mut world, 1, "deposit 1 10 5");
-        (0..steps).for_each(|_| drop(one.step(&mut world, 1)));
+        (0..steps).take_while(|_| one.step(&mut world, 1) != Did::Nothing).for_each(drop);
         two.submit_all(&mut world, 2, "deposit 2 10 7");
         two.run(&mut world, 1);
         one.run(&mut world, 1);
