@@ -166,9 +166,6 @@ impl Machine {
                 Some(_) => EventStatus::Started,
             };
             let proposal = if stands { propose(batch, &linked) } else { None };
-            if !stands {
-                release(batch, &linked);
-            }
             batch.heads[customer as usize].close(&status);
             let reference = linked.reference();
             let origin = Origin::Recovered;
@@ -304,16 +301,6 @@ fn propose(batch: &mut Batch, linked: &LinkedEvent) -> Option<Proposal> {
         entry.approved = Some(state);
     }
     Some(proposal)
-}
-
-/// Notes that an event is not to be: what it may have proposed does not count.
-fn release(batch: &mut Batch, linked: &LinkedEvent) {
-    let place = linked.event.transaction.and_then(|transaction| batch.transaction_places.get(&transaction));
-    let Some(entry) = place.and_then(|&place| batch.entries.get_mut(place as usize)) else { return };
-    if entry.table.proposed.is_some_and(|proposed| proposed.event == linked.reference()) {
-        entry.hold = Hold::Free;
-        entry.touched = true;
-    }
 }
 
 /// Closes an event whose rail has answered, in the batch's own view.
