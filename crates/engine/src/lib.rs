@@ -6,6 +6,8 @@
 //!  disk ◄── embedded: journal ◄── frame ◄── record ◄───────────── store (two traits) ◄────┘
 //! ```
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod csv;
 pub mod driver;
 pub mod embedded;
