@@ -6,6 +6,9 @@
 //!  disk ◄── embedded: journal ◄── frame ◄── record ◄───────────── store (two traits) ◄────┘
 //! ```
 
+#[cfg(test)]
+extern crate self as bursar_engine;
+
 pub mod csv;
 pub mod driver;
 pub mod embedded;

@@ -22,6 +22,7 @@ mod index;
 mod journal;
 mod ledger_file;
 mod maintenance;
+pub mod memory_disk;
 mod memtable;
 mod open;
 mod record;
