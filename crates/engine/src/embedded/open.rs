@@ -449,7 +449,7 @@ impl State {
             head.is_new = true;
             head.head.take(open.linked.clone(), &status);
         }
-        self.take_closing(&open, &status);
+        self.take_closing(position, &open, &status);
         Ok(())
     }
 
