@@ -222,6 +222,11 @@ impl Journal {
         }
     }
 
+    /// The ledger's id.
+    pub(crate) const fn ledger(&self) -> [u8; 16] {
+        self.ledger
+    }
+
     /// Where the next frame will begin. Only the one who appends may rely on it.
     pub(crate) fn next_frame_position(&self) -> u64 {
         let tail = lock(&self.tail);

@@ -30,6 +30,10 @@ mod run;
 mod scan;
 mod store;
 mod tail;
+mod verify;
 
 pub use open::{CutOff, OpenReport};
 pub use store::{EmbeddedOptions, EmbeddedStore};
+pub use verify::{
+    Finding, FindingCode, Lost, LostEvents, Note, VerifyOptions, VerifyProgress, VerifyReport, verify, verify_on,
+};

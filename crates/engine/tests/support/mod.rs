@@ -164,7 +164,11 @@ pub(crate) fn small_ledger(events: u128, options: EmbeddedOptions) -> Arc<Memory
     drop(bench.store);
     let mut bench = Bench::open(bench.disk, options).unwrap();
     bench.commit(&[deposit(3, 9100, 1), deposit(1 << 100, 9101, 77)]);
-    bench.commit(&[deposit(4, 9102, 1), Request::dispute(customer(4), transaction(9102))]);
+    bench.commit(&[
+        deposit(5, 9102, 1),
+        Request::dispute(customer(5), transaction(9102)),
+        Request::unlock(customer(4)),
+    ]);
     bench.disk
 }
 
@@ -176,7 +180,7 @@ fn next_request(number: &mut u128) -> Request {
         5 => Request::dispute(customer(of(*number - 4)), transaction(100 + *number - 4)),
         9 => Request::resolve(customer(of(*number - 8)), transaction(100 + *number - 8)),
         13 if *number > 30 => Request::dispute(customer(of(*number - 12)), transaction(100 + *number - 12)),
-        15 if *number > 50 && *number < 60 => {
+        15 if *number > 40 && *number < 70 => {
             Request::chargeback(customer(of(*number - 14)), transaction(100 + *number - 14))
         }
         rest => movement(true, of(*number), 100 + *number, 1000 + *number as i64 * 3, u8::from(rest % 4 == 2)),
