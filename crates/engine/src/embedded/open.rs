@@ -55,7 +55,7 @@ pub struct CutOff {
     pub bytes: u64,
 }
 
-fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
+pub(super) fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
     let path = || directory.to_owned();
     match RealDisk::open(directory, create) {
         Ok(disk) => Ok(Arc::new(disk)),
@@ -448,7 +448,7 @@ impl State {
             head.is_new = true;
             head.head.take(open.linked.clone(), &status);
         }
-        self.take_closing(&open, &status);
+        self.take_closing(position, &open, &status);
         Ok(())
     }
 
