@@ -199,9 +199,10 @@ impl Driver {
         Ok(taken)
     }
 
-    /// Takes a batch through its steps up to where it waits to be made durable.
+    /// Takes a batch through its steps up to where it waits for its last sync. One in its middle, which only
+    /// stores without whole batches need, is waited for here.
     fn take_steps(&mut self, batch: &mut Batch) -> Result<(), EngineError> {
-        while !batch.is_written() {
+        loop {
             match batch.step() {
                 Step::Load => {
                     self.chains.load(batch.customers(), &mut self.heads)?;
@@ -232,14 +233,14 @@ impl Driver {
                     self.machine.closed(batch, &self.appended)?;
                     self.appended.clear();
                 }
-                Step::Sync => {
+                Step::Sync if batch.goes_on_after_sync() => {
+                    self.chains.end_batch(batch.time_ms(), None)?;
                     self.chains.sync()?;
                     batch.synced();
                 }
-                Step::Finish => {}
+                Step::Sync | Step::Finish => return Ok(()),
             }
         }
-        Ok(())
     }
 }
 

@@ -6,6 +6,12 @@
 //!  disk ◄── embedded: journal ◄── frame ◄── record ◄───────────── store (two traits) ◄────┘
 //! ```
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+#[cfg(test)]
+extern crate self as bursar_engine;
+
 pub mod csv;
 pub mod driver;
 pub mod embedded;

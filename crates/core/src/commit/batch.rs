@@ -264,19 +264,15 @@ impl Batch {
         &self.closed
     }
 
-    /// Whether everything is written, and only the sync before [`Step::Finish`] is left, if that.
-    pub fn is_written(&self) -> bool {
-        match self.step {
-            Step::Sync => self.after_sync == Step::Finish,
-            Step::Finish => true,
-            Step::Load | Step::Get | Step::Settle | Step::AppendStarted | Step::Propose | Step::AppendClosed => false,
-        }
-    }
-
     /// Tells that everything appended so far is durable.
     pub fn synced(&mut self) {
         debug_assert_eq!(self.step, Step::Sync);
         self.step = self.after_sync;
+    }
+
+    /// Whether it waits for a sync and has more to do behind it than to finish.
+    pub const fn goes_on_after_sync(&self) -> bool {
+        matches!(self.step, Step::Sync) && !matches!(self.after_sync, Step::Finish)
     }
 
     /// What the callers are to hear; complete once the step is [`Step::Finish`].

@@ -10,7 +10,7 @@
 use super::codec::{Decoder, crc32c};
 use super::disk::{Disk, DiskFile};
 use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
-use super::record::{DISTANCE_BYTES_MAX, Stored, frame_distance};
+use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
 use crate::store::{Damage, StoreError};
 use bursar_core::Hash;
 use std::collections::VecDeque;
@@ -177,6 +177,9 @@ struct Writer {
     segment: Option<Arc<Segment>>,
     reserved: u64,
     written: u64,
+    /// The first error. After it nothing is written or synced again, by nobody: a sync tried once more may
+    /// succeed although what the first one should have made durable is lost.
+    failed: Option<Arc<StoreError>>,
 }
 
 /// The journal of an open ledger.
@@ -216,10 +219,27 @@ impl Journal {
             segment_bytes,
             segments: RwLock::new(segments),
             tail: Mutex::new(Tail { point, segment_start, writing: VecDeque::new(), filling: VecDeque::new() }),
-            writer: Mutex::new(Writer { segment: last, reserved: written, written }),
+            writer: Mutex::new(Writer { segment: last, reserved: written, written, failed: None }),
             synced_frame: AtomicU64::new(point.frame_number),
             synced_position: AtomicU64::new(point.position),
         }
+    }
+
+    /// A journal that is only read, up to `point`, which may lie in any of the segments.
+    pub(crate) fn for_reading(
+        disk: Arc<dyn Disk>,
+        ledger: [u8; 16],
+        segments: Vec<Arc<Segment>>,
+        point: JournalPoint,
+    ) -> Self {
+        let journal = Self::new(disk, ledger, u64::MAX, Vec::new(), point);
+        *journal.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
+        journal
+    }
+
+    /// The ledger's id.
+    pub(crate) const fn ledger(&self) -> [u8; 16] {
+        self.ledger
     }
 
     /// Where the next frame will begin. Only the one who appends may rely on it.
@@ -275,9 +295,17 @@ impl Journal {
         self.synced_position.load(Ordering::Acquire)
     }
 
-    /// Writes everything appended so far and makes it durable.
+    /// Writes everything appended so far and makes it durable. After an error it is never tried again.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
+        if let Some(cause) = &writer.failed {
+            return Err(StoreError::Poisoned { cause: cause.clone() });
+        }
+        let written = self.write_appended(&mut writer);
+        written.inspect_err(|error| writer.failed = Some(Arc::new(error.clone())))
+    }
+
+    fn write_appended(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let chunks: Vec<Arc<Chunk>> = {
             let mut tail = lock(&self.tail);
             let filled = std::mem::take(&mut tail.filling);
@@ -286,7 +314,7 @@ impl Journal {
         };
         let Some(last) = chunks.last() else { return Ok(()) };
         for chunk in &chunks {
-            self.write_chunk(&mut writer, chunk)?;
+            self.write_chunk(writer, chunk)?;
         }
         if let Some(segment) = &writer.segment {
             segment.file.sync().map_err(|error| segment.io_error("make the journal durable", error))?;
@@ -337,7 +365,8 @@ impl Journal {
         self.disk.sync_directory().map_err(io_error)?;
         let segment = Arc::new(Segment { start, path: path.clone(), file });
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment.clone());
-        *writer = Writer { segment: Some(segment), reserved: header.len() as u64, written: header.len() as u64 };
+        let written = header.len() as u64;
+        *writer = Writer { segment: Some(segment), reserved: written, written, failed: None };
         Ok(())
     }
 
@@ -349,10 +378,10 @@ impl Journal {
 
     /// Reads every durable frame, oldest first.
     pub(crate) fn for_each_frame(&self, mut read: impl FnMut(&Frame)) -> Result<(), StoreError> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         let end = self.synced_position();
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         for (index, segment) in segments.iter().enumerate() {
-            let segment_end = segments.get(index + 1).map_or(end, |next| next.start);
+            let segment_end = segments.get(index + 1).map_or(end, |next| next.start.min(end));
             let mut position = segment.start + SEGMENT_HEADER_BYTES as u64;
             while position < segment_end {
                 let Some(frame) = segment.read_frame(position)? else {
@@ -428,6 +457,20 @@ impl Journal {
                 None => StoreError::NotFound { path: self.disk.path().to_owned() },
             }
         })
+    }
+
+    /// Reads the event that took effect by the record at a position: that event, or the one that it closes.
+    /// `None` where no event took effect.
+    pub(crate) fn effect(&self, position: u64, cached: &mut Option<Frame>) -> Result<Option<StoredEvent>, StoreError> {
+        let started = match self.record(position, cached)? {
+            Stored::Event(event) => return Ok(event.done.then_some(event)),
+            Stored::Closing(closing) if closing.aborted.is_none() => closing.started,
+            Stored::Closing(_) | Stored::Mark(_) => return Ok(None),
+        };
+        match self.record(started, cached)? {
+            Stored::Event(event) => Ok(Some(event)),
+            Stored::Closing(_) | Stored::Mark(_) => Ok(None),
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub struct CutOff {
     pub bytes: u64,
 }
 
-fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
+pub(super) fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
     let path = || directory.to_owned();
     match RealDisk::open(directory, create) {
         Ok(disk) => Ok(Arc::new(disk)),
@@ -301,8 +301,7 @@ impl Opening {
     }
 
     fn journal_at(&self, point: JournalPoint) -> Journal {
-        let (disk, ledger) = (self.disk.clone(), self.config.ledger);
-        Journal::new(disk, ledger, self.options.segment_bytes, self.segments.clone(), point)
+        Journal::for_reading(self.disk.clone(), self.config.ledger, self.segments.clone(), point)
     }
 
     /// Writes a full memtable to index files in the middle of a long replay. Only for what lies in segments that
@@ -449,7 +448,7 @@ impl State {
             head.is_new = true;
             head.head.take(open.linked.clone(), &status);
         }
-        self.take_closing(&open, &status);
+        self.take_closing(position, &open, &status);
         Ok(())
     }
 
