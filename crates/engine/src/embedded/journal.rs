@@ -222,6 +222,12 @@ impl Journal {
         }
     }
 
+    /// A journal that only reads, wherever its frames end.
+    pub(crate) fn for_reading(disk: Arc<dyn Disk>, ledger: [u8; 16], segments: Vec<Arc<Segment>>) -> Self {
+        let position = segments.last().map_or(0, |last| last.start);
+        Self::new(disk, ledger, u64::MAX, segments, JournalPoint { position, frame_number: 0, digest: Hash::default() })
+    }
+
     /// The ledger's id.
     pub(crate) const fn ledger(&self) -> [u8; 16] {
         self.ledger
