@@ -202,7 +202,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Journal {
-    /// A journal whose segments end at `point`; everything there is durable.
+    /// A journal whose segments end at `point`; everything there is durable. One whose segments go on behind
+    /// `point` can only be read.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         ledger: [u8; 16],
@@ -212,7 +213,7 @@ impl Journal {
     ) -> Self {
         let last = segments.last().cloned();
         let segment_start = last.as_ref().map_or(0, |segment| segment.start);
-        let written = point.position - segment_start;
+        let written = point.position.saturating_sub(segment_start);
         Self {
             disk,
             ledger,
