@@ -163,6 +163,11 @@ impl ChainCheck {
         Self { customer, head: Head::start(ledger_digest, customer), tentative: None }
     }
 
+    /// Goes on behind a head that is taken as it is: after a part of the chain that cannot be followed.
+    pub const fn behind(customer: CustomerId, head: Head) -> Self {
+        Self { customer, head, tentative: None }
+    }
+
     /// What the events followed so far say.
     pub const fn head(&self) -> &Head {
         &self.head

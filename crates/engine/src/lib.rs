@@ -8,6 +8,10 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+
+#[cfg(test)]
+extern crate self as bursar_engine;
+
 pub mod csv;
 pub mod driver;
 pub mod embedded;

@@ -66,6 +66,27 @@ impl Totals {
         self.currencies = currencies;
     }
 
+    /// Adds the sums over other customers of the same ledger.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let plus = |a: Sum, b: Sum| Sum::from_steps(a.steps() + b.steps());
+        let count = self.currencies.len().max(other.currencies.len());
+        self.currencies.resize(count, CurrencyTotals::default());
+        for (sums, more) in self.currencies.iter_mut().zip(&other.currencies) {
+            *sums = CurrencyTotals {
+                deposits: plus(sums.deposits, more.deposits),
+                withdrawals: plus(sums.withdrawals, more.withdrawals),
+                deposits_charged_back: plus(sums.deposits_charged_back, more.deposits_charged_back),
+                withdrawals_charged_back: plus(sums.withdrawals_charged_back, more.withdrawals_charged_back),
+                provisional: plus(sums.provisional, more.provisional),
+                held: plus(sums.held, more.held),
+                total: plus(sums.total, more.total),
+            };
+        }
+        self.event_count += other.event_count;
+        self.transaction_count += other.transaction_count;
+        self.customer_count += other.customer_count;
+    }
+
     /// Counts an event that was begun: the first of a chain makes a customer.
     pub fn begun(&mut self, event: &Event) {
         self.customer_count += u64::from(event.seq == 1);

@@ -139,13 +139,13 @@ impl State {
         let event = open.linked.reference();
         let previous = self.move_newest(event.customer, place.position()).unwrap_or(open.position);
         put_closing(bytes, place, &event, abort_reason(status), previous, open.position);
-        self.take_closing(open, status);
+        self.take_closing(place.position(), open, status);
     }
 
-    /// Takes the end of an open event into memory.
-    pub(super) fn take_closing(&mut self, open: &OpenEvent, status: &EventStatus) {
+    /// Takes the end of an open event, recorded at `position`, into memory.
+    pub(super) fn take_closing(&mut self, position: u64, open: &OpenEvent, status: &EventStatus) {
         match status {
-            EventStatus::Done => self.take_effect(&open.linked, open.position),
+            EventStatus::Done => self.take_effect(&open.linked, position),
             EventStatus::Started | EventStatus::Aborted(_) => {
                 self.totals.aborted();
                 if let Some(transaction) = open.linked.event.transaction {

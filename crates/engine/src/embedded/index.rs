@@ -7,7 +7,6 @@
 use super::checkpoint::Checkpoint;
 use super::journal::Journal;
 use super::memtable::{MemoryHead, MemoryTransaction, Memtable, OpenEvent, Table};
-use super::record::Stored;
 use super::run::{CustomerRun, TransactionRun, fingerprint};
 use crate::store::{CustomerHead, StoreError};
 use bursar_core::{CustomerId, TransactionId};
@@ -127,7 +126,7 @@ impl Index {
             self.positions.clear();
             run.candidates(hash, &mut self.positions)?;
             for &position in &self.positions {
-                let Stored::Event(event) = journal.record(position, &mut None)? else { continue };
+                let Some(event) = journal.effect(position, &mut None)? else { continue };
                 if event.linked.event.transaction != Some(transaction) {
                     continue;
                 }

@@ -10,7 +10,7 @@
 use super::codec::{Decoder, crc32c};
 use super::disk::{Disk, DiskFile};
 use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
-use super::record::{DISTANCE_BYTES_MAX, Stored, frame_distance};
+use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
 use crate::store::{Damage, StoreError};
 use bursar_core::Hash;
 use std::collections::VecDeque;
@@ -224,6 +224,17 @@ impl Journal {
             synced_frame: AtomicU64::new(point.frame_number),
             synced_position: AtomicU64::new(point.position),
         }
+    }
+
+    /// A journal that only reads, wherever its frames end.
+    pub(crate) fn for_reading(disk: Arc<dyn Disk>, ledger: [u8; 16], segments: Vec<Arc<Segment>>) -> Self {
+        let position = segments.last().map_or(0, |last| last.start);
+        Self::new(disk, ledger, u64::MAX, segments, JournalPoint { position, frame_number: 0, digest: Hash::default() })
+    }
+
+    /// The ledger's id.
+    pub(crate) const fn ledger(&self) -> [u8; 16] {
+        self.ledger
     }
 
     /// Where the next frame will begin. Only the one who appends may rely on it.
@@ -442,6 +453,20 @@ impl Journal {
                 None => StoreError::NotFound { path: self.disk.path().to_owned() },
             }
         })
+    }
+
+    /// Reads the event that took effect by the record at a position: that event, or the one that it closes.
+    /// `None` where no event took effect.
+    pub(crate) fn effect(&self, position: u64, cached: &mut Option<Frame>) -> Result<Option<StoredEvent>, StoreError> {
+        let started = match self.record(position, cached)? {
+            Stored::Event(event) => return Ok(event.done.then_some(event)),
+            Stored::Closing(closing) if closing.aborted.is_none() => closing.started,
+            Stored::Closing(_) | Stored::Mark(_) => return Ok(None),
+        };
+        match self.record(started, cached)? {
+            Stored::Event(event) => Ok(Some(event)),
+            Stored::Closing(_) | Stored::Mark(_) => Ok(None),
+        }
     }
 }
 

@@ -23,10 +23,12 @@ pub(crate) struct MemoryHead {
     pub(crate) is_new: bool,
 }
 
-/// A transaction's state and where the event lies that put it there.
+/// A transaction's state and what put it there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MemoryTransaction {
     pub(crate) state: TransactionState,
+    /// The position of the record by which its newest event took effect: the event's own, or the closing record
+    /// of one that had been open. So it never lies before what the memtable covers.
     pub(crate) position: u64,
 }
 

@@ -22,6 +22,7 @@ mod index;
 mod journal;
 mod ledger_file;
 mod maintenance;
+pub mod memory_disk;
 mod memtable;
 mod open;
 mod record;
@@ -29,6 +30,10 @@ mod run;
 mod scan;
 mod store;
 mod tail;
+mod verify;
 
 pub use open::{CutOff, OpenReport};
 pub use store::{EmbeddedOptions, EmbeddedStore};
+pub use verify::{
+    Finding, FindingCode, Lost, LostEvents, Note, VerifyOptions, VerifyProgress, VerifyReport, verify, verify_on,
+};

@@ -55,7 +55,7 @@ pub struct CutOff {
     pub bytes: u64,
 }
 
-fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
+pub(super) fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn Disk>, StoreError> {
     let path = || directory.to_owned();
     match RealDisk::open(directory, create) {
         Ok(disk) => Ok(Arc::new(disk)),
@@ -287,7 +287,7 @@ impl Opening {
             last_time_ms: checkpoint.last_time_ms,
             runs: checkpoint.runs.clone(),
         };
-        let journal = self.journal_at(checkpoint.point);
+        let journal = self.reading_journal();
         for (customer, positions) in &checkpoint.open {
             for &position in positions {
                 if let Stored::Event(event) = journal.record(position, &mut None)? {
@@ -300,9 +300,8 @@ impl Opening {
         Ok(state)
     }
 
-    fn journal_at(&self, point: JournalPoint) -> Journal {
-        let (disk, ledger) = (self.disk.clone(), self.config.ledger);
-        Journal::new(disk, ledger, self.options.segment_bytes, self.segments.clone(), point)
+    fn reading_journal(&self) -> Journal {
+        Journal::for_reading(self.disk.clone(), self.config.ledger, self.segments.clone())
     }
 
     /// Writes a full memtable to index files in the middle of a long replay. Only for what lies in segments that
@@ -327,7 +326,7 @@ impl Opening {
             config: self.config.clone(),
             ledger_digest: self.ledger_digest,
             options: self.options,
-            journal: self.journal_at(point),
+            journal: self.reading_journal(),
             state: Mutex::new(inner),
             poison: OnceLock::new(),
         };
@@ -449,7 +448,7 @@ impl State {
             head.is_new = true;
             head.head.take(open.linked.clone(), &status);
         }
-        self.take_closing(&open, &status);
+        self.take_closing(position, &open, &status);
         Ok(())
     }
 

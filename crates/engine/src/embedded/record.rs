@@ -31,7 +31,8 @@ pub(crate) struct StoredEvent {
     pub(crate) done: bool,
     /// The position of the customer's record before this one.
     pub(crate) previous: Option<u64>,
-    /// The position of the event before that is in effect on the same transaction.
+    /// The position of the record by which the event before took effect on the same transaction: that event, or
+    /// the closing record of one that had been open.
     pub(crate) transaction_previous: Option<u64>,
 }
 

@@ -236,7 +236,7 @@ impl State {
         if approved != proposal.seen_approved || there != proposal.seen_proposed {
             return Ok(ProposeResult::Conflict);
         }
-        if proposal.approved != entry.approved {
+        if proposal.approved != approved {
             self.batch.proposed_approved.insert(proposal.transaction, proposal.approved);
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
@@ -480,7 +480,7 @@ impl Transactions for EmbeddedStore {
         let mut frame = None;
         let mut next = newest;
         while let Some(position) = next {
-            let Stored::Event(event) = self.shared.journal.record(position, &mut frame)? else { break };
+            let Some(event) = self.shared.journal.effect(position, &mut frame)? else { break };
             events.push(event.linked.reference());
             next = event.transaction_previous;
         }

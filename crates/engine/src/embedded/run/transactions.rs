@@ -25,7 +25,7 @@ const ENTRY_BYTES: usize = 2 * HALF_BYTES;
 const ENTRIES_PER_BLOCK: usize = CONTENT_BYTES / ENTRY_BYTES;
 
 /// The 40 bits of a hash that are kept.
-const fn kept(hash: u64) -> u64 {
+pub(crate) const fn kept(hash: u64) -> u64 {
     hash >> 24
 }
 
