@@ -7,8 +7,7 @@ use bursar_engine::{Ledger, LedgerOptions, new_config};
 use std::{error::Error, io::Write, path::Path};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args_os().nth(1).ok_or("in which directory?")?;
-    run(Path::new(&directory), &mut std::io::stdout())
+    run(Path::new(&std::env::args_os().nth(1).ok_or("in which directory?")?), &mut std::io::stdout())
 }
 
 pub(crate) fn run(directory: &Path, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
@@ -23,9 +22,7 @@ pub(crate) fn run(directory: &Path, out: &mut dyn Write) -> Result<(), Box<dyn E
     let withdrawal = Request::withdrawal(ann, rent, amount("30.5")?);
     for submitted in ledger.submit_batch(vec![deposit, withdrawal, Request::dispute(ann, salary)])? {
         match submitted? {
-            Outcome::Applied(receipt) => {
-                writeln!(out, "done as event {}, receipt {}", receipt.event.seq, receipt.hash)?
-            }
+            Outcome::Applied(event) => writeln!(out, "done as event {}, receipt {}", event.event.seq, event.hash)?,
             Outcome::AlreadyApplied => writeln!(out, "was done before")?,
             Outcome::Rejected(why) => writeln!(out, "refused: {}", why.sentence(&ledger.config().currencies))?,
         }

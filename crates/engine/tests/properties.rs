@@ -82,11 +82,8 @@ fn old() -> impl Strategy<Value = Old> {
 fn ask() -> impl Strategy<Value = Ask> {
     // The ledger has two currencies.
     let currency = prop_oneof![12 => 0..2_u8, 1 => Just(2_u8)];
-    let movement = (
-        0..6_u8,
-        prop_oneof![20 => 1..50_i64, 1 => Just(0_i64), 1 => Just(i64::MAX)],
-        prop_oneof![12 => 0..2_u8, 1 => Just(2_u8)],
-    );
+    let steps = prop_oneof![20 => 1..50_i64, 1 => Just(0_i64), 1 => Just(i64::MAX)];
+    let movement = (0..6_u8, steps, currency);
     prop_oneof![
         6 => movement.clone().prop_map(|(of, steps, currency)| Ask::Deposit { of, steps, currency }),
         3 => movement.prop_map(|(of, steps, currency)| Ask::Withdrawal { of, steps, currency }),
@@ -327,7 +324,7 @@ impl World {
         // What was open is found, and its rail called again.
         assert_eq!(side.run(self.now_ms, &[]), self.memory.run(self.now_ms, &[]));
         assert_eq!(side.open, self.memory.open);
-        Self { side, embedded, ..self }
+        Self { embedded, side, ..self }
     }
 }
 
