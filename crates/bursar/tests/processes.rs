@@ -30,7 +30,7 @@ fn a_ledger_belongs_to_one_process() {
     let sandbox = Sandbox::new();
     let mut first = waiting_ingest(&sandbox);
     sandbox.write("a.csv", "type,client,tx,amount\ndeposit,1,2,1\n");
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["init"],
         &["info"],
         &["accounts"],
@@ -38,6 +38,7 @@ fn a_ledger_belongs_to_one_process() {
         &["chain", "1"],
         &["transaction", "1"],
         &["unlock", "1"],
+        &["verify"],
         &["ingest", "a.csv"],
         &["ingest", "a.csv", "--dry-run"],
     ];
@@ -109,7 +110,7 @@ fn an_interrupted_ingest_is_finished_by_the_same_command() {
     assert!(stderr(&third).contains("rows.csv: already in: its 400_000 rows"), "{}", stderr(&third));
 }
 
-/// The memory store's table is written by two threads at once; a proposal that lost a race in the middle of a
+/// Approvals are written by a thread of their own; a proposal that lost a race against one in the middle of a
 /// batch was put off, and the rows behind it were decided twice: disputes that followed a resolve took effect
 /// once too often.
 #[test]
