@@ -8,6 +8,8 @@ use bursar_engine::store::{MemoryStore, StoreError};
 use std::sync::Arc;
 use tempfile::TempDir;
 
+mod common;
+
 #[derive(Debug)]
 struct Memory {
     split: bool,
@@ -43,7 +45,7 @@ struct EmbeddedHome {
 
 impl Target for Embedded {
     fn fresh(&self, config: &LedgerConfig) -> Result<Box<dyn Home>, StoreError> {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = common::directory();
         let store = Some(Arc::new(EmbeddedStore::create(directory.path(), config, self.0)?));
         Ok(Box::new(EmbeddedHome { directory, options: self.0, store }))
     }

@@ -49,7 +49,7 @@ fn readers_beside_a_writer(scene: &mut Scene) -> Checked {
     let stores = scene.stores.clone();
     let results = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| read_until(&stopped, &stores))).collect();
-        let written = write(scene, 150, true);
+        let written = write(scene, 100, true);
         stopped.store(true, Ordering::Release);
         let mut results = vec![written];
         for reader in readers {
@@ -82,7 +82,7 @@ fn syncs_beside_appends(scene: &mut Scene) -> Checked {
             }
             Ok::<(), Wrong>(())
         });
-        let written = write(scene, 200, false);
+        let written = write(scene, 100, false);
         stopped.store(true, Ordering::Release);
         (written, syncing.join().unwrap_or_else(|_| Err(Wrong("the syncing thread panicked".to_owned()))))
     });

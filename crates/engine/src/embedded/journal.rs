@@ -202,7 +202,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Journal {
-    /// A journal whose segments end at `point`; everything there is durable.
+    /// A journal whose segments end at `point`; everything there is durable. One whose segments go on behind
+    /// `point` can only be read.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         ledger: [u8; 16],
@@ -212,7 +213,7 @@ impl Journal {
     ) -> Self {
         let last = segments.last().cloned();
         let segment_start = last.as_ref().map_or(0, |segment| segment.start);
-        let written = point.position - segment_start;
+        let written = point.position.saturating_sub(segment_start);
         Self {
             disk,
             ledger,
@@ -225,16 +226,10 @@ impl Journal {
         }
     }
 
-    /// A journal that is only read, up to `point`, which may lie in any of the segments.
-    pub(crate) fn for_reading(
-        disk: Arc<dyn Disk>,
-        ledger: [u8; 16],
-        segments: Vec<Arc<Segment>>,
-        point: JournalPoint,
-    ) -> Self {
-        let journal = Self::new(disk, ledger, u64::MAX, Vec::new(), point);
-        *journal.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
-        journal
+    /// A journal that only reads, wherever its frames end.
+    pub(crate) fn for_reading(disk: Arc<dyn Disk>, ledger: [u8; 16], segments: Vec<Arc<Segment>>) -> Self {
+        let position = segments.last().map_or(0, |last| last.start);
+        Self::new(disk, ledger, u64::MAX, segments, JournalPoint { position, frame_number: 0, digest: Hash::default() })
     }
 
     /// The ledger's id.

@@ -287,7 +287,7 @@ impl Opening {
             last_time_ms: checkpoint.last_time_ms,
             runs: checkpoint.runs.clone(),
         };
-        let journal = self.journal_at(checkpoint.point);
+        let journal = self.reading_journal();
         for (customer, positions) in &checkpoint.open {
             for &position in positions {
                 if let Stored::Event(event) = journal.record(position, &mut None)? {
@@ -300,8 +300,8 @@ impl Opening {
         Ok(state)
     }
 
-    fn journal_at(&self, point: JournalPoint) -> Journal {
-        Journal::for_reading(self.disk.clone(), self.config.ledger, self.segments.clone(), point)
+    fn reading_journal(&self) -> Journal {
+        Journal::for_reading(self.disk.clone(), self.config.ledger, self.segments.clone())
     }
 
     /// Writes a full memtable to index files in the middle of a long replay. Only for what lies in segments that
@@ -326,7 +326,7 @@ impl Opening {
             config: self.config.clone(),
             ledger_digest: self.ledger_digest,
             options: self.options,
-            journal: self.journal_at(point),
+            journal: self.reading_journal(),
             state: Mutex::new(inner),
             poison: OnceLock::new(),
         };

@@ -10,7 +10,6 @@ use crate::embedded::run::{CustomerRun, TransactionRun, fingerprint, kept};
 use crate::store::StoreError;
 use bursar_core::{ChainCheck, CustomerId, Head, TransactionId};
 use std::path::Path;
-use std::sync::Arc;
 
 /// The checkpoint as it was read, with the index files that it names and that can be opened.
 #[derive(Debug)]
@@ -282,15 +281,4 @@ fn compare_head(
         let at = finding(chains.places.directory, &name.file_name(), FindingCode::IndexHead, what);
         chains.findings.push(Finding { event: Some((customer, head.seq)), ..at });
     }
-}
-
-/// A journal to read single records from, whatever is at its end.
-pub(super) fn reading_journal(
-    disk: Arc<dyn Disk>,
-    ledger: [u8; 16],
-    segments: &[Arc<crate::embedded::journal::Segment>],
-    end: u64,
-) -> Journal {
-    let point = JournalPoint { position: end, frame_number: 0, digest: bursar_core::Hash::default() };
-    Journal::new(disk, ledger, u64::MAX, segments.to_vec(), point)
 }

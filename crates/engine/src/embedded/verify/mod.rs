@@ -23,7 +23,7 @@ use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, is_index_file};
 use super::codec::Decoder;
 use super::disk::Disk;
 use super::frame::{FrameHeader, HEADER_BYTES, is_end};
-use super::journal::{JournalPoint, Segment};
+use super::journal::{Journal, JournalPoint, Segment};
 use super::ledger_file::{self, read_whole};
 use super::open::lock_directory;
 use super::record::{Stored, take_record};
@@ -33,7 +33,7 @@ use crate::store::{Damage as StoreDamage, SourceId, SourceMark, StoreError};
 use crate::totals::{CurrencyTotals, Totals};
 use bursar_core::{CurrencyIndex, CustomerId, EventStatus, LedgerConfig, Sum};
 use chains::{Chains, Damage, Partition, Places};
-use index::{Derived, reading_journal};
+use index::Derived;
 use report::Findings;
 use std::collections::BTreeMap;
 use std::io;
@@ -427,7 +427,7 @@ impl Run<'_> {
                 found.derived.push(derived.wrong(directory, "the checkpoint has an older time than the journal"));
             }
         }
-        let journal = reading_journal(self.disk.clone(), config.ledger, &self.segments, chains.places.journal_end());
+        let journal = Journal::for_reading(self.disk.clone(), config.ledger, self.segments.clone());
         derived.compare(chains, &journal)
     }
 
