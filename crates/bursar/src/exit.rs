@@ -255,7 +255,7 @@ impl Failure {
     pub(crate) fn print(&self, colored: bool) {
         let Self::Told { code, sentence, hint, .. } = self else { return };
         let (red, bold, plain) = if colored { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n",);
+        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n");
         // Where standard error cannot be written either, the exit code is all that is left to say.
         io::stderr().write_all(text.as_bytes()).unwrap_or_default();
     }
