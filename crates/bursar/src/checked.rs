@@ -104,6 +104,8 @@ pub(crate) struct Ingest {
     pub(crate) strict: bool,
     /// Apply a source although the ledger has it already.
     pub(crate) again: bool,
+    /// Show every row that cannot be read.
+    pub(crate) all_errors: bool,
 }
 
 /// Where rows come from.
@@ -295,6 +297,7 @@ fn ingest(args: cli::IngestArgs) -> Result<Ingest, Failure> {
         dry_run: args.dry_run,
         strict: args.strict,
         again: args.again,
+        all_errors: args.all_errors,
     })
 }
 

@@ -258,6 +258,10 @@ pub(crate) struct IngestArgs {
     /// Apply a file again although the ledger has it already
     #[arg(long)]
     pub(crate) again: bool,
+
+    /// Show every row that cannot be read, not only the first 50
+    #[arg(long)]
+    pub(crate) all_errors: bool,
 }
 
 /// `bursar accounts`.

@@ -2,12 +2,24 @@
 
 use crate::exit::FailureKind;
 use bursar_core::{Rejection, RejectionInfo};
+use bursar_engine::csv::{RowErrorInfo, RowErrorKind};
+use bursar_engine::store::StoreError;
+use bursar_engine::{EngineError, SubmitError};
+use std::io;
 
 /// Where a code shows up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A request was rejected by the rules of money.
     Request,
+    /// A row of a file could not be read.
+    Row,
+    /// A file has no header that can be used.
+    Header,
+    /// A ledger's files could not be used.
+    Store,
+    /// The engine did not decide a request, or stopped.
+    Engine,
     /// A command could not do its work.
     Command,
 }
@@ -17,6 +29,10 @@ impl Origin {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Request => "request",
+            Self::Row => "row",
+            Self::Header => "header",
+            Self::Store => "store",
+            Self::Engine => "engine",
             Self::Command => "command",
         }
     }
@@ -41,16 +57,184 @@ impl CodeInfo {
         Self { code, origin: Origin::Command, meaning, hint }
     }
 
-    const fn request(info: &RejectionInfo) -> Self {
+    /// A code of the rules.
+    pub(crate) const fn request(info: &RejectionInfo) -> Self {
         Self { code: info.code, origin: Origin::Request, meaning: info.meaning, hint: info.hint }
+    }
+
+    const fn row(info: &RowErrorInfo) -> Self {
+        Self { code: info.code, origin: Origin::Row, meaning: info.meaning, hint: info.hint }
+    }
+
+    const fn header(code: &'static str, meaning: &'static str, hint: &'static str) -> Self {
+        Self { code, origin: Origin::Header, meaning, hint }
+    }
+
+    const fn store(code: &'static str, meaning: &'static str, hint: &'static str) -> Self {
+        Self { code, origin: Origin::Store, meaning, hint }
+    }
+
+    const fn engine(code: &'static str, meaning: &'static str, hint: &'static str) -> Self {
+        Self { code, origin: Origin::Engine, meaning, hint }
     }
 }
 
-/// All codes: rejections in order of precedence, then the program's own.
+/// The codes of [`bursar_engine::csv::HeaderError`].
+const HEADERS: [CodeInfo; 4] = [
+    CodeInfo::header(
+        "header_empty",
+        "The file is empty: it has no header.",
+        "The first row names the columns: type,client,tx,amount (in any order) and optionally currency.",
+    ),
+    CodeInfo::header(
+        "header_column_missing",
+        "The header lacks a column.",
+        "The first row names the columns: type,client,tx,amount (in any order) and optionally currency.",
+    ),
+    CodeInfo::header("header_column_twice", "The header has a column twice.", "Rename or remove one of the two."),
+    CodeInfo::header(
+        "header_unreadable",
+        "The header cannot be read as CSV.",
+        "It is read like every other row: UTF-8, quotes in pairs.",
+    ),
+];
+
+/// The codes of [`StoreError`].
+const STORES: [CodeInfo; 9] = [
+    CodeInfo::store(
+        "disk_full",
+        "The disk is full.",
+        "Make room on the disk and start again; everything acknowledged is safe.",
+    ),
+    CodeInfo::store(
+        "io_error",
+        "A file of the ledger could not be read or written.",
+        "Check the disk and your rights, and start again; everything acknowledged is safe.",
+    ),
+    CodeInfo::store(
+        "damaged",
+        "Stored data is not what was stored.",
+        "Nothing was changed. `bursar verify` says what is concerned; restore it from a backup.",
+    ),
+    CodeInfo::store(
+        "in_use",
+        "Another process has the ledger.",
+        "A ledger belongs to one process at a time: stop the other one, or wait for it.",
+    ),
+    CodeInfo::store(
+        "no_ledger",
+        "There is no ledger in the directory.",
+        "`--data DIR` says where the ledger is; `bursar init` creates one.",
+    ),
+    CodeInfo::store(
+        "ledger_exists",
+        "There is a ledger in the directory already.",
+        "Choose another directory; a ledger's policy and currencies never change.",
+    ),
+    CodeInfo::store(
+        "unknown_version",
+        "The ledger's format has a version that this program does not know.",
+        "Use the version of bursar that wrote it, or a newer one.",
+    ),
+    CodeInfo::store(
+        "batch_too_large",
+        "A batch has more bytes than the store takes at once.",
+        "Hand in fewer requests at once.",
+    ),
+    CodeInfo::store(
+        "poisoned",
+        "An earlier error stopped the store.",
+        "Start again: everything acknowledged is safe, nothing else is certain.",
+    ),
+];
+
+/// What is known about an error of a store.
+pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
+    match error {
+        StoreError::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull => &STORES[0],
+        StoreError::Io { .. } => &STORES[1],
+        StoreError::Damaged(_) => &STORES[2],
+        StoreError::InUse { .. } => &STORES[3],
+        StoreError::NotFound { .. } => &STORES[4],
+        StoreError::Exists { .. } => &STORES[5],
+        StoreError::Version { .. } => &STORES[6],
+        StoreError::BatchTooLarge { .. } => &STORES[7],
+        StoreError::Poisoned { .. } => &STORES[8],
+    }
+}
+
+/// Why the engine stopped.
+const ENGINES: [CodeInfo; 4] = [
+    CodeInfo::engine(
+        "invariant_broken",
+        "Money would have become wrong, and the engine stopped before that.",
+        "Run `bursar verify`, and report this with the chain of the customer named.",
+    ),
+    CodeInfo::engine(
+        "open_events",
+        "Rows cannot be taken in while events wait for a rail.",
+        "`bursar info` lists the open events; go on when they are settled.",
+    ),
+    CodeInfo::engine(
+        "split_batches",
+        "The stores cannot keep a file's position together with its events.",
+        "Use the embedded store, or submit the requests singly.",
+    ),
+    CodeInfo::engine(
+        "panicked",
+        "A part of the engine panicked.",
+        "This is a fault in the program: report it. Everything acknowledged is safe.",
+    ),
+];
+
+/// What is known about why the engine stopped.
+pub(crate) fn engine_info(error: &EngineError) -> &'static CodeInfo {
+    match error {
+        EngineError::Store(error) => store_info(error),
+        EngineError::Broken(_) => &ENGINES[0],
+        EngineError::OpenEvents => &ENGINES[1],
+        EngineError::SplitBatches => &ENGINES[2],
+        EngineError::Panicked => &ENGINES[3],
+    }
+}
+
+/// The codes of [`SubmitError`].
+const SUBMITS: [CodeInfo; 5] = [
+    CodeInfo::engine("busy", "Too much is under way. Nothing was decided.", "Try again later."),
+    CodeInfo::engine(
+        "customer_busy",
+        "The customer's event waits for its rail, and so do too many requests. Nothing was decided.",
+        "Try again when the rail has answered; `bursar info` lists the open events.",
+    ),
+    CodeInfo::engine("too_many", "More requests at once than the queue could ever hold.", "Hand in fewer at once."),
+    CodeInfo::engine("closed", "The ledger was closed before the request was decided.", "Open it again."),
+    CodeInfo::engine(
+        "stopped",
+        "The engine stopped. Whether the request took effect shows when the ledger is opened again.",
+        "The error that stopped it says what to do.",
+    ),
+];
+
+/// What is known about why a request was not decided.
+pub(crate) fn submit_info(error: &SubmitError) -> &'static CodeInfo {
+    match error {
+        SubmitError::Busy => &SUBMITS[0],
+        SubmitError::CustomerBusy(_) => &SUBMITS[1],
+        SubmitError::TooMany { .. } => &SUBMITS[2],
+        SubmitError::Closed => &SUBMITS[3],
+        SubmitError::Stopped(_) => &SUBMITS[4],
+    }
+}
+
+/// All codes: rejections in order of precedence, then what can be wrong with a file, with a ledger, with the
+/// engine, and the program's own. A row can fail for a reason that is also a rejection; it is listed once.
 pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
+    let is_rejection = |code: &str| Rejection::ALL.iter().any(|info| info.code == code);
     let requests = Rejection::ALL.iter().map(CodeInfo::request);
+    let rows = RowErrorKind::ALL.iter().filter(move |info| !is_rejection(info.code)).map(CodeInfo::row);
+    let engine = HEADERS.into_iter().chain(STORES).chain(ENGINES).chain(SUBMITS);
     let commands = FailureKind::ALL.into_iter().map(FailureKind::info);
-    requests.chain(commands)
+    requests.chain(rows).chain(engine).chain(commands)
 }
 
 /// The codes closest to what was written, the closest first: those that contain it or that it contains,
@@ -71,6 +255,12 @@ pub(crate) fn near(written: &str) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bursar_core::CustomerId;
+    use bursar_core::commit::Busy;
+    use bursar_engine::csv::{Column, HeaderError};
+    use bursar_engine::store::Damage;
+    use std::path::PathBuf;
+    use std::sync::Arc;
 
     #[test]
     fn codes_are_unique_words_and_each_says_what_to_do() {
@@ -79,6 +269,58 @@ mod tests {
             assert!(codes[..index].iter().all(|other| other.code != info.code), "{} twice", info.code);
             assert!(info.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", info.code);
             assert!(info.meaning.ends_with('.') && info.hint.ends_with('.'), "{}", info.code);
+        }
+    }
+
+    #[test]
+    fn what_is_a_rejection_and_a_row_error_means_the_same() {
+        for row in &RowErrorKind::ALL {
+            if let Some(rejection) = Rejection::ALL.iter().find(|info| info.code == row.code) {
+                assert_eq!((row.meaning, row.hint), (rejection.meaning, rejection.hint));
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_the_engine_have_the_codes_that_it_gives_them() {
+        let path = PathBuf::from("ledger");
+        let io = |kind: io::ErrorKind| StoreError::Io {
+            doing: "write",
+            path: PathBuf::new(),
+            error: Arc::new(io::Error::from(kind)),
+        };
+        let damage = Damage { path: path.clone(), offset: 0, what: String::new() };
+        let stores = [
+            io(io::ErrorKind::StorageFull),
+            io(io::ErrorKind::PermissionDenied),
+            StoreError::Damaged(damage),
+            StoreError::InUse { path: path.clone() },
+            StoreError::NotFound { path: path.clone() },
+            StoreError::Exists { path: path.clone() },
+            StoreError::Version { path, found: 2, known: 1 },
+            StoreError::BatchTooLarge { bytes: 2, bytes_max: 1 },
+            StoreError::Poisoned { cause: Arc::new(io(io::ErrorKind::Other)) },
+        ];
+        for error in &stores {
+            assert_eq!(store_info(error).code, error.code());
+        }
+        let submits = [
+            SubmitError::Busy,
+            SubmitError::CustomerBusy(Busy { customer: CustomerId::new(1) }),
+            SubmitError::TooMany { count: 2, count_max: 1 },
+            SubmitError::Closed,
+            SubmitError::Stopped(Arc::new(EngineError::Panicked)),
+        ];
+        for error in &submits {
+            assert_eq!(submit_info(error).code, error.code());
+        }
+        let headers = [
+            HeaderError::Empty,
+            HeaderError::Missing { line: 1, columns: Vec::new(), header: String::new() },
+            HeaderError::Twice { line: 1, column: Column::Type, header: String::new() },
+        ];
+        for (error, info) in headers.iter().zip(HEADERS) {
+            assert_eq!((info.code, info.hint), (error.code(), error.hint()));
         }
     }
 

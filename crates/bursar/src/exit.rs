@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | it ran, but something asked for was refused, does not exist, or could not be read under `--strict` |
 //! | 2 | wrong usage |
-//! | 3 | the ledger cannot be opened, or is damaged |
+//! | 3 | the ledger cannot be opened or used, or is damaged |
 //! | 4 | verification found damage |
 //! | 5 | a file or a stream could not be read or written |
 //! | 130 | interrupted; what was acknowledged is kept |
@@ -13,7 +13,8 @@
 //! A reader that goes away (`bursar accounts | head`) is no failure: the program ends quietly with 0.
 
 use crate::codes::CodeInfo;
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ pub(crate) enum Exit {
     Refused,
     /// The command line makes no sense.
     Usage,
-    /// The ledger cannot be opened, or is damaged.
+    /// The ledger cannot be opened or used, or is damaged.
     Ledger,
     /// Verification found damage.
     Damage,
@@ -60,7 +61,7 @@ impl Exit {
             Self::Done => "done",
             Self::Refused => "it ran, but something was refused, does not exist, or was unreadable under --strict",
             Self::Usage => "wrong usage",
-            Self::Ledger => "the ledger cannot be opened, or is damaged",
+            Self::Ledger => "the ledger cannot be opened or used, or is damaged",
             Self::Damage => "verification found damage",
             Self::Io => "a file or a stream could not be read or written",
             Self::Interrupted => "interrupted; what was acknowledged is kept",
@@ -85,8 +86,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What the program itself can fail with. Rejections of requests and unreadable rows are not listed here:
-/// they are the engine's, see [`crate::codes`].
+/// What the program itself can fail with. What the engine fails with has codes of its own; see
+/// [`crate::codes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
     /// A flag or an argument has a value that it cannot have.
@@ -97,21 +98,36 @@ pub(crate) enum FailureKind {
     CannotRead,
     /// A file or a stream could not be written.
     CannotWrite,
-    /// The ledger cannot be opened or used.
-    LedgerUnusable,
+    /// A ledger is to be created in a directory that holds other things.
+    DirectoryNotEmpty,
+    /// The customer had no account at the time asked for.
+    NoAccountThen,
+    /// A row could not be read, and `--strict` was given.
+    UnreadableRow,
+    /// The command is not built yet.
+    NotBuilt,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::BadArgument, Self::UnknownCode, Self::CannotRead, Self::CannotWrite, Self::LedgerUnusable];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::BadArgument,
+        Self::UnknownCode,
+        Self::CannotRead,
+        Self::CannotWrite,
+        Self::DirectoryNotEmpty,
+        Self::NoAccountThen,
+        Self::UnreadableRow,
+        Self::NotBuilt,
+    ];
 
     /// How the program ends after it.
     const fn exit(self) -> Exit {
         match self {
             Self::BadArgument | Self::UnknownCode => Exit::Usage,
             Self::CannotRead | Self::CannotWrite => Exit::Io,
-            Self::LedgerUnusable => Exit::Ledger,
+            Self::DirectoryNotEmpty | Self::NotBuilt => Exit::Ledger,
+            Self::NoAccountThen | Self::UnreadableRow => Exit::Refused,
         }
     }
 
@@ -138,13 +154,34 @@ impl FailureKind {
                 "A file or a stream could not be written.",
                 "Check the directory, your rights, and the space that is left.",
             ),
-            Self::LedgerUnusable => CodeInfo::command(
-                "ledger_unusable",
-                "The ledger cannot be opened or used.",
-                "`--data DIR` says where the ledger is; another process may have it open.",
+            Self::DirectoryNotEmpty => CodeInfo::command(
+                "directory_not_empty",
+                "A ledger is to be created in a directory that holds other things.",
+                "Give the ledger a directory of its own with `--data DIR`; it is made if it does not exist.",
+            ),
+            Self::NoAccountThen => CodeInfo::command(
+                "no_account_then",
+                "The customer had no account at the time asked for.",
+                "`bursar chain CLIENT` shows when the customer's events were.",
+            ),
+            Self::UnreadableRow => CodeInfo::command(
+                "unreadable_row",
+                "A row could not be read, and `--strict` stops there.",
+                "The rows before it are in the ledger. Correct the row, put it and those after it into a file of \
+                 their own, and ingest that; or ingest the same file without `--strict`.",
+            ),
+            Self::NotBuilt => CodeInfo::command(
+                "not_built",
+                "The command is not built yet.",
+                "There is nothing to do but to wait for it.",
             ),
         }
     }
+}
+
+/// Writes a line to standard error. Where that cannot be written, nobody reads it, and the job goes on.
+pub(crate) fn note(line: &dyn fmt::Display) {
+    writeln!(io::stderr().lock(), "{line}").unwrap_or_default();
 }
 
 /// Why the program could not do what was asked.
@@ -154,26 +191,33 @@ pub(crate) enum Failure {
     ReaderGone,
     /// An error for the person at the terminal.
     Told {
-        /// What kind of failure it is; decides the exit code.
-        kind: FailureKind,
+        /// The stable code.
+        code: &'static str,
+        /// How the program ends after it.
+        exit: Exit,
         /// What happened, and to which input.
         sentence: String,
-        /// What to do, where more can be said than the kind's general hint.
-        hint: Option<String>,
+        /// What to do.
+        hint: Cow<'static, str>,
     },
 }
 
 impl Failure {
-    /// A failure with the general hint of its kind.
+    /// A failure of the program itself, with the general hint of its kind.
     pub(crate) fn new(kind: FailureKind, sentence: impl Into<String>) -> Self {
-        Self::Told { kind, sentence: sentence.into(), hint: None }
+        Self::coded(&kind.info(), kind.exit(), sentence)
+    }
+
+    /// A failure with any code, and the hint that belongs to it.
+    pub(crate) fn coded(info: &CodeInfo, exit: Exit, sentence: impl Into<String>) -> Self {
+        Self::Told { code: info.code, exit, sentence: sentence.into(), hint: Cow::Borrowed(info.hint) }
     }
 
     /// The same failure with a hint of its own.
-    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
         match self {
             Self::ReaderGone => Self::ReaderGone,
-            Self::Told { kind, sentence, .. } => Self::Told { kind, sentence, hint: Some(hint.into()) },
+            Self::Told { code, exit, sentence, .. } => Self::Told { code, exit, sentence, hint: hint.into() },
         }
     }
 
@@ -194,20 +238,15 @@ impl Failure {
     pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::ReaderGone => Exit::Done,
-            Self::Told { kind, .. } => kind.exit(),
+            Self::Told { exit, .. } => *exit,
         }
     }
 
     /// Prints it to standard error, if there is something to print.
     pub(crate) fn print(&self, colored: bool) {
-        let Self::Told { kind, sentence, hint } = self else { return };
-        let info = kind.info();
+        let Self::Told { code, sentence, hint, .. } = self else { return };
         let (red, bold, plain) = if colored { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        let hint = hint.as_deref().unwrap_or(info.hint);
-        let text = format!(
-            "{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n",
-            code = info.code
-        );
+        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n",);
         // Where standard error cannot be written either, the exit code is all that is left to say.
         io::stderr().write_all(text.as_bytes()).unwrap_or_default();
     }

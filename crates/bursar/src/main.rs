@@ -7,21 +7,26 @@
 //!
 //! Nothing here decides about money or touches a ledger's files; that is the engine's.
 
-#[expect(dead_code, reason = "read when the ledger commands are connected")]
 mod checked;
 mod cli;
 mod codes;
 mod commands;
+mod engine_failure;
 mod exit;
 mod generate;
-#[cfg_attr(not(test), expect(dead_code, reason = "used when the ledger commands are connected"))]
+mod ingest;
+mod interrupt;
+mod ledger_dir;
 mod output;
+mod pairs;
 mod progress;
+mod shown;
 
 use checked::{Command, LedgerCommand};
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 use cli::{Cli, ColorArg, Global};
 use exit::{Exit, Failure, FailureKind};
+use ingest::observer::Show;
 use output::Format;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
@@ -51,7 +56,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     let done = match checked::command(command)? {
-        Command::Ledger(command) => return ledger_command(&global, &command),
+        Command::Ledger(command) => return ledger_command(&global, command),
         Command::Explain { code } => commands::explain::run(code.as_deref(), Format::choose(global.output)),
         Command::Generate { plan, to } => commands::generate::run(&plan, to.as_deref(), global.quiet),
         Command::Completions(shell) => commands::completions::run(shell),
@@ -61,10 +66,29 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 }
 
 /// The commands that need the engine.
-fn ledger_command(global: &Global, command: &LedgerCommand) -> Result<Exit, Failure> {
-    let Global { data, .. } = global;
-    let sentence = format!("{} is not opened: {command:?} is not built yet", data.display());
-    Err(Failure::new(FailureKind::LedgerUnusable, sentence))
+fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failure> {
+    let format = Format::choose(global.output);
+    let done = match command {
+        LedgerCommand::Init(init) => commands::init::run(global, init),
+        LedgerCommand::Ingest(asked) => {
+            let colored = colored(global.color, &io::stderr());
+            let show = Show { colored, all_errors: asked.all_errors, quiet: global.quiet };
+            return commands::ingest::run(global, &asked, show, format);
+        }
+        LedgerCommand::Info => commands::info::run(global, format),
+        LedgerCommand::Accounts { as_of } => commands::accounts::run(global, as_of, format),
+        LedgerCommand::Account { customer, as_of } => commands::account::run(global, customer, as_of, format),
+        LedgerCommand::Chain(chain) => commands::chain::run(global, &chain, format),
+        LedgerCommand::Transaction(transaction) => commands::transaction::run(global, transaction, format),
+        LedgerCommand::Unlock(customer) => commands::unlock::run(global, customer, format),
+        LedgerCommand::Verify(_) => Err(not_built("verify")),
+        LedgerCommand::Export { .. } => Err(not_built("export")),
+    };
+    done.map(|()| Exit::Done)
+}
+
+fn not_built(command: &str) -> Failure {
+    Failure::new(FailureKind::NotBuilt, format!("`bursar {command}` is not built yet"))
 }
 
 /// Prints help and version to standard output, and errors of usage to standard error.

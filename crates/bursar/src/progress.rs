@@ -53,6 +53,14 @@ impl Progress {
         shown.bar.tick();
     }
 
+    /// Takes the line off the terminal while something else is written to standard error.
+    pub(crate) fn suspend(&self, write: impl FnOnce()) {
+        match &self.shown {
+            Some(shown) => shown.bar.suspend(write),
+            None => write(),
+        }
+    }
+
     /// Takes the line off the terminal.
     pub(crate) fn finish(self) {
         if let Some(shown) = self.shown {

@@ -199,7 +199,8 @@ impl Driver {
         Ok(taken)
     }
 
-    /// Takes a batch through its steps up to where it waits to be made durable.
+    /// Takes a batch through its steps up to where it waits for its last sync. One in its middle, which only
+    /// stores without whole batches need, is waited for here.
     fn take_steps(&mut self, batch: &mut Batch) -> Result<(), EngineError> {
         loop {
             match batch.step() {
@@ -231,6 +232,11 @@ impl Driver {
                     self.chains.append(batch.closed(), &mut self.appended)?;
                     self.machine.closed(batch, &self.appended)?;
                     self.appended.clear();
+                }
+                Step::Sync if batch.goes_on_after_sync() => {
+                    self.chains.end_batch(batch.time_ms(), None)?;
+                    self.chains.sync()?;
+                    batch.synced();
                 }
                 Step::Sync | Step::Finish => return Ok(()),
             }

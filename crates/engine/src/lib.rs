@@ -6,6 +6,9 @@
 //!  disk ◄── embedded: journal ◄── frame ◄── record ◄───────────── store (two traits) ◄────┘
 //! ```
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 #[cfg(test)]
 extern crate self as bursar_engine;
 

@@ -42,3 +42,29 @@ fn what_was_acknowledged_is_there_after_opening_again() {
         }
     }
 }
+
+/// One batch that took a transaction back and forth lost its fourth event: the embedded store remembered the
+/// approved state that the second proposal brought, but not that the third one brought back the first. (Found by
+/// the crash test, seed 1075.)
+#[test]
+fn a_batch_may_take_one_transaction_back_and_forth() {
+    let config = new_config(Policy::default(), Currencies::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (customer, transaction) = (CustomerId::new(1), TransactionId::new(1));
+    let ledgers = [
+        Ledger::in_memory(&config, LedgerOptions::default()).unwrap(),
+        Ledger::create(directory.path(), &config, LedgerOptions::default()).unwrap(),
+    ];
+    for ledger in ledgers {
+        ledger.submit(Request::deposit(customer, transaction, Amount::from_steps(5))).unwrap();
+        let mut requests = Vec::new();
+        for _ in 0..4 {
+            requests.extend([Request::dispute(customer, transaction), Request::resolve(customer, transaction)]);
+        }
+        for outcome in ledger.submit_batch(requests).unwrap() {
+            assert!(matches!(outcome.unwrap(), Outcome::Applied(_)));
+        }
+        assert_eq!(ledger.customer(customer).unwrap().unwrap().seq, 9);
+        assert_eq!(ledger.chain(customer, ReadRange::ALL).unwrap().len(), 9);
+    }
+}

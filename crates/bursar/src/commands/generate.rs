@@ -1,6 +1,6 @@
 //! `bursar generate`
 
-use crate::exit::Failure;
+use crate::exit::{Failure, note};
 use crate::generate::{Plan, write_rows};
 use crate::progress::{Progress, grouped, rows_per_second};
 use std::fs::File;
@@ -24,7 +24,7 @@ pub(crate) fn run(plan: &Plan, to: Option<&Path>, quiet: bool) -> Result<(), Fai
     progress.finish();
     if !quiet {
         let rate = rows_per_second(plan.rows, started.elapsed());
-        eprintln!("{} rows, {} rows/s; {}", grouped(plan.rows), grouped(rate), counts.sentence());
+        note(&format_args!("{} rows, {} rows/s; {}", grouped(plan.rows), grouped(rate), counts.sentence()));
     }
     Ok(())
 }

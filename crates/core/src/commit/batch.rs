@@ -270,6 +270,11 @@ impl Batch {
         self.step = self.after_sync;
     }
 
+    /// Whether it waits for a sync and has more to do behind it than to finish.
+    pub const fn goes_on_after_sync(&self) -> bool {
+        matches!(self.step, Step::Sync) && !matches!(self.after_sync, Step::Finish)
+    }
+
     /// What the callers are to hear; complete once the step is [`Step::Finish`].
     pub fn answers(&self) -> &[Answer] {
         &self.answers

@@ -6,7 +6,7 @@ use super::machine::{Machine, Waits, busy};
 use super::{Approval, Broken, Outcome, Proposal};
 use crate::chain::Head;
 use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, Record};
-use crate::hash::Hash;
+use crate::hash::{EventId, Hash};
 use crate::rules::{Change, Decision, Known, decide, keeps_invariants};
 use crate::transaction::{EventRef, Proposed, TransactionEntry};
 use alloc::boxed::Box;
@@ -166,9 +166,6 @@ impl Machine {
                 Some(_) => EventStatus::Started,
             };
             let proposal = if stands { propose(batch, &linked) } else { None };
-            if !stands {
-                release(batch, &linked);
-            }
             batch.heads[customer as usize].close(&status);
             let reference = linked.reference();
             let origin = Origin::Recovered;
@@ -192,7 +189,11 @@ impl Machine {
         if entry.table.proposed.is_some_and(|proposed| proposed.event == linked.reference()) {
             return true;
         }
-        let known = Known { state: entry.approved, reserved: entry.hold != Hold::Free };
+        // Somebody else's proposal is never written over while its event is open.
+        if entry.hold != Hold::Free {
+            return false;
+        }
+        let known = Known { state: entry.approved, reserved: false };
         let request = linked.event.request();
         let decision = request.and_then(|request| decide(&self.config, &head.state, known, &request).ok());
         match decision {
@@ -221,7 +222,13 @@ impl Machine {
         let before = head.state.accounts.get(change.currency);
         let rail = self.routes.of(change.kind);
         let time_ms = batch.time_ms.max(head.time_ms);
-        let event = Event::new(submission.request.customer, head.seq + 1, time_ms, change, rail);
+        let mut event = Event::new(submission.request.customer, head.seq + 1, time_ms, change, rail);
+        // An event that was lost before it was durable can have left its proposal behind. Decided again at the
+        // same time it would be the same event, whom others have seen to be gone. An id never comes back.
+        let seen = batch.entries.get(placed.transaction as usize).and_then(|entry| entry.table.proposed);
+        if seen.is_some_and(|seen| seen.event.id == EventId::from_hash(&event.hash(&head.link))) {
+            event.time_ms = event.time_ms.saturating_add(1);
+        }
         let after = event.account();
         if !keeps_invariants(event.kind, event.transaction_kind, event.amount, before, after) {
             return Err(Broken::Account { customer: event.customer, before, after, amount: event.amount });
@@ -294,16 +301,6 @@ fn propose(batch: &mut Batch, linked: &LinkedEvent) -> Option<Proposal> {
         entry.approved = Some(state);
     }
     Some(proposal)
-}
-
-/// Notes that an event is not to be: what it may have proposed does not count.
-fn release(batch: &mut Batch, linked: &LinkedEvent) {
-    let place = linked.event.transaction.and_then(|transaction| batch.transaction_places.get(&transaction));
-    let Some(entry) = place.and_then(|&place| batch.entries.get_mut(place as usize)) else { return };
-    if entry.table.proposed.is_some_and(|proposed| proposed.event == linked.reference()) {
-        entry.hold = Hold::Free;
-        entry.touched = true;
-    }
 }
 
 /// Closes an event whose rail has answered, in the batch's own view.

@@ -22,8 +22,18 @@
 //! * Nothing is answered before what it rests on is durable, a refusal neither.
 //! * Recovery is the same machine: [`Machine::recover`] puts customers with open events into a batch. An open
 //!   event without a rail is rolled forward (proposed again, then `Done`); one with a rail is asked again.
+//!   What had not got as far as its proposal, and whose transaction is another's by now, is `Aborted`.
+//! * A proposal is never written over while its event is open. Whoever meets one that nobody here holds open
+//!   recovers that event's customer first, and decides then.
 //! * A lost race (another owner extended the chain, or took the transaction) is no error: the requests go back
-//!   to the front of the queue and are decided anew. What was `Started` in vain is `Aborted`.
+//!   to the front of the queue, in order, and are decided anew. What was `Started` in vain is `Aborted`; what
+//!   another owner has rolled forward meanwhile is answered as the `Done` event it is.
+//! * Nothing is decided on top of an abort that is not written yet: the next batch does.
+//! * Where the stores do not take whole batches, a batch touches each transaction once, and there is one more
+//!   `Sync` before a `Propose` that makes a found state the approved one.
+//!
+//! What callers hear is one history per customer: every answer is true of one moment between request and
+//! answer. Whether *another* customer has taken a transaction id is seen at a moment of its own.
 //!
 //! What this module does not do: threads, queues with limits, durability itself (see `bursar-engine`'s driver
 //! and stores), and the rules (see [`crate::rules`]).
@@ -137,9 +147,9 @@ pub struct RailCall {
 
 /// A write to the transactions table: set `proposed`, and keep as `approved` what is known to be in effect.
 ///
-/// A conditional write: it is made only if the entry's approved state and proposed event are those that were
-/// seen. If the entry proposes this very event already, nothing is written, and the result is
-/// [`ProposeResult::Proposed`].
+/// A conditional write: it is made only if the entry's proposed event is the one that was seen, and its approved
+/// state is the one that was seen or (if somebody has approved that event meanwhile) already `approved`. If the
+/// entry proposes this very event already, nothing is written, and the result is [`ProposeResult::Proposed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Which transaction.

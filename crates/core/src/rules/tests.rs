@@ -450,7 +450,7 @@ fn the_list_of_rejections_is_in_order_of_precedence() {
         let RejectionInfo { code, meaning, hint } = *rejection.info();
         // The code is the variant's name in snake case.
         let debug = format!("{rejection:?}");
-        let name: String = debug.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        let name: String = debug.chars().take_while(char::is_ascii_alphanumeric).collect();
         let snake = name.chars().fold(String::new(), |mut snake, c| {
             if c.is_ascii_uppercase() && !snake.is_empty() {
                 snake.push('_');

@@ -6,12 +6,12 @@
 
 use super::checkpoint::Checkpoint;
 use super::journal::Journal;
-use super::memtable::{MemoryHead, MemoryTransaction, Memtable, Table};
+use super::memtable::{MemoryHead, MemoryTransaction, Memtable, OpenEvent, Table};
 use super::run::{CustomerRun, TransactionRun, fingerprint};
 use crate::store::{CustomerHead, StoreError};
 use bursar_core::{CustomerId, TransactionId};
 use hashbrown::hash_map::Entry;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -174,11 +174,12 @@ impl Index {
         self.frozen = Some(Arc::new(Frozen { memtable, checkpoint }));
     }
 
-    /// The customers after `after`, in order, with their heads: from memory and all index files.
+    /// The customers after `after`, in order, with their heads and open events: from memory and all index files.
     pub(super) fn list(
         &mut self,
         after: Option<CustomerId>,
         limit: usize,
+        open: &BTreeMap<CustomerId, Vec<OpenEvent>>,
         heads: &mut Vec<CustomerHead>,
     ) -> Result<(), StoreError> {
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -194,22 +195,28 @@ impl Index {
             let next = iter.next().transpose()?;
             runs.push((next, iter));
         }
-        for _ in 0..limit {
+        let count_max = heads.len().saturating_add(limit);
+        while heads.len() < count_max {
             let in_runs = runs.iter().filter_map(|(next, _)| next.as_ref()).map(|(customer, ..)| *customer).min();
             let Some(customer) = memory.peek().copied().into_iter().chain(in_runs).min() else { break };
-            let mut found = None;
-            if memory.next_if_eq(&customer).is_some() {
-                let active = self.active.heads.get(&customer);
-                let known = active.or_else(|| frozen.and_then(|frozen| frozen.memtable.heads.get(&customer)));
-                found = known.map(|known| known.head.clone());
-            }
+            memory.next_if_eq(&customer);
+            // Also for one that was not in memory when the order was made: it may have been brought there since.
+            let active = self.active.heads.get(&customer);
+            let known = active.or_else(|| frozen.and_then(|frozen| frozen.memtable.heads.get(&customer)));
+            let mut found = known.map(|known| known.head.clone());
             for (next, iter) in &mut runs {
                 if let Some((_, head, _)) = next.take_if(|(other, ..)| *other == customer) {
                     found.get_or_insert(head);
                     *next = iter.next().transpose()?;
                 }
             }
-            heads.extend(found.map(|head| CustomerHead { customer, head }));
+            let Some(mut head) = found else { continue };
+            let open = open.get(&customer).into_iter().flatten();
+            head.open.extend(open.map(|open| open.linked.clone()));
+            // The first event of a chain may be one of the batch that is being gathered.
+            if head.seq > 0 || !head.open.is_empty() {
+                heads.push(CustomerHead { customer, head });
+            }
         }
         Ok(())
     }

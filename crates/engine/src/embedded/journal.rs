@@ -177,6 +177,9 @@ struct Writer {
     segment: Option<Arc<Segment>>,
     reserved: u64,
     written: u64,
+    /// The first error. After it nothing is written or synced again, by nobody: a sync tried once more may
+    /// succeed although what the first one should have made durable is lost.
+    failed: Option<Arc<StoreError>>,
 }
 
 /// The journal of an open ledger.
@@ -199,7 +202,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Journal {
-    /// A journal whose segments end at `point`; everything there is durable.
+    /// A journal whose segments end at `point`; everything there is durable. One whose segments go on behind
+    /// `point` can only be read.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         ledger: [u8; 16],
@@ -209,14 +213,14 @@ impl Journal {
     ) -> Self {
         let last = segments.last().cloned();
         let segment_start = last.as_ref().map_or(0, |segment| segment.start);
-        let written = point.position - segment_start;
+        let written = point.position.saturating_sub(segment_start);
         Self {
             disk,
             ledger,
             segment_bytes,
             segments: RwLock::new(segments),
             tail: Mutex::new(Tail { point, segment_start, writing: VecDeque::new(), filling: VecDeque::new() }),
-            writer: Mutex::new(Writer { segment: last, reserved: written, written }),
+            writer: Mutex::new(Writer { segment: last, reserved: written, written, failed: None }),
             synced_frame: AtomicU64::new(point.frame_number),
             synced_position: AtomicU64::new(point.position),
         }
@@ -286,9 +290,17 @@ impl Journal {
         self.synced_position.load(Ordering::Acquire)
     }
 
-    /// Writes everything appended so far and makes it durable.
+    /// Writes everything appended so far and makes it durable. After an error it is never tried again.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
+        if let Some(cause) = &writer.failed {
+            return Err(StoreError::Poisoned { cause: cause.clone() });
+        }
+        let written = self.write_appended(&mut writer);
+        written.inspect_err(|error| writer.failed = Some(Arc::new(error.clone())))
+    }
+
+    fn write_appended(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let chunks: Vec<Arc<Chunk>> = {
             let mut tail = lock(&self.tail);
             let filled = std::mem::take(&mut tail.filling);
@@ -297,7 +309,7 @@ impl Journal {
         };
         let Some(last) = chunks.last() else { return Ok(()) };
         for chunk in &chunks {
-            self.write_chunk(&mut writer, chunk)?;
+            self.write_chunk(writer, chunk)?;
         }
         if let Some(segment) = &writer.segment {
             segment.file.sync().map_err(|error| segment.io_error("make the journal durable", error))?;
@@ -348,7 +360,8 @@ impl Journal {
         self.disk.sync_directory().map_err(io_error)?;
         let segment = Arc::new(Segment { start, path: path.clone(), file });
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment.clone());
-        *writer = Writer { segment: Some(segment), reserved: header.len() as u64, written: header.len() as u64 };
+        let written = header.len() as u64;
+        *writer = Writer { segment: Some(segment), reserved: written, written, failed: None };
         Ok(())
     }
 
@@ -360,10 +373,10 @@ impl Journal {
 
     /// Reads every durable frame, oldest first.
     pub(crate) fn for_each_frame(&self, mut read: impl FnMut(&Frame)) -> Result<(), StoreError> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         let end = self.synced_position();
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         for (index, segment) in segments.iter().enumerate() {
-            let segment_end = segments.get(index + 1).map_or(end, |next| next.start);
+            let segment_end = segments.get(index + 1).map_or(end, |next| next.start.min(end));
             let mut position = segment.start + SEGMENT_HEADER_BYTES as u64;
             while position < segment_end {
                 let Some(frame) = segment.read_frame(position)? else {

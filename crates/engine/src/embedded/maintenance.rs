@@ -12,7 +12,7 @@ use super::run::{self, CustomerRun, IdRange, RunInfo, RunSize, TransactionRun, f
 use super::store::Shared;
 use crate::store::StoreError;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 /// Index files smaller than this count as being of the same size when it is chosen what to merge.
@@ -21,7 +21,7 @@ const SMALLEST_RUN_BYTES: u64 = 4 << 20;
 /// The one job that may be under way.
 #[derive(Debug, Default)]
 pub(super) struct Maintenance {
-    job: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
+    job: Mutex<Option<Job>>,
 }
 
 impl Maintenance {
@@ -36,51 +36,67 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Begins to write the frozen memtable, if there is one and the journal is durable up to its end.
+    /// Begins to write the frozen memtable, if there is one and the journal is durable up to its end. Whoever
+    /// waits for the job under way sees to the next one, too.
     pub(super) fn start_if_durable(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
-        let Some(frozen) = shared.lock().index.frozen.clone() else { return Ok(()) };
-        if shared.journal.synced_position() < frozen.checkpoint.point.position {
-            return Ok(());
+        match self.job.try_lock() {
+            Ok(mut job) => start(&mut job, shared),
+            Err(TryLockError::Poisoned(job)) => start(&mut job.into_inner(), shared),
+            Err(TryLockError::WouldBlock) => Ok(()),
         }
-        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
-        if job.is_some() {
-            return Ok(());
-        }
-        if !shared.options.background {
-            return write_index(shared, &frozen);
-        }
-        let of_thread = shared.clone();
-        let builder = std::thread::Builder::new().name("bursar-index".to_owned());
-        let spawned = builder.spawn(move || {
-            let written = write_index(&of_thread, &frozen);
-            of_thread.poisoned_by(written)
-        });
-        let path = shared.disk.path().to_owned();
-        let spawned = spawned.map_err(|error| StoreError::Io { doing: "start a thread", path, error: Arc::new(error) });
-        *job = Some(spawned?);
-        Ok(())
     }
 
     /// Waits until what is frozen has become index files.
     pub(super) fn finish(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
-        self.join(shared)?;
+        // Held to the end: nobody may find the memtable still frozen, and no job that writes it.
+        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+        join(&mut job, shared)?;
         if shared.lock().index.frozen.is_some() {
             shared.journal.sync()?;
-            self.start_if_durable(shared)?;
-            self.join(shared)?;
+            start(&mut job, shared)?;
+            join(&mut job, shared)?;
         }
         Ok(())
     }
 
     /// Waits for the job under way.
     pub(super) fn join(&self, shared: &Shared) -> Result<(), StoreError> {
-        let job = self.job.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(job) = job else { return Ok(()) };
-        job.join().unwrap_or_else(|_| {
-            let error = Arc::new(io::Error::other("the thread panicked"));
-            Err(StoreError::Io { doing: "write index files", path: shared.disk.path().to_owned(), error })
-        })
+        join(&mut self.job.lock().unwrap_or_else(PoisonError::into_inner), shared)
     }
+}
+
+type Job = JoinHandle<Result<(), StoreError>>;
+
+/// Begins to write what is frozen. The caller holds the job, so that nothing is written twice.
+fn start(job: &mut Option<Job>, shared: &Arc<Shared>) -> Result<(), StoreError> {
+    if job.is_some() {
+        return Ok(());
+    }
+    let Some(frozen) = shared.lock().index.frozen.clone() else { return Ok(()) };
+    if shared.journal.synced_position() < frozen.checkpoint.point.position {
+        return Ok(());
+    }
+    if !shared.options.background {
+        return write_index(shared, &frozen);
+    }
+    let of_thread = shared.clone();
+    let builder = std::thread::Builder::new().name("bursar-index".to_owned());
+    let spawned = builder.spawn(move || {
+        let written = write_index(&of_thread, &frozen);
+        of_thread.poisoned_by(written)
+    });
+    let path = shared.disk.path().to_owned();
+    let spawned = spawned.map_err(|error| StoreError::Io { doing: "start a thread", path, error: Arc::new(error) });
+    *job = Some(spawned?);
+    Ok(())
+}
+
+fn join(job: &mut Option<Job>, shared: &Shared) -> Result<(), StoreError> {
+    let Some(job) = job.take() else { return Ok(()) };
+    job.join().unwrap_or_else(|_| {
+        let error = Arc::new(io::Error::other("the thread panicked"));
+        Err(StoreError::Io { doing: "write index files", path: shared.disk.path().to_owned(), error })
+    })
 }
 
 /// Writes a frozen memtable to index files, makes them valid, and merges where there are too many.

@@ -230,10 +230,13 @@ impl State {
         let mine = there == Some(proposal.event.id);
         let earlier = self.batch.proposed_approved.get(&proposal.transaction).copied();
         let approved = earlier.unwrap_or(entry.approved);
-        if !mine && (approved != proposal.seen_approved || there != proposal.seen_proposed) {
+        if mine {
+            return Ok(ProposeResult::Proposed);
+        }
+        if approved != proposal.seen_approved || there != proposal.seen_proposed {
             return Ok(ProposeResult::Conflict);
         }
-        if proposal.approved != entry.approved {
+        if proposal.approved != approved {
             self.batch.proposed_approved.insert(proposal.transaction, proposal.approved);
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
@@ -270,6 +273,9 @@ pub(super) fn read_chain(
     let mut closings: BTreeMap<u64, Option<AbortReason>> = BTreeMap::new();
     let mut found: Vec<(u64, EventStatus)> = Vec::new();
     let first_entry = entries.len();
+    if range.limit == 0 {
+        return Ok(());
+    }
     while let Some(position) = next {
         match journal.record(position, &mut frame)? {
             Stored::Event(StoredEvent { linked, done, previous, .. }) => {
@@ -323,7 +329,8 @@ impl Chains for EmbeddedStore {
                 let open = state.open.get(&customer).into_iter().flatten();
                 head.open.extend(open.map(|open| open.linked.clone()));
             }
-            heads.push(head);
+            // The first event of a chain may be one of the batch that is being gathered.
+            heads.push(head.filter(|head| head.seq > 0 || !head.open.is_empty()));
         }
         Ok(())
     }
@@ -334,11 +341,9 @@ impl Chains for EmbeddedStore {
         let mut failed: Vec<CustomerId> = Vec::new();
         for record in records {
             let customer = record.customer();
-            if !failed.is_empty() && failed.contains(&customer) {
-                results.push(Appended::Conflict);
-                continue;
-            }
+            let rests_on_failed = !failed.is_empty() && failed.contains(&customer);
             let result = match record {
+                Record::Started(_) | Record::Done(_) if rests_on_failed => Appended::Conflict,
                 Record::Started(linked) => state.append_started(&self.shared, linked)?,
                 Record::Done(event) => state.append_closing(&self.shared, event, EventStatus::Done)?,
                 Record::Aborted(event, reason) => {
@@ -398,14 +403,8 @@ impl Chains for EmbeddedStore {
     fn list(&self, after: Option<CustomerId>, limit: usize, heads: &mut Vec<CustomerHead>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
-        state.index.list(after, limit, heads)?;
-        if !state.open.is_empty() {
-            for listed in heads.iter_mut() {
-                let open = state.open.get(&listed.customer).into_iter().flatten();
-                listed.head.open.extend(open.map(|open| open.linked.clone()));
-            }
-        }
-        Ok(())
+        let State { index, open, .. } = &mut *state;
+        index.list(after, limit, open, heads)
     }
 
     fn source(&self, source: SourceId) -> Result<Option<SourceMark>, StoreError> {
@@ -421,7 +420,7 @@ impl Chains for EmbeddedStore {
     fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
         self.shared.check()?;
         let mut lines = Vec::new();
-        self.shared.journal.sync()?;
+        self.sync()?;
         self.shared.journal.for_each_frame(|frame| {
             for record in frame.records() {
                 if let Ok((_, Stored::Mark(mark))) = record

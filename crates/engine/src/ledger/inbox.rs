@@ -302,6 +302,7 @@ impl Calls {
 
     /// Everything under way, to be refused.
     pub(crate) fn take_all(&mut self) -> Vec<Complete> {
+        self.free.clear();
         self.slots.drain(..).flatten().map(Complete).collect()
     }
 }
@@ -332,5 +333,28 @@ impl Complete {
             }
             CallDone::Rows(done, None) => done(Err(missing.clone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls that begin after all were taken (the engine has stopped, and the deciding thread has not heard yet)
+    /// used to be given places that were gone; the deciding thread panicked, and its callers never heard.
+    #[test]
+    fn calls_begun_after_all_were_taken_have_a_place() {
+        let mut calls = Calls::default();
+        let mut complete = Vec::new();
+        let tickets: Vec<u64> = (0..3).map(|_| calls.begin(1, Box::new(drop))).collect();
+        let answers =
+            tickets.iter().map(|&ticket| Answer { ticket: Ticket(ticket), result: Ok(Outcome::AlreadyApplied) });
+        calls.answer(0, answers.skip(1).collect(), &mut complete);
+        assert_eq!(complete.len(), 2);
+        assert_eq!(calls.take_all().len(), 1);
+        for _ in 0..3 {
+            calls.begin(1, Box::new(drop));
+        }
+        assert_eq!(calls.take_all().len(), 3);
     }
 }

@@ -86,12 +86,19 @@ impl Tables {
         Appended::Yes
     }
 
-    fn append_closing(&mut self, event: &EventRef, status: &EventStatus) -> Appended {
+    fn append_closing(&mut self, whole_batches: bool, event: &EventRef, status: &EventStatus) -> Appended {
         let Some(chain) = self.chains.get_mut(&event.customer) else { return Appended::Conflict };
         if chain.head.open.first().is_some_and(|open| open.reference() == *event) {
-            match status {
-                EventStatus::Done => chain.head.open.first().iter().for_each(|open| self.totals.done(&open.event)),
-                EventStatus::Started | EventStatus::Aborted(_) => self.totals.aborted(),
+            match (status, chain.head.open.first()) {
+                (EventStatus::Done, Some(open)) => {
+                    self.totals.done(&open.event);
+                    let entry = open.event.transaction.and_then(|id| self.transactions.get_mut(&id));
+                    // Its event is the newest one on the transaction: nothing is left to be approved later.
+                    if let Some(entry) = entry.filter(|_| whole_batches) {
+                        entry.approved = open.event.transaction_state();
+                    }
+                }
+                (EventStatus::Started | EventStatus::Done | EventStatus::Aborted(_), _) => self.totals.aborted(),
             }
             chain.head.close(status);
             self.open_count -= 1;
@@ -120,7 +127,10 @@ impl Tables {
         let entry = self.transactions.entry(proposal.transaction).or_default();
         let there = entry.proposed.map(|proposed| proposed.event.id);
         let mine = there == Some(proposal.event.id);
-        if !mine && (there != proposal.seen_proposed || entry.approved != proposal.seen_approved) {
+        if mine {
+            return ProposeResult::Proposed;
+        }
+        if there != proposal.seen_proposed || entry.approved != proposal.seen_approved {
             return ProposeResult::Conflict;
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
@@ -145,14 +155,14 @@ impl Chains for MemoryStore {
         let mut failed: Vec<CustomerId> = Vec::new();
         for record in records {
             let customer = record.customer();
-            if failed.contains(&customer) {
-                results.push(Appended::Conflict);
-                continue;
-            }
+            let rests_on_failed = !failed.is_empty() && failed.contains(&customer);
             let appended = match record {
+                Record::Started(_) | Record::Done(_) if rests_on_failed => Appended::Conflict,
                 Record::Started(linked) => tables.append_started(&self.ledger_digest, self.keeps_history, linked),
-                Record::Done(event) => tables.append_closing(event, &EventStatus::Done),
-                Record::Aborted(event, reason) => tables.append_closing(event, &EventStatus::Aborted(reason.clone())),
+                Record::Done(event) => tables.append_closing(self.whole_batches, event, &EventStatus::Done),
+                Record::Aborted(event, reason) => {
+                    tables.append_closing(self.whole_batches, event, &EventStatus::Aborted(reason.clone()))
+                }
             };
             if !appended.is_as_wanted(record) {
                 failed.push(customer);
@@ -257,7 +267,7 @@ impl Transactions for MemoryStore {
         for approval in approvals {
             let Some(entry) = tables.transactions.get_mut(&approval.transaction) else { continue };
             if entry.proposed.is_some_and(|proposed| proposed.event.id == approval.event) {
-                *entry = TransactionEntry { approved: Some(approval.state), proposed: None };
+                entry.approved = Some(approval.state);
             }
         }
         Ok(())

@@ -104,8 +104,10 @@ pub struct CustomerHead {
 
 /// The store of chains.
 ///
-/// What was appended is seen at once by every later call, and is durable after [`Chains::sync`], in order: if
-/// a record of a chain is lost in a crash, so are all later ones of that chain.
+/// What was appended is seen by every later call: at once, or, where batches are whole, as soon as the batch has
+/// ended. It is durable after [`Chains::sync`], in order: if a record of a chain is lost in a crash, so are all
+/// later ones of that chain. A customer without any event is not shown by any call. Results are added to what
+/// the caller's lists hold already.
 pub trait Chains: Send + Sync + fmt::Debug {
     /// Whether a batch (all calls up to [`Chains::end_batch`]) takes effect as a whole or not at all, also
     /// across a crash, together with the transactions table.
@@ -117,10 +119,10 @@ pub trait Chains: Send + Sync + fmt::Debug {
     /// Appends records, and says for each what became of it.
     ///
     /// A `Started` is appended only at exactly the next `seq` of its chain, open events included; otherwise it
-    /// is a `Conflict`, and so are all later ones of that chain in this call. A `Done` or `Aborted` closes the
-    /// oldest open event of the chain if that is the one named; the first one to do so wins, and who comes
-    /// later hears what it decided. After a closing record that hears anything but `Yes` or what it asked for,
-    /// all later ones of that chain in this call are a `Conflict`.
+    /// is a `Conflict`. A `Done` or `Aborted` closes the oldest open event of the chain if that is the one named;
+    /// the first one to do so wins, and who comes later hears what it decided. After a record that hears
+    /// anything but `Yes` or what it asked for, all later `Started` and `Done` records of that chain in this call
+    /// are a `Conflict`; an `Aborted` is judged by itself ([`Appended`]).
     fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError>;
 
     /// Ends a batch; `mark` says how far a source got with it.
@@ -170,7 +172,9 @@ pub trait Transactions: Send + Sync + fmt::Debug {
     /// Writes proposed states, in order, each under its condition; says for each what became of it.
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError>;
 
-    /// Turns proposed states into approved ones. May be lost in a crash: readers settle what is proposed.
+    /// Turns proposed states into approved ones, where the entry proposes that very event. May be lost in a crash:
+    /// readers settle what is proposed. The entry goes on naming the event as its proposed one, unless batches
+    /// are whole: then nobody else writes, and an event that is `Done` may be the approved state by itself.
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError>;
 
     /// The events that touched a transaction and are in effect or open, oldest first.

@@ -91,7 +91,7 @@ impl Explorer {
     fn request(&mut self) -> Request {
         let customer = CustomerId::new(1 + self.random.below(2) as u128);
         let transaction = TransactionId::new(1 + self.random.below(6) as u128);
-        let amount = Amount::from_steps(1 + self.random.below(2) as i64);
+        let amount = Amount::from_steps([1, 2][self.random.below(2)]);
         let currency = CurrencyIndex(0);
         let known = self.world.model().transactions.get(&transaction.bits()).copied();
         let reference = Reference { transaction, amount: None, currency: None };
@@ -221,7 +221,7 @@ impl Explorer {
             let all_written = self.owners[0].next_step() == Some(Step::Sync);
             if self.owners[0].in_batch && !(all_written && self.random.one_in(2)) {
                 let (watched, book) = (core::mem::take(&mut self.world.watched), self.world.book.clone());
-                self.world = World { watched, book, ..before };
+                self.world = World { book, watched, ..before };
             }
         }
     }
@@ -279,7 +279,7 @@ impl Explorer {
     fn finish(&mut self) {
         for _ in 0..5000 {
             let owner = self.random.below(self.owners.len());
-            for _ in 0..1 + self.random.below(12) {
+            for _ in 0..=self.random.below(12) {
                 self.step(owner);
                 self.check();
             }

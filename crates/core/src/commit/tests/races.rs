@@ -2,7 +2,8 @@
 
 use super::super::*;
 use super::owner::{Did, Owner};
-use super::world::{Random, World, config};
+use super::world::{Random, Verdict, World, config};
+use crate::event::{ReasonText, Record};
 use crate::policy::{DisputablePolicy, LockedPolicy};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -48,7 +49,7 @@ fn on_one_transaction_id_exactly_one_wins() {
     for steps in 0..9 {
         let (mut world, mut one, mut two) = open();
         one.submit_all(&mut world, 1, "deposit 1 10 5");
-        (0..steps).for_each(|_| drop(one.step(&mut world, 1)));
+        (0..steps).take_while(|_| one.step(&mut world, 1) != Did::Nothing).for_each(drop);
         two.submit_all(&mut world, 2, "deposit 2 10 7");
         two.run(&mut world, 1);
         one.run(&mut world, 1);
@@ -205,4 +206,53 @@ fn a_rejection_does_not_mix_two_moments() {
     two.run(&mut world, 1);
     one.run(&mut world, 1);
     assert_eq!(one.codes(), "1 applied, 2 applied, 3 customer_locked");
+}
+
+/// A recovering owner loaded a customer whose open dispute had not been proposed. Its true owner aborted that, and
+/// disputed again: `Started` and proposed. The recovery then wrote its proposal over that one, so that the second
+/// dispute moved money and the table fell back to posted.
+#[test]
+fn a_stale_recovery_does_not_write_over_a_proposal_that_is_open() {
+    let (mut world, mut one, mut two) = open();
+    one.submit_all(&mut world, 1, "deposit 1 10 5");
+    one.run(&mut world, 1);
+    one.submit_all(&mut world, 2, "dispute 1 10");
+    one.run_to(&mut world, 1, Step::Propose);
+    two.machine.recover([CustomerId::new(1)]);
+    two.run_to(&mut world, 1, Step::Get);
+    // As if the entry had changed and changed back: the dispute is aborted and decided anew.
+    one.machine.proposed(&mut one.batch, &[ProposeResult::Conflict]).unwrap();
+    for _ in 0..2 {
+        one.run_to(&mut world, 1, Step::AppendClosed);
+        if world.head(CustomerId::new(1)).unwrap().seq == 1 {
+            one.step(&mut world, 1);
+        }
+    }
+    two.run_to(&mut world, 1, Step::Finish);
+    one.run(&mut world, 1);
+    two.run(&mut world, 1);
+    assert_eq!(both(&one, &two), ("1 applied, 2 applied".into(), String::new()));
+    assert_eq!(world.story(1), "0 available, 5 held: deposit 10 done, dispute 10 aborted, dispute 10 done");
+    world.check();
+}
+
+/// An operator aborts the first event of a run before its owner has closed it. What was decided on top of it is
+/// void, a rejection too: its figures rest on money that never came.
+#[test]
+fn what_was_decided_on_top_of_an_event_aborted_by_another_is_void() {
+    let (mut world, mut one, _) = open();
+    one.submit_all(&mut world, 1, "deposit 1 10 5\n withdrawal 1 11 6\n deposit 1 12 1");
+    one.run_to(&mut world, 1, Step::AppendClosed);
+    let Some(Record::Done(event)) = one.batch.closed().first().cloned() else { panic!("no record") };
+    let linked = world.chains[&event.customer].events()[0].0.clone();
+    world.book.insert(event.id, (linked, Verdict::Refused("never")));
+    let aborted = Record::Aborted(event, AbortReason::Operator(ReasonText::new("by hand")));
+    assert_eq!(world.append(&[aborted], |_| true), [Appended::Yes]);
+    one.run(&mut world, 1);
+    assert_eq!(one.codes(), "1 rail_refused, 2 insufficient_funds, 3 applied");
+    let steps = Amount::from_steps;
+    let (currency, asked, available) = (CurrencyIndex(0), steps(6), steps(0));
+    let rejection = Rejection::InsufficientFunds { currency, asked, available };
+    assert!(one.answers.iter().any(|answer| answer.result == Ok(Outcome::Rejected(rejection.clone()))));
+    assert_eq!(world.story(1), "1 available, 0 held: deposit 10 aborted, deposit 12 aborted, deposit 12 done");
 }

@@ -18,8 +18,9 @@ use crate::policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
 use crate::transaction::{Proposed, TransactionEntry, TransactionStatus};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::fmt::Write;
 
-/// SplitMix64: the smallest generator that is good enough, and the same everywhere.
+/// `SplitMix64`: the smallest generator that is good enough, and the same everywhere.
 #[derive(Clone, Debug)]
 pub(super) struct Random(pub(super) u64);
 
@@ -206,7 +207,9 @@ impl World {
             let proposed = entry.proposed.map(|proposed| proposed.event.id);
             results.push(if proposed == Some(proposal.event.id) {
                 ProposeResult::Proposed
-            } else if entry.approved == proposal.seen_approved && proposed == proposal.seen_proposed {
+            } else if proposed == proposal.seen_proposed
+                && [proposal.seen_approved, proposal.approved].contains(&entry.approved)
+            {
                 entry.approved = proposal.approved;
                 entry.proposed = Some(Proposed { state: proposal.state, event: proposal.event });
                 ProposeResult::Proposed
@@ -438,7 +441,7 @@ impl World {
             let transaction = linked.event.transaction.map_or(0, TransactionId::bits);
             let kind = linked.event.kind.name();
             text.push_str(if place == 0 { ": " } else { ", " });
-            text.push_str(&alloc::format!("{kind} {transaction} {}", status.name()));
+            write!(text, "{kind} {transaction} {}", status.name()).unwrap();
         }
         text
     }

@@ -1,0 +1,69 @@
+//! `bursar account`
+
+use super::accounts::print_rows;
+use super::{as_of, unknown_customer};
+use crate::checked::AsOf;
+use crate::cli::Global;
+use crate::exit::{Failure, FailureKind};
+use crate::ledger_dir::with_ledger;
+use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::shown::Money;
+use bursar_core::{Account, CurrencyIndex, CustomerId, Head};
+use bursar_engine::Ledger;
+use std::io;
+
+const CLIENT: Column = Column { name: "client", align: Align::Left };
+const CURRENCY: Column = Column { name: "currency", align: Align::Left };
+const AVAILABLE: Column = Column { name: "available", align: Align::Right };
+const HELD: Column = Column { name: "held", align: Align::Right };
+const TOTAL: Column = Column { name: "total", align: Align::Right };
+const LOCKED: Column = Column { name: "locked", align: Align::Left };
+const SEQ: Column = Column { name: "seq", align: Align::Right };
+const HEAD: Column = Column { name: "head", align: Align::Left };
+const OPEN_EVENT: Column = Column { name: "open_event", align: Align::Left };
+
+const COLUMNS: &[Column] = &[CLIENT, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];
+const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];
+
+/// Prints one customer's accounts, now or as they were.
+pub(crate) fn run(global: &Global, customer: CustomerId, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
+    with_ledger(global, |ledger| {
+        let head = ledger.customer(customer)?.ok_or_else(|| unknown_customer(customer))?;
+        match at {
+            None => print_now(Money(&ledger.config().currencies), customer, &head, format)
+                .map_err(|error| Failure::stdout(&error)),
+            Some(at) => print_then(ledger, customer, at, format),
+        }
+    })
+}
+
+/// Prints the head of the chain: accounts, place, head hash, and what is open.
+fn print_now(money: Money<'_>, customer: CustomerId, head: &Head, format: Format) -> io::Result<()> {
+    let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
+    let mut records = Records::list(format, columns, stdout())?;
+    let mut accounts: Vec<(CurrencyIndex, Account)> = head.state.accounts.iter().collect();
+    if accounts.is_empty() {
+        // The first event is open: there is no account yet, and still something to show.
+        accounts.extend(head.open.first().map(|open| (open.event.currency, Account::default())));
+    }
+    let open = head.open.first().map(bursar_core::LinkedEvent::id);
+    for (currency, account) in accounts {
+        let [available, held, total] = money.account(currency, account);
+        let mut cells = vec![Cell::Shown(&customer)];
+        cells.extend(money.has_several().then(|| Cell::Text(money.code(currency))));
+        cells.extend([Cell::Shown(&available), Cell::Shown(&held), Cell::Shown(&total)]);
+        cells.extend([Cell::Flag(head.state.locked), Cell::Count(head.seq), Cell::Shown(&head.link)]);
+        cells.push(open.as_ref().map_or(Cell::Empty, |id| Cell::Shown(id)));
+        records.row(&cells)?;
+    }
+    records.finish()
+}
+
+fn print_then(ledger: &Ledger, customer: CustomerId, at: AsOf, format: Format) -> Result<(), Failure> {
+    let Some(state) = ledger.customer_as_of(customer, as_of(at))? else {
+        let sentence = format!("customer {customer} had no account then");
+        return Err(Failure::new(FailureKind::NoAccountThen, sentence));
+    };
+    let rows = state.accounts.iter().map(|(currency, account)| (customer, currency, account, state.locked));
+    print_rows(Money(&ledger.config().currencies), format, rows).map_err(|error| Failure::stdout(&error))
+}

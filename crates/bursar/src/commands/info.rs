@@ -1,0 +1,158 @@
+//! `bursar info`: what a ledger is, how far it is, and what it costs on the disk.
+
+use crate::cli::Global;
+use crate::exit::Failure;
+use crate::ledger_dir::open;
+use crate::output::{Format, stdout};
+use crate::pairs::{Entry, Group, Value, print};
+use crate::shown::{Money, Time};
+use bursar_core::{CurrencyIndex, Hash, LinkedEvent, RailId};
+use bursar_engine::store::{SourceMark, StoreError};
+use bursar_engine::{CurrencyTotals, Ledger, Totals};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Prints what is known about the ledger as a whole.
+///
+/// The disk is measured after the ledger is closed: by then, room reserved for what comes next is given back,
+/// and index files are written for all there is.
+pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
+    let ledger = open(global)?;
+    let read = read(&ledger, &global.data);
+    let closed = ledger.close();
+    let (mut entries, event_count) = read?;
+    closed?;
+    let disk_bytes = bytes_on_disk(&global.data)?;
+    let mut disk = vec![("bytes", Value::Count(disk_bytes))];
+    if let Some(per_event) = tenths(disk_bytes, event_count) {
+        disk.push(("bytes_per_event", Value::Text(per_event)));
+    }
+    entries.push(("disk", Entry::Group(disk)));
+    print(format, &entries, stdout()).map_err(|error| Failure::stdout(&error))
+}
+
+/// All but the disk, and how many events there are, open ones included.
+fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>, u64), Failure> {
+    let config = ledger.config();
+    let (totals, open) = (ledger.totals()?, ledger.open_events()?);
+    let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), |s| s.journal_head());
+    let policy = vec![
+        ("locked", Value::shown(&config.policy.locked.name())),
+        ("disputable", Value::shown(&config.policy.disputable.name())),
+    ];
+    let journal = vec![("bytes", Value::Count(journal_bytes)), ("digest", Value::shown(&journal_digest))];
+    let sources = ledger.sources()?;
+    let numbered = |groups: Vec<Group>| {
+        Entry::List(groups.into_iter().enumerate().map(|(index, group)| ((index + 1).to_string(), group)).collect())
+    };
+    let entries = vec![
+        ("ledger", Entry::One(Value::Text(format!("{:032x}", u128::from_be_bytes(config.ledger))))),
+        ("directory", Entry::One(Value::shown(&directory.display()))),
+        ("policy", Entry::Group(policy)),
+        ("currency", Entry::List(currencies(Money(&config.currencies), &totals))),
+        ("customers", Entry::One(Value::Count(totals.customer_count))),
+        ("transactions", Entry::One(Value::Count(totals.transaction_count))),
+        ("events", Entry::One(Value::Count(totals.event_count))),
+        ("open_event", numbered(open.iter().map(open_event).collect())),
+        ("source", numbered(sources.iter().map(source).collect())),
+        ("journal", Entry::Group(journal)),
+    ];
+    Ok((entries, totals.event_count + open.len() as u64))
+}
+
+fn currencies(money: Money<'_>, totals: &Totals) -> Vec<(String, Group)> {
+    let of = |(index, currency): (CurrencyIndex, &bursar_core::Currency)| {
+        let label = if currency.code().is_empty() { "unnamed" } else { currency.code() };
+        let mut group = vec![
+            ("code", Value::shown(&currency.code())),
+            ("decimals", Value::Count(currency.decimals().count().into())),
+        ];
+        let sums = totals.currency(index);
+        let CurrencyTotals { deposits, withdrawals, held, total, .. } = sums;
+        let named = [
+            ("deposits", deposits),
+            ("withdrawals", withdrawals),
+            ("deposits_charged_back", sums.deposits_charged_back),
+            ("withdrawals_charged_back", sums.withdrawals_charged_back),
+            ("provisional", sums.provisional),
+            ("available", sums.available()),
+            ("held", held),
+            ("total", total),
+        ];
+        group.extend(named.map(|(name, sum)| (name, Value::shown(&money.sum(index, sum)))));
+        group.push(("balanced", Value::Flag(sums.is_balanced())));
+        (label.to_owned(), group)
+    };
+    money.0.iter().map(of).collect()
+}
+
+fn open_event(linked: &LinkedEvent) -> Group {
+    let event = &linked.event;
+    vec![
+        ("client", Value::shown(&event.customer)),
+        ("seq", Value::Count(event.seq)),
+        ("kind", Value::shown(&event.kind.name())),
+        ("time", Value::shown(&Time(event.time_ms))),
+        ("rail", Value::Count(event.rail.map_or(0, RailId::number).into())),
+        ("id", Value::shown(&linked.id())),
+    ]
+}
+
+fn source(mark: &SourceMark) -> Group {
+    let counts = mark.counts;
+    vec![
+        ("digest", Value::shown(&mark.source)),
+        ("state", Value::shown(&if mark.finished { "finished" } else { "interrupted" })),
+        ("rows", Value::Count(counts.total())),
+        ("applied", Value::Count(counts.applied)),
+        ("already_applied", Value::Count(counts.already_applied)),
+        ("rejected", Value::Count(counts.rejected)),
+        ("unreadable", Value::Count(counts.unreadable)),
+        ("lines", Value::Count(mark.line_count)),
+        ("bytes", Value::Count(mark.offset)),
+    ]
+}
+
+/// The lengths of all files of the directory.
+fn bytes_on_disk(directory: &Path) -> Result<u64, Failure> {
+    let measure = || -> io::Result<u64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(directory)? {
+            bytes += entry?.metadata()?.len();
+        }
+        Ok(bytes)
+    };
+    measure().map_err(|error| {
+        let (doing, path) = ("measure the directory", directory.to_owned());
+        StoreError::Io { doing, path, error: Arc::new(error) }.into()
+    })
+}
+
+/// A quotient with one decimal, rounded up; `None` where there is nothing to divide by.
+fn tenths(bytes: u64, count: u64) -> Option<String> {
+    let tenths = (u128::from(bytes) * 10).checked_div(u128::from(count))?;
+    let up = u128::from(!(u128::from(bytes) * 10).is_multiple_of(u128::from(count)));
+    let tenths = tenths + up;
+    Some(format!("{}.{}", tenths / 10, tenths % 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotient_is_never_shown_smaller_than_it_is() {
+        let table = [
+            (0, 1, "0.0"),
+            (128, 1, "128.0"),
+            (1281, 10, "128.1"),
+            (100, 3, "33.4"),
+            (u64::MAX, 1, "18446744073709551615.0"),
+        ];
+        for (bytes, count, expected) in table {
+            assert_eq!(tenths(bytes, count).as_deref(), Some(expected));
+        }
+        assert_eq!(tenths(5, 0), None);
+    }
+}

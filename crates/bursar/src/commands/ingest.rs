@@ -1,0 +1,192 @@
+//! `bursar ingest`
+
+use super::accounts;
+use super::changes::print_changes;
+use crate::checked::{Ingest, Source};
+use crate::cli::Global;
+use crate::exit::{Exit, Failure, FailureKind, note};
+use crate::ingest::observer::{Observer, Show};
+use crate::ingest::rejects::Rejects;
+use crate::ingest::summary::{Summary, all_counts, minus};
+use crate::ingest::trial;
+use crate::interrupt::Interrupt;
+use crate::ledger_dir::{default_config, open_or_create};
+use crate::output::Format;
+use crate::progress::grouped;
+use bursar_engine::csv::{self, Diagnostic, HeaderError};
+use bursar_engine::embedded::EmbeddedStore;
+use bursar_engine::ingest::{IngestError, IngestOptions, IngestReport, ingest};
+use bursar_engine::{Ledger, LedgerOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+use tempfile::NamedTempFile;
+
+/// Applies files, and prints all accounts or what would change.
+pub(crate) fn run(global: &Global, asked: &Ingest, show: Show, format: Format) -> Result<Exit, Failure> {
+    let interrupt = Interrupt::listen();
+    if asked.dry_run {
+        return dry_run(global, asked, show, &interrupt, format);
+    }
+    let ledger = if asked.in_memory {
+        Ledger::in_memory(&default_config()?, LedgerOptions::default())?
+    } else {
+        open_or_create(global)?
+    };
+    let done = take_all(&ledger, asked, show, &interrupt).and_then(|exit| {
+        if exit == Exit::Done && asked.report {
+            accounts::print(&ledger, None, format)?;
+        }
+        Ok(exit)
+    });
+    let closed = ledger.close();
+    let exit = done?;
+    closed?;
+    Ok(exit)
+}
+
+/// The same on a trial ledger; what has changed there is printed.
+fn dry_run(
+    global: &Global,
+    asked: &Ingest,
+    show: Show,
+    interrupt: &Interrupt,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let in_memory =
+        || -> Result<Ledger, Failure> { Ok(Ledger::in_memory(&default_config()?, LedgerOptions::default())?) };
+    let (before, ledger) = if asked.in_memory || !EmbeddedStore::exists(&global.data) {
+        (None, in_memory()?)
+    } else {
+        let real = trial::lock(&global.data)?;
+        (Some(trial::open(&real)?), trial::open(&real)?)
+    };
+    let exit = take_all(&ledger, asked, show, interrupt)?;
+    if exit == Exit::Done && asked.report {
+        print_changes(before.as_ref(), &ledger, format)?;
+    }
+    if !global.quiet {
+        note(&"nothing was changed: this was a dry run");
+    }
+    Ok(exit)
+}
+
+/// Takes in all sources, in order. Ends with the first that fails, or when asked to stop.
+fn take_all(ledger: &Ledger, asked: &Ingest, show: Show, interrupt: &Interrupt) -> Result<Exit, Failure> {
+    let rejects = asked.rejects.clone().map(Rejects::new);
+    let mut observer = Observer::new(show, &ledger.config().currencies, interrupt, rejects);
+    let mut all = Summary::default();
+    let taken = take_each(ledger, asked, show, &mut observer, &mut all);
+    let finished = observer.finish();
+    if !show.quiet {
+        if asked.sources.len() > 1 {
+            note(&format_args!("all files: {all}"));
+        }
+        if all.has_rejects() && asked.rejects.is_none() {
+            note(&"  `--rejects FILE` writes those rows to a file; `bursar explain CODE` says what a code means");
+        }
+    }
+    let exit = taken?;
+    finished.map_err(|error| Failure::write(&observer.rejects_path(), &error))?;
+    Ok(exit)
+}
+
+fn take_each(
+    ledger: &Ledger,
+    asked: &Ingest,
+    show: Show,
+    observer: &mut Observer<'_>,
+    all: &mut Summary,
+) -> Result<Exit, Failure> {
+    for source in &asked.sources {
+        let started = Instant::now();
+        let before = all_counts(ledger)?;
+        let (source, _spool) = open(ledger, asked, source)?;
+        let name = source.name().to_owned();
+        // What can be read only once, and is not copied first, is no source that could be known again.
+        let again = asked.again || !source.is_seekable() && ledger.embedded().is_none();
+        let options = IngestOptions { strict: asked.strict, again, tell_earlier: asked.rejects.is_some() };
+        observer.begin(&source);
+        let taken = ingest(ledger, source, options, observer);
+        observer.end();
+        let report = taken.map_err(|error| failure(error, &name, observer, show))?;
+        let summary = Summary::new(&report, minus(all_counts(ledger)?, before), started.elapsed());
+        all.add(&summary);
+        if !show.quiet {
+            tell(&name, &report, &summary);
+        }
+        if let Some(line) = report.stopped_at_line {
+            let sentence = format!("{name}: line {line} cannot be read, and nothing from there on was applied");
+            return Err(Failure::new(FailureKind::UnreadableRow, sentence));
+        }
+        if report.interrupted {
+            return Ok(Exit::Interrupted);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Opens a source. For a trial, one that can be read only once is copied, as the real ledger does it, so that
+/// it is known by its content.
+fn open(ledger: &Ledger, asked: &Ingest, source: &Source) -> Result<(csv::Source, Option<NamedTempFile>), Failure> {
+    let path = match source {
+        Source::Stdin => Path::new("-"),
+        Source::File(path) => path,
+    };
+    let cannot_read = |error: &dyn std::fmt::Display| Failure::new(FailureKind::CannotRead, error.to_string());
+    let mut source = csv::Source::open(path).map_err(|error| cannot_read(&error))?;
+    if source.is_seekable() || ledger.embedded().is_some() || !asked.dry_run || asked.in_memory {
+        return Ok((source, None));
+    }
+    let mut copy = || -> io::Result<NamedTempFile> {
+        let mut file = NamedTempFile::new()?;
+        io::copy(&mut source, &mut file)?;
+        file.flush()?;
+        Ok(file)
+    };
+    let file = copy().map_err(|error| cannot_read(&format_args!("could not copy the input: {error}")))?;
+    let copied = csv::Source::open_as(file.path(), source.name().to_owned());
+    Ok((copied.map_err(|error| cannot_read(&error))?, Some(file)))
+}
+
+fn tell(name: &str, report: &IngestReport, summary: &Summary) {
+    if report.already_in {
+        let rows = grouped(report.counts.total());
+        note(&format_args!("{name}: already in: its {rows} rows were taken in before; nothing was done"));
+        return;
+    }
+    if let Some(line) = report.resumed_at_line {
+        note(&format_args!("{name}: resumed at line {}; what lies before was taken in already", grouped(line)));
+    }
+    note(&format_args!("{name}: {summary}"));
+    if report.interrupted {
+        note(&format_args!("{name}: interrupted; the same command goes on from there"));
+    }
+}
+
+fn failure(error: IngestError, name: &str, observer: &Observer<'_>, show: Show) -> Failure {
+    match error {
+        IngestError::Header(error) => header_failure(&error, name, show),
+        IngestError::Source(_) | IngestError::Read { .. } => Failure::new(FailureKind::CannotRead, error.to_string()),
+        IngestError::Spool { .. } => Failure::new(FailureKind::CannotWrite, error.to_string()),
+        IngestError::Submit(error) => error.into(),
+        IngestError::Ledger(error) => error.into(),
+        IngestError::Observer(error) => Failure::write(&observer.rejects_path(), &error),
+    }
+}
+
+fn header_failure(error: &HeaderError, name: &str, show: Show) -> Failure {
+    match error {
+        HeaderError::Unreadable { line, text, error } => {
+            let diagnostic = Diagnostic::new(name, *line, text, error).colour(show.colored);
+            note(&format_args!("{diagnostic}\n"));
+        }
+        HeaderError::Empty | HeaderError::Missing { .. } | HeaderError::Twice { .. } => {}
+    }
+    Failure::Told {
+        code: error.code(),
+        exit: Exit::Io,
+        sentence: format!("{name}: {error}"),
+        hint: error.hint().into(),
+    }
+}

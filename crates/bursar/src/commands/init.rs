@@ -1,0 +1,17 @@
+//! `bursar init`
+
+use crate::checked::Init;
+use crate::cli::Global;
+use crate::exit::{Failure, note};
+use crate::ledger_dir::create;
+use bursar_engine::new_config;
+
+/// Creates a ledger.
+pub(crate) fn run(global: &Global, init: Init) -> Result<(), Failure> {
+    let Init { policy, currencies } = init;
+    create(&global.data, &new_config(policy, currencies)?)?.close()?;
+    if !global.quiet {
+        note(&format_args!("created a ledger in {}", global.data.display()));
+    }
+    Ok(())
+}

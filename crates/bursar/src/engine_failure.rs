@@ -1,0 +1,69 @@
+//! From the engine's errors to [`Failure`]: a code, a sentence, a hint, and how the program ends.
+
+use crate::codes::{CodeInfo, engine_info, store_info, submit_info};
+use crate::exit::{Exit, Failure};
+use bursar_core::{Currencies, Rejection};
+use bursar_engine::store::StoreError;
+use bursar_engine::{EngineError, ReadError, SubmitError};
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        // What poisoned a store is what there is something to be done about.
+        if let StoreError::Poisoned { cause } = &error {
+            return Self::from(StoreError::clone(cause));
+        }
+        let exit = match &error {
+            StoreError::Io { .. } => Exit::Io,
+            StoreError::Damaged(_)
+            | StoreError::InUse { .. }
+            | StoreError::NotFound { .. }
+            | StoreError::Exists { .. }
+            | StoreError::Version { .. }
+            | StoreError::BatchTooLarge { .. }
+            | StoreError::Poisoned { .. } => Exit::Ledger,
+        };
+        Self::coded(store_info(&error), exit, error.to_string())
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => error.into(),
+            EngineError::Broken(_) | EngineError::OpenEvents | EngineError::SplitBatches | EngineError::Panicked => {
+                Self::coded(engine_info(&error), Exit::Ledger, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::Stopped(error) => EngineError::clone(&error).into(),
+        }
+    }
+}
+
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Stopped(error) => EngineError::clone(&error).into(),
+            SubmitError::Busy | SubmitError::CustomerBusy(_) | SubmitError::TooMany { .. } | SubmitError::Closed => {
+                Self::coded(submit_info(&error), Exit::Refused, error.to_string())
+            }
+        }
+    }
+}
+
+/// The rules refused a request.
+pub(crate) fn rejected(rejection: &Rejection, currencies: &Currencies) -> Failure {
+    let info = CodeInfo::request(rejection.info());
+    Failure::coded(&info, Exit::Refused, rejection.sentence(currencies).to_string())
+}
+
+/// Something asked for is not there; the rules have a word for that too.
+pub(crate) fn not_there(rejection: &Rejection, sentence: String) -> Failure {
+    Failure::coded(&CodeInfo::request(rejection.info()), Exit::Refused, sentence)
+}

@@ -1,0 +1,12 @@
+//! Taking in files, as the command line does it.
+//!
+//! ```text
+//! commands/ingest ──► bursar_engine::ingest ──► observer: diagnostics, progress, rejects
+//!        │                                      summary:  what became of the rows
+//!        └── trial: a ledger that reads its directory and writes elsewhere (--dry-run)
+//! ```
+
+pub(crate) mod observer;
+pub(crate) mod rejects;
+pub(crate) mod summary;
+pub(crate) mod trial;

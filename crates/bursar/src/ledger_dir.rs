@@ -1,0 +1,105 @@
+//! The ledger in the directory of `--data`: opened or created for one command, and closed after it.
+//!
+//! Every command takes the ledger's lock, also those that only read: a ledger belongs to one process.
+
+use crate::cli::Global;
+use crate::exit::{Failure, FailureKind, note};
+use crate::progress::grouped;
+use bursar_core::{Currencies, LedgerConfig, Policy};
+use bursar_engine::embedded::disk::LOCK_NAME;
+use bursar_engine::embedded::{EmbeddedStore, OpenReport};
+use bursar_engine::store::StoreError;
+use bursar_engine::{Ledger, LedgerOptions, new_config};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens the ledger, lets a command work on it, and closes it whatever became of that.
+///
+/// A failure of the command is told rather than one of closing, which is most likely its consequence.
+pub(crate) fn with_ledger<T>(global: &Global, work: impl FnOnce(&Ledger) -> Result<T, Failure>) -> Result<T, Failure> {
+    let ledger = open(global)?;
+    let done = work(&ledger);
+    let closed = ledger.close();
+    let value = done?;
+    closed?;
+    Ok(value)
+}
+
+/// Opens the ledger, and says on standard error if that was not as usual.
+pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
+    // Opening would leave a lock file in a directory that is none of ours.
+    if !EmbeddedStore::exists(&global.data) {
+        return Err(StoreError::NotFound { path: global.data.clone() }.into());
+    }
+    let (ledger, report) = Ledger::open(&global.data, LedgerOptions::default())?;
+    if !global.quiet {
+        tell(&report);
+    }
+    Ok(ledger)
+}
+
+/// Creates a ledger and opens it. The directory is made if it does not exist; it must not hold other things.
+pub(crate) fn create(directory: &Path, config: &LedgerConfig) -> Result<Ledger, Failure> {
+    check_empty(directory)?;
+    Ok(Ledger::create(directory, config, LedgerOptions::default())?)
+}
+
+/// Opens the ledger; where there is none, creates one with the usual policy and no named currency.
+pub(crate) fn open_or_create(global: &Global) -> Result<Ledger, Failure> {
+    if EmbeddedStore::exists(&global.data) {
+        return open(global);
+    }
+    let ledger = create(&global.data, &default_config()?)?;
+    if !global.quiet {
+        note(&format_args!("note: created a ledger in {}", global.data.display()));
+    }
+    Ok(ledger)
+}
+
+/// What a ledger is like if nobody says anything.
+pub(crate) fn default_config() -> Result<LedgerConfig, Failure> {
+    Ok(new_config(Policy::default(), Currencies::default())?)
+}
+
+/// A ledger's directory is the ledger's alone: unfinished files in it are removed when it is opened.
+fn check_empty(directory: &Path) -> Result<(), Failure> {
+    if EmbeddedStore::exists(directory) {
+        return Err(StoreError::Exists { path: directory.to_owned() }.into());
+    }
+    let io_error = |error| {
+        Failure::from(StoreError::Io {
+            doing: "list the directory",
+            path: directory.to_owned(),
+            error: Arc::new(error),
+        })
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(io_error)?.file_name();
+        // What a creation that was interrupted leaves behind.
+        if name != LOCK_NAME && name != "ledger.bursar.tmp" {
+            let sentence = format!("{} holds {} and no ledger", directory.display(), name.to_string_lossy());
+            return Err(Failure::new(FailureKind::DirectoryNotEmpty, sentence));
+        }
+    }
+    Ok(())
+}
+
+fn tell(report: &OpenReport) {
+    if let Some(cut_off) = &report.cut_off {
+        note(&format_args!(
+            "note: a write that never came to its end was cut off: {} bytes from byte {} of {}; it was never acknowledged",
+            grouped(cut_off.bytes),
+            cut_off.offset,
+            cut_off.path.display()
+        ));
+    }
+    if let Some(why) = report.index_rebuilt {
+        note(&format_args!("note: the index was made anew from {} events: {why}", grouped(report.events_read)));
+    }
+}

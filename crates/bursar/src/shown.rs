@@ -1,0 +1,86 @@
+//! How values of the engine are shown: times, amounts and currencies. One place, so that every command shows
+//! them alike.
+
+use bursar_core::amount::AmountDisplay;
+use bursar_core::{Account, Amount, Currencies, Currency, CurrencyIndex, Sum};
+use jiff::Timestamp;
+use std::fmt;
+
+/// Milliseconds since 1970, shown as RFC 3339 in UTC with three decimals.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time(pub(crate) u64);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match i64::try_from(self.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
+            Some(time) => write!(f, "{time:.3}"),
+            // Beyond the year 9999: only a clock that is badly wrong gets there.
+            None => write!(f, "{} ms after 1970", self.0),
+        }
+    }
+}
+
+/// Amounts in the decimals of their currencies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Money<'a>(pub(crate) &'a Currencies);
+
+impl<'a> Money<'a> {
+    /// Whether a currency must be named with every amount.
+    pub(crate) fn has_several(self) -> bool {
+        self.0.len() > 1
+    }
+
+    /// The code of a currency; empty for the one of a ledger that names none.
+    pub(crate) fn code(self, currency: CurrencyIndex) -> &'a str {
+        self.0.get(currency).map_or("", Currency::code)
+    }
+
+    /// An amount.
+    pub(crate) fn amount(self, currency: CurrencyIndex, amount: Amount) -> AmountDisplay {
+        amount.display(self.0.decimals(currency))
+    }
+
+    /// A sum of amounts.
+    pub(crate) fn sum(self, currency: CurrencyIndex, sum: Sum) -> AmountDisplay {
+        sum.display(self.0.decimals(currency))
+    }
+
+    /// `available`, `held` and `total` of an account. The total adds up always, also that of a broken account.
+    pub(crate) fn account(self, currency: CurrencyIndex, account: Account) -> [AmountDisplay; 3] {
+        let Account { available, held } = account;
+        let total = Sum::ZERO.plus(available).plus(held);
+        [self.amount(currency, available), self.amount(currency, held), self.sum(currency, total)]
+    }
+
+    /// How far `available` and `held` are from what they were.
+    pub(crate) fn change(self, currency: CurrencyIndex, before: Account, after: Account) -> [AmountDisplay; 2] {
+        let difference = |before, after| self.sum(currency, Sum::ZERO.plus(after).minus(before));
+        [difference(before.available, after.available), difference(before.held, after.held)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_utc_with_milliseconds() {
+        let table = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_769_860_800_007, "2026-01-31T12:00:00.007Z"),
+            (u64::MAX, "18446744073709551615 ms after 1970"),
+        ];
+        for (ms, expected) in table {
+            assert_eq!(Time(ms).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn changes_have_the_currencys_decimals() {
+        let account =
+            |available, held| Account { available: Amount::from_steps(available), held: Amount::from_steps(held) };
+        let currencies = Currencies::default();
+        let [available, held] = Money(&currencies).change(CurrencyIndex(0), account(i64::MAX, 0), account(i64::MIN, 5));
+        assert_eq!((available.to_string(), held.to_string()), ("-1844674407370955.1615".into(), "0.0005".into()));
+    }
+}

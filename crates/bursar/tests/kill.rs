@@ -1,0 +1,164 @@
+//! A real process, killed at random moments while it takes in a file, and started again with the same command:
+//! in the end everything is as if it had never been killed. Accounts, chains, rejects and counts are compared.
+//!
+//! The rows hold sequences of dispute, resolve and dispute again, which carry no id of their own: taken in twice,
+//! they would show. A kill leaves the page cache, so this says nothing about a missing sync; the test `crash` of
+//! the engine does.
+//!
+//! `BURSAR_KILLS=2000 cargo test --release --test kill` kills more often than the default.
+
+mod common;
+
+use common::{code, command, run, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+const KILLS: u32 = 200;
+
+/// SplitMix64: where the kills fall.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+struct Ledger {
+    data: PathBuf,
+    rejects: PathBuf,
+}
+
+impl Ledger {
+    fn new(directory: &Path, name: &str) -> Self {
+        Self { data: directory.join(name), rejects: directory.join(format!("{name}.rejects.csv")) }
+    }
+
+    fn ingest_arguments<'a>(&'a self, file: &'a str) -> Vec<&'a str> {
+        let (data, rejects) = (self.data.to_str().unwrap(), self.rejects.to_str().unwrap());
+        vec!["ingest", "--quiet", "--no-report", "--data", data, "--rejects", rejects, file]
+    }
+
+    fn data(&self) -> &str {
+        self.data.to_str().unwrap()
+    }
+
+    /// Everything that must not depend on when the process was killed. Times, and with them hashes, do.
+    fn told(&self) -> Vec<String> {
+        let mut told = vec![ok(&["accounts", "--output", "csv", "--data", self.data()])];
+        let info = ok(&["info", "--output", "csv", "--data", self.data()]);
+        let stays = |line: &&str| {
+            ["customers", "transactions", "events", "source.", "currency."].iter().any(|key| line.starts_with(key))
+        };
+        told.push(info.lines().filter(stays).collect::<Vec<_>>().join("\n"));
+        for client in ["1", "7", "40"] {
+            let chain = ok(&["chain", client, "--output", "csv", "--data", self.data()]);
+            let mut rows = chain.lines().map(|line| line.split(',').collect::<Vec<_>>());
+            let header = rows.next().unwrap();
+            let kept: Vec<usize> =
+                (0..header.len()).filter(|&column| !["time", "id", "hash"].contains(&header[column])).collect();
+            told.extend(rows.map(|row| kept.iter().map(|&column| row[column]).collect::<Vec<_>>().join(",")));
+        }
+        let rejects = std::fs::read(&self.rejects).unwrap();
+        told.extend(String::from_utf8_lossy(&rejects).lines().map(without_reason));
+        told
+    }
+}
+
+/// A reject's row, line and code. What was refused before a kill is told without the figures of that moment.
+fn without_reason(row: &str) -> String {
+    let fields: Vec<&str> = row.split(',').collect();
+    let is_line = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+    let is_code =
+        |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let code = (4..fields.len()).find(|&index| is_line(fields[index - 1]) && is_code(fields[index]));
+    code.map_or_else(|| row.to_owned(), |code| fields[..=code].join(","))
+}
+
+/// Says the first difference, not the whole of both.
+fn assert_same(got: &[String], expected: &[String], story: &str) {
+    let pairs = got.iter().zip(expected).enumerate();
+    if let Some((index, (got, expected))) = pairs.into_iter().find(|(_, (got, expected))| got != expected) {
+        let lines = got.lines().zip(expected.lines()).find(|(got, expected)| got != expected);
+        panic!(
+            "{story}: part {index} differs: {lines:?} of {} and {} lines",
+            got.lines().count(),
+            expected.lines().count()
+        );
+    }
+    assert_eq!(got.len(), expected.len(), "{story}");
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn a_killed_ingest_continues_as_if_it_had_never_been_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rows.csv");
+    let file = file.to_str().unwrap();
+    ok(&[
+        "generate",
+        "--rows",
+        "60000",
+        "--clients",
+        "50",
+        "--seed",
+        "11",
+        "--disputes",
+        "12",
+        "--resolves",
+        "9",
+        "--chargebacks",
+        "0.02",
+        "--bad",
+        "1",
+        "--repeats",
+        "1",
+        "--dispute-window",
+        "64",
+        "--to",
+        file,
+    ]);
+    let whole = Ledger::new(directory.path(), "whole");
+    let output = run(&whole.ingest_arguments(file));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let expected = whole.told();
+
+    let kill_count = std::env::var("BURSAR_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(KILLS);
+    let mut random = Random(3);
+    let (mut kills, mut round) = (0, 0);
+    while kills < kill_count {
+        round += 1;
+        let killed = Ledger::new(directory.path(), &format!("killed-{round}"));
+        loop {
+            let mut child = command(&killed.ingest_arguments(file)).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(500 + random.below(60_000)));
+            // It may have come to its end by itself.
+            if let Some(status) = child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(0), "round {round}");
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            if kills >= kill_count {
+                let output = run(&killed.ingest_arguments(file));
+                assert_eq!(code(&output), 0, "{}", stderr(&output));
+                break;
+            }
+        }
+        assert_same(&killed.told(), &expected, &format!("round {round}, after {kills} kills"));
+        assert!(stderr(&run(&["ingest", "--no-report", "--data", killed.data(), file])).contains("already in"));
+        ok(&["verify", "--data", killed.data()]);
+        std::fs::remove_dir_all(&killed.data).unwrap();
+    }
+}
