@@ -50,7 +50,6 @@ impl Transactions for OneConflict {
 }
 
 #[test]
-#[ignore = "fails: `Driver::run_rows` takes what is given back for the end of the rows"]
 fn rows_behind_one_that_is_put_off_take_effect_once() {
     let config = new_config(Policy::default(), Currencies::default()).unwrap();
     let store = Arc::new(MemoryStore::new(&config));
