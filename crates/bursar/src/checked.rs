@@ -69,6 +69,7 @@ pub(crate) enum LedgerCommand {
     /// `verify`
     Verify(Verify),
     /// `export`
+    #[expect(dead_code, reason = "read when the command is connected")]
     Export {
         /// Whose chain.
         customer: CustomerId,
@@ -147,6 +148,7 @@ pub(crate) enum Verify {
     /// One customer's chain.
     Customer(CustomerId),
     /// An exported chain.
+    #[expect(dead_code, reason = "read when the command is connected")]
     File(PathBuf),
 }
 

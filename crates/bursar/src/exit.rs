@@ -104,13 +104,15 @@ pub(crate) enum FailureKind {
     NoAccountThen,
     /// A row could not be read, and `--strict` was given.
     UnreadableRow,
+    /// Verification found something wrong.
+    DamageFound,
     /// The command is not built yet.
     NotBuilt,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -118,6 +120,7 @@ impl FailureKind {
         Self::DirectoryNotEmpty,
         Self::NoAccountThen,
         Self::UnreadableRow,
+        Self::DamageFound,
         Self::NotBuilt,
     ];
 
@@ -128,6 +131,7 @@ impl FailureKind {
             Self::CannotRead | Self::CannotWrite => Exit::Io,
             Self::DirectoryNotEmpty | Self::NotBuilt => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow => Exit::Refused,
+            Self::DamageFound => Exit::Damage,
         }
     }
 
@@ -169,6 +173,11 @@ impl FailureKind {
                 "A row could not be read, and `--strict` stops there.",
                 "The rows before it are in the ledger. Correct the row, put it and those after it into a file of \
                  their own, and ingest that; or ingest the same file without `--strict`.",
+            ),
+            Self::DamageFound => CodeInfo::command(
+                "damage_found",
+                "Verification found something wrong.",
+                "Each finding says what it is and where; restore the ledger from a backup.",
             ),
             Self::NotBuilt => CodeInfo::command(
                 "not_built",
@@ -246,7 +255,7 @@ impl Failure {
     pub(crate) fn print(&self, colored: bool) {
         let Self::Told { code, sentence, hint, .. } = self else { return };
         let (red, bold, plain) = if colored { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n",);
+        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n");
         // Where standard error cannot be written either, the exit code is all that is left to say.
         io::stderr().write_all(text.as_bytes()).unwrap_or_default();
     }

@@ -22,7 +22,7 @@ mod pairs;
 mod progress;
 mod shown;
 
-use checked::{Command, LedgerCommand};
+use checked::{Command, LedgerCommand, Verify};
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 use cli::{Cli, ColorArg, Global};
 use exit::{Exit, Failure, FailureKind};
@@ -81,7 +81,9 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Chain(chain) => commands::chain::run(global, &chain, format),
         LedgerCommand::Transaction(transaction) => commands::transaction::run(global, transaction, format),
         LedgerCommand::Unlock(customer) => commands::unlock::run(global, customer, format),
-        LedgerCommand::Verify(_) => Err(not_built("verify")),
+        LedgerCommand::Verify(Verify::Ledger) => commands::verify::run(global, None, format),
+        LedgerCommand::Verify(Verify::Customer(customer)) => commands::verify::run(global, Some(customer), format),
+        LedgerCommand::Verify(Verify::File(_)) => Err(not_built("verify --file")),
         LedgerCommand::Export { .. } => Err(not_built("export")),
     };
     done.map(|()| Exit::Done)

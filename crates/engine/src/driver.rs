@@ -189,9 +189,21 @@ impl Driver {
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
         let mut queue: VecDeque<Submission> =
             requests.map(|(ticket, request)| Submission { ticket, request }).collect();
-        self.machine.gather(now_ms, &mut queue, batch);
-        self.take_steps(batch)?;
-        batch.give_back(&mut queue);
+        let mut answers = Vec::new();
+        loop {
+            self.machine.gather(now_ms, &mut queue, batch);
+            self.take_steps(batch)?;
+            batch.give_back(&mut queue);
+            // A position cannot pass a row that was put off while rows behind it were decided: as long as there
+            // is one, the batch goes on.
+            let last_decided = answers.iter().chain(batch.answers()).map(|answer: &Answer| answer.ticket).max();
+            if queue.front().is_none_or(|first_left| last_decided.is_none_or(|last| last < first_left.ticket)) {
+                break;
+            }
+            self.transactions.approve(batch.approvals())?;
+            answers.append(&mut batch.take_answers());
+        }
+        batch.add_answers(answers);
         let taken = queue.front().map_or(rows.len(), |first_left| first_left.ticket.0 as usize);
         advance(mark, &rows[..taken], batch.answers());
         mark.finished = ends && taken == rows.len();

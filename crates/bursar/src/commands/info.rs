@@ -7,6 +7,7 @@ use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::shown::{Money, Time};
 use bursar_core::{CurrencyIndex, Hash, LinkedEvent, RailId};
+use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::store::{SourceMark, StoreError};
 use bursar_engine::{CurrencyTotals, Ledger, Totals};
 use std::io;
@@ -36,7 +37,7 @@ pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
 fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>, u64), Failure> {
     let config = ledger.config();
     let (totals, open) = (ledger.totals()?, ledger.open_events()?);
-    let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), |s| s.journal_head());
+    let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), EmbeddedStore::journal_head);
     let policy = vec![
         ("locked", Value::shown(&config.policy.locked.name())),
         ("disputable", Value::shown(&config.policy.disputable.name())),

@@ -13,6 +13,7 @@ pub(crate) mod init;
 pub(crate) mod man;
 pub(crate) mod transaction;
 pub(crate) mod unlock;
+pub(crate) mod verify;
 
 use crate::checked;
 use crate::engine_failure::not_there;

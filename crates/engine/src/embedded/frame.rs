@@ -14,10 +14,8 @@ pub(crate) const HEADER_BYTES: usize = 80;
 /// A body longer than this is not written, and not believed when read.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 const MAGIC: [u8; 4] = *b"BuFr";
-/// Fills a frame up to a multiple of eight.
+/// Fills a frame up to a multiple of eight; at least one at the end of every frame.
 const END_MARK: u8 = 0xBF;
-/// How many there are at the least: with two, no single byte that was lost makes a frame's end look unwritten.
-const END_BYTES_MIN: usize = 1;
 /// Frames begin and end at multiples of this.
 pub(crate) const ALIGNMENT: usize = 8;
 
@@ -89,7 +87,7 @@ impl FrameHeader {
 
 /// Whether these bytes are what fills a frame up behind its last record.
 pub(crate) fn is_end(bytes: &[u8]) -> bool {
-    (END_BYTES_MIN..END_BYTES_MIN + ALIGNMENT).contains(&bytes.len()) && bytes.iter().all(|&byte| byte == END_MARK)
+    (1..=ALIGNMENT).contains(&bytes.len()) && bytes.iter().all(|&byte| byte == END_MARK)
 }
 
 /// Finishes a frame in place: `frame` has room for the header and then the records.

@@ -239,6 +239,12 @@ impl<'a> Chains<'a> {
         true
     }
 
+    /// Whether a record of a chain between its newest one and `position` may lie in a part that cannot be read.
+    pub(super) fn may_have_lost(&self, slot: usize, position: u64) -> bool {
+        let after = self.slots[slot].newest.unwrap_or(0);
+        self.damages.iter().any(|damage| damage.position >= after && damage.position < position)
+    }
+
     /// Takes an event record of any customer.
     pub(super) fn event(&mut self, position: u64, stored: StoredEvent) {
         let customer = stored.linked.event.customer;
@@ -283,7 +289,9 @@ impl<'a> Chains<'a> {
                 self.find(FindingCode::Chain("wrong_seq"), position, what, (customer, seq));
             }
             self.slots[index].lose_up_to(customer, seq.saturating_sub(1));
-        } else if stored.previous != newest && !slot.unknown {
+        } else if stored.previous > newest && self.lose_closings(index, position) {
+            self.slots[index].lose_up_to(customer, seq - 1);
+        } else if stored.previous != newest && !self.slots[index].unknown {
             let what = "the record does not point to the customer's record before it";
             self.find(FindingCode::Previous, position, what, (customer, seq));
         }
@@ -298,6 +306,13 @@ impl<'a> Chains<'a> {
             let what = "the event does not point to the one before it on its transaction";
             self.find(FindingCode::TransactionPrevious, position, what, (customer, seq));
         }
+    }
+
+    /// Whether records that closed the open events of a chain lie in a part of the journal that cannot be read.
+    fn lose_closings(&mut self, index: usize, position: u64) -> bool {
+        let slot = &self.slots[index];
+        let (first_seq, count) = (slot.check.head().seq + 1, slot.open.len() as u64);
+        count > 0 && self.lose(index, position, first_seq, count)
     }
 
     /// Takes a closing record of any customer.
@@ -335,9 +350,9 @@ impl<'a> Chains<'a> {
     /// A closing record whose event is not there: it was lost, or somebody made the record up.
     fn closing_of_nothing(&mut self, index: usize, position: u64, newest: Option<u64>, closing: &StoredClosing) {
         let (customer, seq) = (closing.event.customer, closing.event.seq);
-        let (head_seq, last_seq) = (self.slots[index].check.head().seq, self.slots[index].last_seq());
+        let head_seq = self.slots[index].check.head().seq;
         self.slots[index].newest = newest;
-        let explained = seq > last_seq && self.lose(index, position, head_seq + 1, seq - head_seq);
+        let explained = seq > head_seq && self.lose(index, position, head_seq + 1, seq - head_seq);
         if !explained {
             let what = "the record closes an event that is not there, or not the oldest open one";
             self.find(FindingCode::ClosingWithoutEvent, position, what, (customer, seq));

@@ -161,14 +161,26 @@ impl Derived {
             if !chains.partition.has_customer(*customer) {
                 continue;
             }
-            let slot = chains.existing_slot(*customer).map(|index| &chains.slots[index]);
-            let there = slot.map(|slot| slot.open.iter().map(|open| open.position).collect::<Vec<_>>());
-            count += 1;
-            if there.as_ref() != Some(positions) && !slot.is_some_and(|slot| slot.gapped) {
+            let index = chains.slot(*customer);
+            let slot = &chains.slots[index];
+            let there: Vec<u64> = slot.open.iter().map(|open| open.position).collect();
+            let (first_seq, known) = (slot.check.head().seq + 1 + there.len() as u64, there.len());
+            count += u64::from(known > 0);
+            if there == *positions {
+                continue;
+            }
+            let (Some(newest), true) = (positions.last(), positions.starts_with(&there)) else {
+                wrong(chains, *customer);
+                continue;
+            };
+            if chains.lose(index, *newest + 1, first_seq, (positions.len() - known) as u64) {
+                chains.slots[index].lose_up_to(*customer, first_seq - 1 + (positions.len() - known) as u64);
+                chains.slots[index].newest = Some(*newest);
+            } else {
                 wrong(chains, *customer);
             }
         }
-        if chains.slots.iter().filter(|slot| !slot.open.is_empty()).count() > count {
+        if chains.slots.iter().filter(|slot| !slot.open.is_empty()).count() as u64 > count {
             let named = |customer| self.checkpoint.open.iter().any(|(open, _)| *open == customer);
             let all = chains.customers.iter().zip(&chains.slots);
             let missing: Vec<CustomerId> =
@@ -218,8 +230,11 @@ impl Derived {
                     run.ids().contains(transaction.bits()) && run.may_contain(hash)
                 });
                 let found = candidates.contains(&position) && findable;
-                let hidden = found && is_hidden(journal, &candidates, transaction, position)?;
-                if (!found && self.transactions_whole) || hidden {
+                let damaged = !chains.damages.is_empty();
+                let hidden = found && is_hidden(journal, &candidates, transaction, position, damaged)?;
+                // Its newest event may be among those that cannot be read.
+                let excused = damaged && candidates.iter().any(|&candidate| candidate > position);
+                if (!found && !excused && self.transactions_whole) || hidden {
                     let what = format!("transaction {transaction} is not found where its newest event is");
                     chains.findings.push(chains.places.finding(FindingCode::IndexTransaction, position, what));
                 }
@@ -229,17 +244,20 @@ impl Derived {
     }
 }
 
-/// Whether a lookup would find another event of the transaction before the right one.
+/// Whether a lookup would find another event of the transaction before the right one, or nothing that can be read
+/// although the journal is whole.
 fn is_hidden(
     journal: &Journal,
     candidates: &[u64],
     transaction: TransactionId,
     position: u64,
+    damaged: bool,
 ) -> Result<bool, StoreError> {
     for &candidate in candidates.iter().filter(|&&candidate| candidate > position) {
         match journal.effect(candidate, &mut None) {
             Ok(Some(event)) if event.linked.event.transaction == Some(transaction) => return Ok(true),
             Ok(_) => {}
+            Err(StoreError::Damaged(_)) if damaged => {}
             Err(StoreError::Damaged(_)) => return Ok(true),
             Err(error) => return Err(error),
         }
@@ -272,6 +290,9 @@ fn compare_head(
         Some("the filter of the index file hides this customer")
     } else if differs {
         Some("the index has another head of this chain than the journal")
+    } else if chains.slots[index].newest < Some(newest) && chains.may_have_lost(index, newest + 1) {
+        // An open event, which the checkpoint tells.
+        None
     } else if chains.slots[index].newest != Some(newest) && !chains.slots[index].gapped {
         Some("the index does not lead to the newest record of this chain")
     } else {

@@ -66,7 +66,8 @@ impl Piece {
             ahead
         } else {
             let segment = &segments[index];
-            self.bytes.resize(count.max(READ_BYTES), 0);
+            let left = usize::try_from(length(segment)?.saturating_sub(offset)).unwrap_or(usize::MAX);
+            self.bytes.resize(count.max(READ_BYTES).min(left), 0);
             let read = segment.file.read_at(&mut self.bytes, offset);
             let filled = read.map_err(|error| segment.io_error("read the journal", error))?;
             self.bytes.truncate(filled);
@@ -243,8 +244,11 @@ impl<'a> Walk<'a> {
             Some(_) => "a frame does not fit its checksum",
             None => "there should be a frame here, and there is none that can be read",
         };
+        let mut written = u32::MAX as usize;
         if self.index + 1 == self.segments.len() {
-            match judge(&read_rest(segment, offset)?, offset, self.number + 1) {
+            let rest = read_rest(segment, offset)?;
+            written = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            match judge(&rest, offset, self.number + 1) {
                 Verdict::Damaged(why) => what = why,
                 verdict @ (Verdict::CleanEnd | Verdict::Torn) => {
                     self.ending = if verdict == Verdict::Torn { Ending::Torn } else { Ending::Clean };
@@ -254,7 +258,9 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        let next = self.next_sound(self.index, offset)?.unwrap_or(length(segment)?);
+        // Behind what was written, a last segment has room reserved for more.
+        let end = length(segment)?.min(offset.saturating_add(written as u64).next_multiple_of(ALIGNMENT as u64));
+        let next = self.next_sound(self.index, offset)?.unwrap_or(end);
         let lost = (next - offset, header.map(|header| u64::from(header.record_count)));
         self.fault(FindingCode::FrameUnreadable, position, what, Some(lost));
         self.linked = false;
