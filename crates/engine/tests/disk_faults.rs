@@ -80,7 +80,9 @@ fn work(ledger: &Ledger, fault: Fault) -> u128 {
             }
             Ok(submitted) => {
                 stopped = true;
-                submitted.into_iter().for_each(|one| assert_stopped(&one.unwrap_err(), fault));
+                for one in submitted {
+                    assert_stopped(&one.unwrap_err(), fault);
+                }
             }
             Err(error) => {
                 stopped = true;

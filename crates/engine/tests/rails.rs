@@ -4,7 +4,7 @@
 mod common;
 
 use bursar_engine::core::commit::{Limits, Outcome, RailAnswer, RailCall, Routes};
-use bursar_engine::core::{AbortReason, EventId, EventStatus, RailId, ReasonText, Rejection, Request};
+use bursar_engine::core::{AbortReason, EventId, EventStatus, LinkedEvent, RailId, ReasonText, Rejection, Request};
 use bursar_engine::embedded::EmbeddedOptions;
 use bursar_engine::store::{MemoryStore, ReadRange};
 use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, SubmitError, Submitted};
@@ -243,7 +243,7 @@ fn the_event_is_durable_before_the_rail_is_called() {
             let silent = Bank::new(&[Script::Hold]);
             let (copied, _) = Ledger::open(copy.path(), options(&silent)).unwrap();
             let open = copied.open_events().unwrap();
-            assert_eq!(open.iter().map(|event| event.id()).collect::<Vec<_>>(), [id]);
+            assert_eq!(open.iter().map(LinkedEvent::id).collect::<Vec<_>>(), [id]);
             assert_eq!(silent.wait_for_calls(1)[0].event.id(), id);
         }
     });
@@ -399,19 +399,20 @@ fn the_banks_book_and_the_chains_agree_after_many_lives() {
             if life % 2 == 0 {
                 drop(ledger);
             } else {
-                ledger.close().unwrap()
+                ledger.close().unwrap();
             }
             for outcomes in heard {
                 assert_eq!(outcomes.recv().unwrap().len(), 2);
             }
             // Replies of a life that is over.
-            std::mem::take(&mut bank.books.lock().unwrap().held).into_iter().for_each(|(_, reply)| drop(reply));
+            let held = std::mem::take(&mut bank.books.lock().unwrap().held);
+            drop(held);
         }
         bank.set_script(&[Act]);
         let (ledger, _) = Ledger::open(directory.path(), options()).unwrap();
         // Behind every open event, so that all of them are closed.
         let behind = ledger.submit_batch((0..10).map(|of| deposit(of, 1 << 40 | of, 1)).collect()).unwrap();
-        behind.iter().for_each(|one| assert!(applied(one) > 0));
+        assert!(behind.iter().all(|one| applied(one) > 0));
         assert_eq!(ledger.open_events().unwrap(), Vec::new());
         let audit = audit(&ledger);
         let books = bank.books.lock().unwrap();
