@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::ledger_dir::open;
+use crate::ledger_dir::{close, open};
 use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::shown::{Money, Time};
@@ -21,9 +21,8 @@ use std::sync::Arc;
 pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
     let ledger = open(global)?;
     let read = read(&ledger, &global.data);
-    let closed = ledger.close();
+    close(ledger);
     let (mut entries, event_count) = read?;
-    closed?;
     let disk_bytes = bytes_on_disk(&global.data)?;
     let mut disk = vec![("bytes", Value::Count(disk_bytes))];
     if let Some(per_event) = tenths(disk_bytes, event_count) {
