@@ -220,6 +220,7 @@ fn a_crowd_on_the_embedded_store() {
 fn what_is_read_is_durable() {
     common::within_minutes(|| {
         let (config, disk) = (config(), FaultyDisk::new());
+        disk.slow_down();
         let (store, _) = EmbeddedStore::create_on(Arc::new(disk.clone()), &config, tiny().embedded).unwrap();
         let store = Arc::new(store);
         let ledger = Ledger::with_stores(config.clone(), store.clone(), store, tiny()).unwrap();

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
@@ -88,6 +89,8 @@ struct World {
     counts: BTreeMap<Call, u64>,
     fault: Option<Fault>,
     hit_count: u64,
+    /// A sync takes a moment, as it does on a real disk.
+    is_slow: bool,
     /// A file was synced once more after its sync had failed.
     synced_again: bool,
 }
@@ -129,6 +132,11 @@ impl FaultyDisk {
         let mut world = self.lock();
         (world.fault, world.hit_count) = (fault, 0);
         world.counts.clear();
+    }
+
+    /// Lets every sync take a moment, so that others get between a write and its sync.
+    pub fn slow_down(&self) {
+        self.lock().is_slow = true;
     }
 
     /// How many calls have failed.
@@ -253,6 +261,9 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.world.lock().unwrap().is_slow {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut world = self.world.lock().unwrap();
         let called = world.call(Call::Sync);
         world.synced_again |= world.files[self.id].sync_failed;
