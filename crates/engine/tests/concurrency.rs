@@ -226,19 +226,29 @@ fn what_is_read_is_durable() {
         let ledger = Ledger::with_stores(config.clone(), store.clone(), store, tiny()).unwrap();
         let stopped = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut id = 0;
-                while !stopped.load(Ordering::Acquire) {
-                    id += 1;
-                    let requests = (0..20).map(|n| deposit(n % 2, id * 100 + n, 5)).collect();
-                    assert!(matches!(ledger.submit_then(requests, drop), Ok(()) | Err(SubmitError::Busy)));
-                }
-            });
+            for thread in 0..3_u128 {
+                let (ledger, stopped) = (&ledger, &stopped);
+                scope.spawn(move || {
+                    for call in 0.. {
+                        let first = thread << 64 | call << 8;
+                        ledger.submit_batch((0..4).map(|n| deposit(1, first | n, 5)).collect()).unwrap();
+                        if stopped.load(Ordering::Acquire) {
+                            break;
+                        }
+                    }
+                });
+            }
             let _stop = StopAtEnd(&stopped);
-            for _ in 0..40 {
+            let mut newest = 0;
+            let mut grown_count = 0;
+            while grown_count < 60 {
                 let seen = ledger.customer(customer(1)).unwrap().map_or(0, |head| head.seq);
-                let left = Arc::new(disk.after_power_cut());
-                let (store, _) = EmbeddedStore::open_on(left, tiny().embedded).unwrap();
+                let left = disk.after_power_cut();
+                if seen == newest {
+                    continue;
+                }
+                (newest, grown_count) = (seen, grown_count + 1);
+                let (store, _) = EmbeddedStore::open_on(Arc::new(left), tiny().embedded).unwrap();
                 let mut heads = Vec::new();
                 store.load(&[customer(1)], &mut heads).unwrap();
                 let there = heads.pop().flatten().map_or(0, |head| head.seq);
