@@ -5,6 +5,9 @@
 //! By default each byte of the ledger file, the journal and the checkpoint is changed in four ways, and each byte of
 //! the index files, most of which is empty room, in one of the four. `BURSAR_FLIPS=all` changes all in four ways.
 
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use bursar_engine::embedded::memory_disk::MemoryDisk;

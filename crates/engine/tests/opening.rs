@@ -1,5 +1,8 @@
 //! What is found when a ledger is opened, and what is decided then.
 
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use bursar_engine::core::Request;
@@ -127,18 +130,18 @@ impl Case {
             (Whole, Ok(bench)) => {
                 assert_eq!((&bench.report.cut_off, bench.report.index_rebuilt), (&None, None), "{what}");
                 assert_eq!(read_everything(&bench.store).unwrap(), self.states[0], "{what}");
-                self.goes_on(what, bench);
+                Self::goes_on(what, bench);
             }
             (Rebuilt, Ok(bench)) => {
                 assert!(bench.report.index_rebuilt.is_some(), "{what}");
                 assert_eq!(read_everything(&bench.store).unwrap(), self.states[0], "{what}");
-                self.goes_on(what, bench);
+                Self::goes_on(what, bench);
             }
             (CutOff(count), Ok(bench)) => {
                 let cut_off = bench.report.cut_off.clone().unwrap_or_else(|| panic!("{what}: nothing was cut off"));
                 assert_eq!(cut_off.offset, self.frames[self.frames.len() - count].0 as u64, "{what}");
                 assert_eq!(read_everything(&bench.store).unwrap(), self.states[count], "{what}");
-                self.goes_on(what, bench);
+                Self::goes_on(what, bench);
             }
             (Refused(code), Err(error)) => {
                 assert_eq!(error.code(), code, "{what}: {error}");
@@ -157,7 +160,7 @@ impl Case {
     }
 
     /// After any opening the ledger takes new events, and opens again with them.
-    fn goes_on(&self, what: &str, mut bench: Bench) {
+    fn goes_on(what: &str, mut bench: Bench) {
         bench.commit(&[deposit(6, 40_000, 5)]);
         let state = read_everything(&bench.store).unwrap();
         let disk = bench.disk.clone();

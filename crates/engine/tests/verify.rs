@@ -1,5 +1,8 @@
 //! Verification of a real directory through the public interface, and its speed.
 
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, VerifyOptions, verify};

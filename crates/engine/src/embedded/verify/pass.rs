@@ -174,7 +174,7 @@ impl<'a> Pass<'a> {
                 Ok(Stored::Event(event)) if follows => self.chains.event(at, event),
                 Ok(Stored::Closing(closing)) if follows => self.chains.closing(at, &closing),
                 Ok(Stored::Event(_) | Stored::Closing(_)) => {}
-                Ok(Stored::Mark(mark)) if self.done.first => self.take_mark(at, mark),
+                Ok(Stored::Mark(mark)) if self.done.first => self.take_mark(at, &mark),
                 Ok(Stored::Mark(_)) => {}
                 Err(malformed) => {
                     let what = "a record cannot be read, and so none of those behind it in this frame";
@@ -196,8 +196,8 @@ impl<'a> Pass<'a> {
         end
     }
 
-    fn take_mark(&mut self, position: u64, mark: SourceMark) {
-        let kept = SourceMark { rejected_lines: Vec::new(), ..mark };
+    fn take_mark(&mut self, position: u64, mark: &SourceMark) {
+        let kept = SourceMark { rejected_lines: Vec::new(), ..mark.clone() };
         let Some(before) = self.sources.insert(kept.source, kept.clone()) else { return };
         let goes_back = before.offset > kept.offset
             || before.line_count > kept.line_count
