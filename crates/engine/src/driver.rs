@@ -21,7 +21,7 @@ pub enum EngineError {
     Store(StoreError),
     /// Money would have become wrong.
     Broken(Broken),
-    /// A source of rows met customers whose events wait for a rail, and a source's position cannot pass them.
+    /// A source's position cannot pass events that wait for a rail: there are some, or its rows would make some.
     OpenEvents,
     /// Rows of a source need stores that take a batch as a whole, together with the source's position.
     SplitBatches,
@@ -34,7 +34,9 @@ impl fmt::Display for EngineError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Broken(broken) => broken.fmt(f),
-            Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail"),
+            Self::OpenEvents => {
+                f.write_str("rows cannot be taken in while events wait for a rail, or where requests go through one")
+            }
             Self::SplitBatches => f.write_str("these stores cannot keep a source's position together with its events"),
             Self::Panicked => f.write_str("a part of the engine panicked; this is a fault in the program"),
         }
@@ -83,6 +85,8 @@ pub struct Driver {
     chains: Arc<dyn Chains>,
     transactions: Arc<dyn Transactions>,
     ledger_digest: Hash,
+    /// Some requests go through a rail.
+    has_routes: bool,
     queue: VecDeque<Submission>,
     heads: Vec<Option<Head>>,
     entries: Vec<TransactionEntry>,
@@ -110,6 +114,7 @@ impl Driver {
             chains,
             transactions,
             ledger_digest,
+            has_routes: routes != Routes::default(),
             queue: VecDeque::new(),
             heads: Vec::new(),
             entries: Vec::new(),
@@ -168,6 +173,17 @@ impl Driver {
         Ok(self.chains.end_batch(batch.time_ms(), None)?)
     }
 
+    /// Whether rows of a source can be taken in as things stand.
+    pub fn check_rows(&self) -> Result<(), EngineError> {
+        if !self.chains.whole_batches() {
+            return Err(EngineError::SplitBatches);
+        }
+        if self.has_routes || self.machine.open_events().next().is_some() {
+            return Err(EngineError::OpenEvents);
+        }
+        Ok(())
+    }
+
     /// Like [`Driver::run_batch`], for rows of a source: takes rows from the front, as many as fit a batch, and
     /// makes the source's new position part of the batch. Tickets count the rows given, from 0; rows that could
     /// not be read get no answer. Gives how many rows were taken. `mark` is the source's position before, and
@@ -180,12 +196,7 @@ impl Driver {
         ends: bool,
         mark: &mut SourceMark,
     ) -> Result<usize, EngineError> {
-        if !self.chains.whole_batches() {
-            return Err(EngineError::SplitBatches);
-        }
-        if self.machine.open_events().next().is_some() {
-            return Err(EngineError::OpenEvents);
-        }
+        self.check_rows()?;
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
         let mut queue: VecDeque<Submission> =
             requests.map(|(ticket, request)| Submission { ticket, request }).collect();

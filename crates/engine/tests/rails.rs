@@ -5,8 +5,9 @@ mod common;
 
 use bursar_engine::core::commit::{Limits, Outcome, RailAnswer, RailCall, Routes};
 use bursar_engine::core::{AbortReason, EventId, EventStatus, LinkedEvent, RailId, ReasonText, Rejection, Request};
+use bursar_engine::driver::SourceRow;
 use bursar_engine::embedded::EmbeddedOptions;
-use bursar_engine::store::{MemoryStore, ReadRange};
+use bursar_engine::store::{MemoryStore, ReadRange, SourceId};
 use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, SubmitError, Submitted};
 use common::{audit, config, copy_of, customer, deposit, directory, dispute, transaction, withdrawal};
 use std::collections::{BTreeMap, VecDeque};
@@ -361,6 +362,47 @@ fn an_open_event_outlives_restarts() {
         assert_eq!(applied(&ledger.submit(deposit(1, 3, 1))), 3);
         assert_eq!(bank.paid(), 1);
         audit(&ledger);
+    });
+}
+
+/// Rows of a source cannot pass open events, nor go through a rail; that is told to whoever brought them, and the
+/// engine goes on. It used to stop for everybody.
+#[test]
+fn rows_are_refused_beside_rails_and_the_engine_goes_on() {
+    common::within_minutes(|| {
+        let source = SourceId([3; 32]);
+        let row = SourceRow { request: Some(deposit(5, 50, 1)), line: 2, end_offset: 20, end_line_count: 2 };
+        let take = |ledger: &Ledger| {
+            let (told, taken) = channel();
+            ledger.take_rows_then(source, vec![row], true, move |taken| told.send(taken.map(drop)).unwrap()).unwrap();
+            taken.recv().unwrap()
+        };
+        let (directory, bank) = (directory(), Bank::new(&[Script::Hold]));
+        let ledger = Ledger::create(directory.path(), &config(), options(&bank)).unwrap();
+        ledger.submit(deposit(1, 1, 1_000)).unwrap();
+        assert_eq!(take(&ledger).unwrap_err().code(), "open_events", "there are routes");
+        drop(submit(&ledger, vec![withdrawal(1, 2, 100)]));
+        bank.wait_for_calls(1);
+        drop(ledger);
+        // No routes any more, but what they have left open.
+        let no_routes = LedgerOptions { routes: Routes::default(), queue_requests_max: 3, ..options(&bank) };
+        let (ledger, _) = Ledger::open(directory.path(), no_routes).unwrap();
+        bank.wait_for_calls(2);
+        for _ in 0..10 {
+            assert_eq!(take(&ledger).unwrap_err().code(), "open_events");
+        }
+        assert_eq!(applied(&ledger.submit(deposit(2, 3, 1))), 1);
+        assert_eq!(ledger.source(source).unwrap(), None);
+        std::mem::take(&mut bank.books.lock().unwrap().held).into_iter().for_each(drop);
+        bank.set_script(&[Script::Act]);
+        assert_eq!(applied(&ledger.submit(deposit(1, 4, 1))), 3);
+        take(&ledger).unwrap();
+        assert_eq!(ledger.customer(customer(5)).unwrap().unwrap().seq, 1);
+        let config = config();
+        let store = Arc::new(MemoryStore::new(&config).with_split_batches());
+        let split = Ledger::with_stores(config, store.clone(), store, LedgerOptions::default()).unwrap();
+        assert_eq!(take(&split).unwrap_err().code(), "split_batches");
+        assert_eq!(applied(&split.submit(deposit(2, 3, 1))), 1);
     });
 }
 

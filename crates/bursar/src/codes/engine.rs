@@ -98,7 +98,7 @@ pub(super) const ENGINES: [CodeInfo; 4] = [
     ),
     CodeInfo::engine(
         "open_events",
-        "Rows cannot be taken in while events wait for a rail.",
+        "Rows cannot be taken in while events wait for a rail, or where requests go through one.",
         "`bursar info` lists the open events; go on when they are settled.",
     ),
     CodeInfo::engine(
@@ -147,6 +147,8 @@ pub(crate) fn submit_info(error: &SubmitError) -> &'static CodeInfo {
         SubmitError::Busy => &SUBMITS[0],
         SubmitError::CustomerBusy(_) => &SUBMITS[1],
         SubmitError::TooMany { .. } => &SUBMITS[2],
+        SubmitError::OpenEvents => &ENGINES[1],
+        SubmitError::SplitBatches => &ENGINES[2],
         SubmitError::Closed => &SUBMITS[3],
         SubmitError::Stopped(_) => &SUBMITS[4],
     }

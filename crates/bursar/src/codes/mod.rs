@@ -178,6 +178,8 @@ mod tests {
             SubmitError::Busy,
             SubmitError::CustomerBusy(Busy { customer: CustomerId::new(1) }),
             SubmitError::TooMany { count: 2, count_max: 1 },
+            SubmitError::OpenEvents,
+            SubmitError::SplitBatches,
             SubmitError::Closed,
             SubmitError::Stopped(Arc::new(EngineError::Panicked)),
         ];
