@@ -324,6 +324,7 @@ impl Run<'_> {
             }
         }
         let (ending, walk_end) = (walk.ending, walk.end);
+        told(walk_end, bytes_total, self.report.pass_count);
         if due {
             if point_position > walk_end {
                 self.too_short(chains, &mut found, walk_end);
