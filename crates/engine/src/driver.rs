@@ -9,7 +9,7 @@ use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, ProposeResult, RailAnswer, RailCall, Routes, Step,
     Submission, Ticket,
 };
-use bursar_core::{EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
+use bursar_core::{Action, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -34,9 +34,7 @@ impl fmt::Display for EngineError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Broken(broken) => broken.fmt(f),
-            Self::OpenEvents => {
-                f.write_str("rows cannot be taken in while events wait for a rail, or where requests go through one")
-            }
+            Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail, nor go through one"),
             Self::SplitBatches => f.write_str("these stores cannot keep a source's position together with its events"),
             Self::Panicked => f.write_str("a part of the engine panicked; this is a fault in the program"),
         }
@@ -85,8 +83,7 @@ pub struct Driver {
     chains: Arc<dyn Chains>,
     transactions: Arc<dyn Transactions>,
     ledger_digest: Hash,
-    /// Some requests go through a rail.
-    has_routes: bool,
+    routes: Routes,
     queue: VecDeque<Submission>,
     heads: Vec<Option<Head>>,
     entries: Vec<TransactionEntry>,
@@ -114,7 +111,7 @@ impl Driver {
             chains,
             transactions,
             ledger_digest,
-            has_routes: routes != Routes::default(),
+            routes,
             queue: VecDeque::new(),
             heads: Vec::new(),
             entries: Vec::new(),
@@ -173,12 +170,20 @@ impl Driver {
         Ok(self.chains.end_batch(batch.time_ms(), None)?)
     }
 
-    /// Whether rows of a source can be taken in as things stand.
-    pub fn check_rows(&self) -> Result<(), EngineError> {
+    /// Whether these rows of a source can be taken in as things stand.
+    pub fn check_rows(&self, rows: &[SourceRow]) -> Result<(), EngineError> {
         if !self.chains.whole_batches() {
             return Err(EngineError::SplitBatches);
         }
-        if self.has_routes || self.machine.open_events().next().is_some() {
+        let Routes { deposit, withdrawal } = self.routes;
+        let has_rail = |request: &Request| match request.action {
+            Action::Deposit(_) => deposit.is_some(),
+            Action::Withdrawal(_) => withdrawal.is_some(),
+            Action::Dispute(_) | Action::Resolve(_) | Action::Chargeback(_) | Action::Unlock => false,
+        };
+        let any_route = self.routes != Routes::default();
+        let makes_open = any_route && rows.iter().filter_map(|row| row.request.as_ref()).any(has_rail);
+        if makes_open || self.machine.open_events().next().is_some() {
             return Err(EngineError::OpenEvents);
         }
         Ok(())
@@ -196,7 +201,7 @@ impl Driver {
         ends: bool,
         mark: &mut SourceMark,
     ) -> Result<usize, EngineError> {
-        self.check_rows()?;
+        self.check_rows(rows)?;
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
         let mut queue: VecDeque<Submission> =
             requests.map(|(ticket, request)| Submission { ticket, request }).collect();

@@ -371,16 +371,21 @@ fn an_open_event_outlives_restarts() {
 fn rows_are_refused_beside_rails_and_the_engine_goes_on() {
     common::within_minutes(|| {
         let source = SourceId([3; 32]);
-        let row = SourceRow { request: Some(deposit(5, 50, 1)), line: 2, end_offset: 20, end_line_count: 2 };
-        let take = |ledger: &Ledger| {
+        let row = |request| SourceRow { request: Some(request), line: 2, end_offset: 20, end_line_count: 2 };
+        let take = |ledger: &Ledger, request| {
             let (told, taken) = channel();
+            let row = row(request);
             ledger.take_rows_then(source, vec![row], true, move |taken| told.send(taken.map(drop)).unwrap()).unwrap();
             taken.recv().unwrap()
         };
         let (directory, bank) = (directory(), Bank::new(&[Script::Hold]));
         let ledger = Ledger::create(directory.path(), &config(), options(&bank)).unwrap();
         ledger.submit(deposit(1, 1, 1_000)).unwrap();
-        assert_eq!(take(&ledger).unwrap_err().code(), "open_events", "there are routes");
+        assert_eq!(
+            take(&ledger, withdrawal(1, 50, 1)).unwrap_err().code(),
+            "open_events",
+            "it would go through the rail"
+        );
         drop(submit(&ledger, vec![withdrawal(1, 2, 100)]));
         bank.wait_for_calls(1);
         drop(ledger);
@@ -389,19 +394,19 @@ fn rows_are_refused_beside_rails_and_the_engine_goes_on() {
         let (ledger, _) = Ledger::open(directory.path(), no_routes).unwrap();
         bank.wait_for_calls(2);
         for _ in 0..10 {
-            assert_eq!(take(&ledger).unwrap_err().code(), "open_events");
+            assert_eq!(take(&ledger, deposit(5, 50, 1)).unwrap_err().code(), "open_events");
         }
         assert_eq!(applied(&ledger.submit(deposit(2, 3, 1))), 1);
         assert_eq!(ledger.source(source).unwrap(), None);
         std::mem::take(&mut bank.books.lock().unwrap().held).into_iter().for_each(drop);
         bank.set_script(&[Script::Act]);
         assert_eq!(applied(&ledger.submit(deposit(1, 4, 1))), 3);
-        take(&ledger).unwrap();
+        take(&ledger, deposit(5, 50, 1)).unwrap();
         assert_eq!(ledger.customer(customer(5)).unwrap().unwrap().seq, 1);
         let config = config();
         let store = Arc::new(MemoryStore::new(&config).with_split_batches());
         let split = Ledger::with_stores(config, store.clone(), store, LedgerOptions::default()).unwrap();
-        assert_eq!(take(&split).unwrap_err().code(), "split_batches");
+        assert_eq!(take(&split, deposit(5, 50, 1)).unwrap_err().code(), "split_batches");
         assert_eq!(applied(&split.submit(deposit(2, 3, 1))), 1);
     });
 }

@@ -98,7 +98,7 @@ pub(super) const ENGINES: [CodeInfo; 4] = [
     ),
     CodeInfo::engine(
         "open_events",
-        "Rows cannot be taken in while events wait for a rail, or where requests go through one.",
+        "Rows cannot be taken in while events wait for a rail, nor go through one.",
         "`bursar info` lists the open events; go on when they are settled.",
     ),
     CodeInfo::engine(

@@ -24,7 +24,7 @@ pub enum SubmitError {
         /// How many the queue holds.
         count_max: usize,
     },
-    /// Rows of a source cannot be taken in while events wait for a rail, or where requests go through one.
+    /// Rows of a source cannot be taken in while events wait for a rail, nor go through one.
     OpenEvents,
     /// Rows of a source need stores that keep its position together with its events.
     SplitBatches,

@@ -166,7 +166,7 @@ impl Deciding {
                     Item::Requests { requests, done } => self.submit(requests, done),
                     Item::Rows { source, rows, ends, done } => {
                         self.decide_queued()?;
-                        if let Err(error) = self.driver.check_rows() {
+                        if let Err(error) = self.driver.check_rows(&rows) {
                             self.shared.inbox.answered(rows.len());
                             done(Err(error.into()));
                             continue;
