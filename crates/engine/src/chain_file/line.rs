@@ -127,8 +127,8 @@ pub(super) fn header(text: &str) -> Read<Header> {
         return Err(LineFault::Field("version", Fault::Version { found: version }));
     }
     let policy = Policy {
-        locked: named(&object, "locked_policy", &LockedPolicy::ALL, |policy| policy.name())?,
-        disputable: named(&object, "disputable_policy", &DisputablePolicy::ALL, |policy| policy.name())?,
+        locked: named(&object, "locked_policy", &LockedPolicy::ALL, LockedPolicy::name)?,
+        disputable: named(&object, "disputable_policy", &DisputablePolicy::ALL, DisputablePolicy::name)?,
     };
     let ledger = ledger_id(string(&object, "ledger")?).ok_or_else(|| bad("ledger", "32 hexadecimal digits"))?;
     let config = LedgerConfig { ledger, policy, currencies: currencies(&object)? };
@@ -142,28 +142,26 @@ pub(super) fn header(text: &str) -> Read<Header> {
 pub(super) fn event(text: &str, config: &LedgerConfig, customer: CustomerId) -> Read<(LinkedEvent, EventStatus)> {
     let object = object(text)?;
     let currency = currency_of(config, string(&object, "currency")?)?;
-    let transaction = match field(&object, "transaction")? {
-        Value::Null => None,
-        _ => {
-            let id = TransactionId::parse(string(&object, "transaction")?.as_bytes());
-            Some(id.map_err(|_| bad("transaction", "an id: a number below 2^64 or a UUID"))?)
-        }
+    let transaction = if field(&object, "transaction")?.is_null() {
+        None
+    } else {
+        let id = TransactionId::parse(string(&object, "transaction")?.as_bytes());
+        Some(id.map_err(|_| bad("transaction", "an id: a number below 2^64 or a UUID"))?)
     };
-    let rail = match field(&object, "rail")? {
-        Value::Null => None,
-        _ => {
-            let rail = u8::try_from(number(&object, "rail")?).ok().and_then(RailId::new);
-            Some(rail.ok_or_else(|| bad("rail", "a number from 1 to 255, or null"))?)
-        }
+    let rail = if field(&object, "rail")?.is_null() {
+        None
+    } else {
+        let rail = u8::try_from(number(&object, "rail")?).ok().and_then(RailId::new);
+        Some(rail.ok_or_else(|| bad("rail", "a number from 1 to 255, or null"))?)
     };
     let kinds = [TransactionKind::Deposit, TransactionKind::Withdrawal];
     let event = Event {
         customer,
         seq: number(&object, "seq")?,
         time_ms: number(&object, "time_ms")?,
-        kind: named(&object, "kind", &RequestKind::ALL, |kind| kind.name())?,
+        kind: named(&object, "kind", &RequestKind::ALL, RequestKind::name)?,
         transaction,
-        transaction_kind: named(&object, "transaction_kind", &kinds, |kind| kind.name())?,
+        transaction_kind: named(&object, "transaction_kind", &kinds, TransactionKind::name)?,
         amount: amount(&object, "amount", config.currencies.decimals(currency))?,
         currency,
         rail,

@@ -4,10 +4,14 @@
 mod support;
 
 use super::*;
+use crate::embedded::codec::Decoder;
 use crate::embedded::codec::crc32c;
+use crate::embedded::frame::FrameHeader;
 use crate::embedded::memory_disk::MemoryDisk;
 use crate::embedded::record::{Place, StoredEvent, frame_distance, put_event};
+use crate::embedded::record::{Stored, take_record};
 use bursar_core::{Amount, Hash, Head, LinkedEvent, RequestKind, TransactionId};
+use std::collections::BTreeMap;
 use support::{OPTIONS, small_ledger};
 
 fn verified(disk: &Arc<MemoryDisk>, options: &VerifyOptions) -> VerifyReport {
@@ -246,7 +250,7 @@ fn an_edited_field_of_an_event_is_found_and_named() {
     ];
     let disk = small_ledger(200, OPTIONS);
     for (name, change) in edits {
-        for at in frames(&disk).iter().step_by(5) {
+        for at in frames(&disk).iter().step_by(9) {
             let Some((position, event)) = events(&disk, at).into_iter().find(|(_, e)| change(&mut e.linked.clone()))
             else {
                 continue;
@@ -291,7 +295,11 @@ fn an_edited_account_with_a_right_hash_is_found_by_the_rules() {
             let link = link.unwrap_or(Head::start(&support::config(support::LEDGER).digest(), customer).link);
             links.insert(customer, event.linked.hash);
             // The chains with an aborted event go on from another link.
-            if !event.done || customer.bits() <= 2 || event.linked.event.hash(&link) != event.linked.hash {
+            if seq % 3 != 1
+                || !event.done
+                || customer.bits() <= 2
+                || event.linked.event.hash(&link) != event.linked.hash
+            {
                 continue;
             }
             let copy = Arc::new(disk.copy());
