@@ -50,9 +50,12 @@ impl From<SubmitError> for Failure {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Stopped(error) => EngineError::clone(&error).into(),
-            SubmitError::Busy | SubmitError::CustomerBusy(_) | SubmitError::TooMany { .. } | SubmitError::Closed => {
-                Self::coded(submit_info(&error), Exit::Refused, error.to_string())
-            }
+            SubmitError::Busy
+            | SubmitError::CustomerBusy(_)
+            | SubmitError::TooMany { .. }
+            | SubmitError::OpenEvents
+            | SubmitError::SplitBatches
+            | SubmitError::Closed => Self::coded(submit_info(&error), Exit::Refused, error.to_string()),
         }
     }
 }

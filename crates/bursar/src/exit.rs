@@ -104,8 +104,8 @@ pub(crate) enum FailureKind {
     NoAccountThen,
     /// A row could not be read, and `--strict` was given.
     UnreadableRow,
-    /// The command is not built yet.
-    NotBuilt,
+    /// Verification found something wrong.
+    DamageFound,
 }
 
 impl FailureKind {
@@ -118,7 +118,7 @@ impl FailureKind {
         Self::DirectoryNotEmpty,
         Self::NoAccountThen,
         Self::UnreadableRow,
-        Self::NotBuilt,
+        Self::DamageFound,
     ];
 
     /// How the program ends after it.
@@ -126,8 +126,9 @@ impl FailureKind {
         match self {
             Self::BadArgument | Self::UnknownCode => Exit::Usage,
             Self::CannotRead | Self::CannotWrite => Exit::Io,
-            Self::DirectoryNotEmpty | Self::NotBuilt => Exit::Ledger,
+            Self::DirectoryNotEmpty => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow => Exit::Refused,
+            Self::DamageFound => Exit::Damage,
         }
     }
 
@@ -170,10 +171,10 @@ impl FailureKind {
                 "The rows before it are in the ledger. Correct the row, put it and those after it into a file of \
                  their own, and ingest that; or ingest the same file without `--strict`.",
             ),
-            Self::NotBuilt => CodeInfo::command(
-                "not_built",
-                "The command is not built yet.",
-                "There is nothing to do but to wait for it.",
+            Self::DamageFound => CodeInfo::command(
+                "damage_found",
+                "Verification found something wrong.",
+                "Each finding says what it is and where; restore the ledger from a backup.",
             ),
         }
     }
@@ -246,7 +247,7 @@ impl Failure {
     pub(crate) fn print(&self, colored: bool) {
         let Self::Told { code, sentence, hint, .. } = self else { return };
         let (red, bold, plain) = if colored { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n",);
+        let text = format!("{red}error[{code}]{plain}{bold}: {sentence}{plain}\n  {bold}hint:{plain} {hint}\n");
         // Where standard error cannot be written either, the exit code is all that is left to say.
         io::stderr().write_all(text.as_bytes()).unwrap_or_default();
     }

@@ -15,15 +15,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Opens the ledger, lets a command work on it, and closes it whatever became of that.
-///
-/// A failure of the command is told rather than one of closing, which is most likely its consequence.
 pub(crate) fn with_ledger<T>(global: &Global, work: impl FnOnce(&Ledger) -> Result<T, Failure>) -> Result<T, Failure> {
     let ledger = open(global)?;
     let done = work(&ledger);
-    let closed = ledger.close();
-    let value = done?;
-    closed?;
-    Ok(value)
+    close(ledger);
+    done
+}
+
+/// Closes the ledger after a command that has told its result. Everything told is durable by then; closing only
+/// writes what is derived from it, so that failing to do so (on a full disk, say) is no failure of the command.
+pub(crate) fn close(ledger: Ledger) {
+    if let Err(error) = ledger.close() {
+        note(&format_args!("warning: {error}\n  the next command will read more of the journal; nothing is lost"));
+    }
 }
 
 /// Opens the ledger, and says on standard error if that was not as usual.

@@ -53,6 +53,19 @@ impl Progress {
         shown.bar.tick();
     }
 
+    /// Says how far a job is that has no rows, and how far it has to go.
+    pub(crate) fn update_bytes(&mut self, bytes: u64, bytes_total: u64) {
+        let Some(shown) = &mut self.shown else { return };
+        let now = Instant::now();
+        if now.duration_since(shown.drawn) < DRAW_EVERY {
+            return;
+        }
+        shown.drawn = now;
+        shown.bar.set_length(bytes_total);
+        shown.bar.set_position(bytes);
+        shown.bar.tick();
+    }
+
     /// Takes the line off the terminal while something else is written to standard error.
     pub(crate) fn suspend(&self, write: impl FnOnce()) {
         match &self.shown {

@@ -7,6 +7,8 @@
 //!
 //! `BURSAR_KILLS=2000 cargo test --release --test kill` kills more often than the default.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
+
 mod common;
 
 use common::{code, command, run, stderr, stdout};
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 const KILLS: u32 = 200;
 
-/// SplitMix64: where the kills fall.
+/// `SplitMix64`: where the kills fall.
 struct Random(u64);
 
 impl Random {

@@ -22,7 +22,7 @@ fn check(sandbox: &Sandbox, name: &str, arguments: &[&str]) {
         if format == "json" {
             serde_json::from_str::<serde_json::Value>(&printed).expect("JSON");
         }
-        all.push_str(&format!("{} --output {format}\n\n{}\n", arguments.join(" "), masked(&printed)));
+        all.extend([&arguments.join(" "), " --output ", format, "\n\n", &masked(&printed), "\n"]);
     }
     settings.bind(|| insta::assert_snapshot!(name, all));
 }
@@ -215,8 +215,11 @@ fn the_whole_chain_is_the_same_in_both_directions_and_in_parts() {
     assert_eq!(whole, reversed);
     for (index, line) in whole.iter().enumerate() {
         let seq = (index + 1).to_string();
-        assert_eq!(lines(&["chain", "3", "--from", &seq, "--limit", "1"]), [line.clone()]);
-        assert_eq!(lines(&["chain", "3", "--from", &seq, "--limit", "1", "--newest-first"]), [line.clone()]);
+        assert_eq!(lines(&["chain", "3", "--from", &seq, "--limit", "1"]), std::slice::from_ref(line));
+        assert_eq!(
+            lines(&["chain", "3", "--from", &seq, "--limit", "1", "--newest-first"]),
+            std::slice::from_ref(line)
+        );
         assert_eq!(lines(&["chain", "3", "--from", &seq]), whole[index..]);
     }
     assert!(lines(&["chain", "3", "--from", "100"]).is_empty());

@@ -228,6 +228,14 @@ pub enum AmountErrorKind {
     TooLarge,
 }
 
+impl fmt::Display for AmountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl core::error::Error for AmountError {}
+
 impl fmt::Display for AmountErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -155,6 +155,14 @@ pub enum IdErrorKind {
     UuidOfNumber,
 }
 
+impl fmt::Display for IdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl core::error::Error for IdError {}
+
 impl fmt::Display for IdErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,6 +1,6 @@
 //! The driver: takes batches through the commit machine's steps against two stores.
 //!
-//! One call at a time, no threads, no clock: the ledger's threads drive it ([`crate::ledger`]), and so does a
+//! One call at a time, no threads, no clock: the ledger's threads drive it ([`crate::Ledger`]), and so does a
 //! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
 //! step says, up to the point where the batch waits to be made durable.
 
@@ -9,7 +9,7 @@ use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, ProposeResult, RailAnswer, RailCall, Routes, Step,
     Submission, Ticket,
 };
-use bursar_core::{EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
+use bursar_core::{Action, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub enum EngineError {
     Store(StoreError),
     /// Money would have become wrong.
     Broken(Broken),
-    /// A source of rows met customers whose events wait for a rail, and a source's position cannot pass them.
+    /// A source's position cannot pass events that wait for a rail: there are some, or its rows would make some.
     OpenEvents,
     /// Rows of a source need stores that take a batch as a whole, together with the source's position.
     SplitBatches,
@@ -34,7 +34,7 @@ impl fmt::Display for EngineError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Broken(broken) => broken.fmt(f),
-            Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail"),
+            Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail, nor go through one"),
             Self::SplitBatches => f.write_str("these stores cannot keep a source's position together with its events"),
             Self::Panicked => f.write_str("a part of the engine panicked; this is a fault in the program"),
         }
@@ -83,6 +83,7 @@ pub struct Driver {
     chains: Arc<dyn Chains>,
     transactions: Arc<dyn Transactions>,
     ledger_digest: Hash,
+    routes: Routes,
     queue: VecDeque<Submission>,
     heads: Vec<Option<Head>>,
     entries: Vec<TransactionEntry>,
@@ -110,6 +111,7 @@ impl Driver {
             chains,
             transactions,
             ledger_digest,
+            routes,
             queue: VecDeque::new(),
             heads: Vec::new(),
             entries: Vec::new(),
@@ -168,6 +170,25 @@ impl Driver {
         Ok(self.chains.end_batch(batch.time_ms(), None)?)
     }
 
+    /// Whether these rows of a source can be taken in as things stand.
+    pub fn check_rows(&self, rows: &[SourceRow]) -> Result<(), EngineError> {
+        if !self.chains.whole_batches() {
+            return Err(EngineError::SplitBatches);
+        }
+        let Routes { deposit, withdrawal } = self.routes;
+        let has_rail = |request: &Request| match request.action {
+            Action::Deposit(_) => deposit.is_some(),
+            Action::Withdrawal(_) => withdrawal.is_some(),
+            Action::Dispute(_) | Action::Resolve(_) | Action::Chargeback(_) | Action::Unlock => false,
+        };
+        let any_route = self.routes != Routes::default();
+        let makes_open = any_route && rows.iter().filter_map(|row| row.request.as_ref()).any(has_rail);
+        if makes_open || self.machine.open_events().next().is_some() {
+            return Err(EngineError::OpenEvents);
+        }
+        Ok(())
+    }
+
     /// Like [`Driver::run_batch`], for rows of a source: takes rows from the front, as many as fit a batch, and
     /// makes the source's new position part of the batch. Tickets count the rows given, from 0; rows that could
     /// not be read get no answer. Gives how many rows were taken. `mark` is the source's position before, and
@@ -180,18 +201,25 @@ impl Driver {
         ends: bool,
         mark: &mut SourceMark,
     ) -> Result<usize, EngineError> {
-        if !self.chains.whole_batches() {
-            return Err(EngineError::SplitBatches);
-        }
-        if self.machine.open_events().next().is_some() {
-            return Err(EngineError::OpenEvents);
-        }
+        self.check_rows(rows)?;
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
         let mut queue: VecDeque<Submission> =
             requests.map(|(ticket, request)| Submission { ticket, request }).collect();
-        self.machine.gather(now_ms, &mut queue, batch);
-        self.take_steps(batch)?;
-        batch.give_back(&mut queue);
+        let mut answers = Vec::new();
+        loop {
+            self.machine.gather(now_ms, &mut queue, batch);
+            self.take_steps(batch)?;
+            batch.give_back(&mut queue);
+            // A position cannot pass a row that was put off while rows behind it were decided: as long as there
+            // is one, the batch goes on.
+            let last_decided = answers.iter().chain(batch.answers()).map(|answer: &Answer| answer.ticket).max();
+            if queue.front().is_none_or(|first_left| last_decided.is_none_or(|last| last < first_left.ticket)) {
+                break;
+            }
+            self.transactions.approve(batch.approvals())?;
+            answers.append(&mut batch.take_answers());
+        }
+        batch.add_answers(answers);
         let taken = queue.front().map_or(rows.len(), |first_left| first_left.ticket.0 as usize);
         advance(mark, &rows[..taken], batch.answers());
         mark.finished = ends && taken == rows.len();

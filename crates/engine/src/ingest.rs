@@ -1,7 +1,7 @@
 //! Taking in a source of rows: read, decided, durable, and counted, each row exactly once.
 //!
 //! The caller's thread reads and parses; the ledger's two threads decide and make durable, a few batches behind
-//! ([`crate::ledger`]). The source's position is part of every batch, so that an ingest that is interrupted at
+//! ([`crate::Ledger`]). The source's position is part of every batch, so that an ingest that is interrupted at
 //! any moment goes on behind the last row that is durable. A source is known by the SHA-256 of its raw content:
 //! the same content is the same source, whatever its name, and is not taken in twice unless that is asked for.
 //!
@@ -20,6 +20,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// How an ingest is done.
@@ -184,7 +185,7 @@ const fn position_of(mark: &SourceMark) -> Position {
 /// How far the ledger has this source; the mark of a new one if it is to be taken in again.
 fn find_mark(ledger: &Ledger, source: &mut Source, again: bool) -> Result<SourceMark, IngestError> {
     let digest = source.digest().map_err(IngestError::Source)?;
-    let content = digest.map_or([0; 32], |digest| digest.sha256);
+    let content = digest.map_or_else(name_unread, |digest| digest.sha256);
     let mut id = SourceId(content);
     for round in 1u64.. {
         let mark = ledger.source(id).map_err(IngestError::Ledger)?;
@@ -199,6 +200,14 @@ fn find_mark(ledger: &Ledger, source: &mut Source, again: bool) -> Result<Source
         id = SourceId(hasher.finalize().into());
     }
     Ok(SourceMark::new(id))
+}
+
+/// A name of its own for a source that can be read only once, in a ledger that will not outlive it.
+fn name_unread() -> [u8; 32] {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut name = [0; 32];
+    name[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    name
 }
 
 /// A file that is removed in the end.

@@ -7,7 +7,7 @@ use bursar_engine::core::commit::{Limits, Outcome, Receipt};
 use bursar_engine::core::{AbortReason, Action, CustomerId, EventStatus, Request, RequestKind, TransactionId};
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore};
 use bursar_engine::store::{Chains, MemoryStore, ReadRange};
-use bursar_engine::{Ledger, LedgerOptions, SubmitError};
+use bursar_engine::{CurrencyTotals, Ledger, LedgerOptions, SubmitError};
 use common::disk::FaultyDisk;
 use common::{Audit, Choices, audit, config, customer, deposit, directory, dispute, transaction, withdrawal};
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ fn read_until(ledger: &Ledger, stopped: &AtomicBool, seed: u64) -> BTreeMap<Cust
             assert!(listed.head.seq > 0 && listed.customer > after);
             see(listed.customer, listed.head.seq);
         }
-        assert!(ledger.totals().unwrap().currencies().iter().all(|sums| sums.is_balanced()));
+        assert!(ledger.totals().unwrap().currencies().iter().all(CurrencyTotals::is_balanced));
     }
     seen
 }

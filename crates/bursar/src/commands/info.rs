@@ -2,11 +2,12 @@
 
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::ledger_dir::open;
+use crate::ledger_dir::{close, open};
 use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::shown::{Money, Time};
 use bursar_core::{CurrencyIndex, Hash, LinkedEvent, RailId};
+use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::store::{SourceMark, StoreError};
 use bursar_engine::{CurrencyTotals, Ledger, Totals};
 use std::io;
@@ -20,9 +21,8 @@ use std::sync::Arc;
 pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
     let ledger = open(global)?;
     let read = read(&ledger, &global.data);
-    let closed = ledger.close();
+    close(ledger);
     let (mut entries, event_count) = read?;
-    closed?;
     let disk_bytes = bytes_on_disk(&global.data)?;
     let mut disk = vec![("bytes", Value::Count(disk_bytes))];
     if let Some(per_event) = tenths(disk_bytes, event_count) {
@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
 fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>, u64), Failure> {
     let config = ledger.config();
     let (totals, open) = (ledger.totals()?, ledger.open_events()?);
-    let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), |s| s.journal_head());
+    let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), EmbeddedStore::journal_head);
     let policy = vec![
         ("locked", Value::shown(&config.policy.locked.name())),
         ("disputable", Value::shown(&config.policy.disputable.name())),

@@ -1,6 +1,7 @@
 //! Runs the real binary, away from the settings of whoever runs the tests.
 
 #![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(clippy::expect_used, reason = "a test says what it expects")]
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -280,6 +280,11 @@ impl Batch {
         &self.answers
     }
 
+    /// Adds answers of an earlier batch that is to be made durable together with this one.
+    pub fn add_answers(&mut self, earlier: Vec<Answer>) {
+        self.answers.splice(0..0, earlier);
+    }
+
     /// Takes the answers out.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         core::mem::take(&mut self.answers)

@@ -3,6 +3,7 @@
 use super::scene::{Scene, customer, deposit};
 use super::{Case, Checked, Stores, Wrong, equal, holds};
 use crate::store::ReadRange;
+use crate::totals::CurrencyTotals;
 use bursar_core::{CustomerId, EventStatus};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,7 @@ fn read_until(stopped: &AtomicBool, stores: &Stores) -> Checked {
         stores.chains.list(None, 7, &mut listed)?;
         holds("a list out of order", listed.is_sorted_by(|a, b| a.customer < b.customer))?;
         let totals = stores.chains.totals()?;
-        holds("sums that do not fit", totals.currencies().iter().all(|sums| sums.is_balanced()))?;
+        holds("sums that do not fit", totals.currencies().iter().all(CurrencyTotals::is_balanced))?;
     }
     Ok(())
 }

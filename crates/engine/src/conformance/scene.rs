@@ -2,7 +2,7 @@
 
 use super::{Checked, Ending, Home, Stores, Target, Wrong, config, equal, holds};
 use crate::store::{ChainEntry, CustomerHead, ReadRange};
-use crate::totals::Totals;
+use crate::totals::{CurrencyTotals, Totals};
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::rules::{Decision, Known, decide};
 use bursar_core::{
@@ -305,7 +305,7 @@ impl Scene {
         found.sort_unstable();
         equal("customers with open events", &found, &open.collect())?;
         equal("totals", &chains.totals()?, &self.totals)?;
-        holds("the sums do not fit each other", self.totals.currencies().iter().all(|sums| sums.is_balanced()))?;
+        holds("the sums do not fit each other", self.totals.currencies().iter().all(CurrencyTotals::is_balanced))?;
         let newest = self.chains.values().flatten().map(|entry| entry.linked.event.time_ms).max();
         equal("the newest event's time", &chains.last_time_ms()?, &newest.unwrap_or(0))
     }

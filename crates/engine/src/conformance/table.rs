@@ -57,9 +57,9 @@ fn a_proposal_needs_what_it_saw(scene: &mut Scene) -> Checked {
     }
     // Each is judged by itself, in order.
     let results = scene.propose(&[wrong[0].1, right, wrong[1].1])?;
-    use ProposeResult::{Conflict, Proposed};
     // The last one names the event that is there by then.
-    equal("one of three", &results, &vec![Conflict, Proposed, Proposed])?;
+    let expected = vec![ProposeResult::Conflict, ProposeResult::Proposed, ProposeResult::Proposed];
+    equal("one of three", &results, &expected)?;
     let entry = scene.entry(right.transaction)?;
     equal("proposed", &entry.proposed.map(|proposed| proposed.state), &Some(right.state))?;
     equal("approved is kept", &entry.approved, &posted(scene, 1))?;

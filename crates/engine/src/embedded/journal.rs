@@ -331,7 +331,8 @@ impl Journal {
         let end = offset + chunk.bytes.len() as u64;
         if end > writer.reserved {
             let ahead = (end / 2).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
-            let wanted = (end + ahead).next_multiple_of(RESERVE_BYTES_MIN);
+            // Not beyond where the segment ends anyway.
+            let wanted = (end + ahead).next_multiple_of(RESERVE_BYTES_MIN).min(end.max(self.segment_bytes));
             let reserved = match segment.file.reserve(wanted) {
                 Ok(()) => Ok(wanted),
                 Err(_) => segment.file.reserve(end).map(|()| end),

@@ -16,7 +16,7 @@ use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunName, is_index_file};
 use super::disk::{Disk, LockError, RealDisk};
 use super::frame::Frame;
 use super::index::{Index, Runs};
-use super::journal::{Journal, JournalPoint, Segment};
+use super::journal::{Journal, JournalPoint, Segment, segment_start};
 use super::ledger_file::{self, read_whole};
 use super::maintenance::{Maintenance, open_named_runs, write_index};
 use super::memtable::{MemoryHead, OpenEvent, Table};
@@ -69,6 +69,13 @@ pub(super) fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn D
     }
 }
 
+/// Whether a directory has any file of a ledger, so that it is not touched otherwise.
+fn holds_a_ledger(directory: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else { return false };
+    let is_own = |name: &str| name == ledger_file::LEDGER_NAME || segment_start(name).is_some();
+    entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_own))
+}
+
 impl EmbeddedStore {
     /// Whether there is a ledger in this directory.
     pub fn exists(directory: &Path) -> bool {
@@ -82,6 +89,9 @@ impl EmbeddedStore {
 
     /// Opens the ledger in a directory.
     pub fn open(directory: &Path, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
+        if !holds_a_ledger(directory) {
+            return Err(StoreError::NotFound { path: directory.to_owned() });
+        }
         Self::open_on(lock_directory(directory, false)?, options)
     }
 
@@ -206,6 +216,9 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     })
 }
 
+/// How the names of the store's own files begin; nobody else's files are touched.
+const OWN_PREFIXES: [&str; 4] = ["index-", "checkpoint.", "ledger.", "input-"];
+
 /// Removes index files that are not valid, and files that were never finished.
 fn remove_strays(disk: &dyn Disk, runs: &[RunName]) -> Result<(), StoreError> {
     let names = disk.list().map_err(|error| StoreError::Io {
@@ -215,7 +228,7 @@ fn remove_strays(disk: &dyn Disk, runs: &[RunName]) -> Result<(), StoreError> {
     })?;
     for name in names {
         let named = runs.iter().any(|run| run.file_name() == name);
-        let unfinished = name.ends_with(TEMPORARY_SUFFIX);
+        let unfinished = name.ends_with(TEMPORARY_SUFFIX) && OWN_PREFIXES.iter().any(|own| name.starts_with(own));
         if unfinished || (is_index_file(&name) && !named) {
             remove(disk, &disk.path().join(&name))?;
         }

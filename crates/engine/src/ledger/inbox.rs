@@ -24,6 +24,10 @@ pub enum SubmitError {
         /// How many the queue holds.
         count_max: usize,
     },
+    /// Rows of a source cannot be taken in while events wait for a rail, nor go through one.
+    OpenEvents,
+    /// Rows of a source need stores that keep its position together with its events.
+    SplitBatches,
     /// The ledger was closed before the request was decided.
     Closed,
     /// The engine stopped. Whether the request took effect shows when the ledger is opened again.
@@ -37,8 +41,21 @@ impl SubmitError {
             Self::Busy => "busy",
             Self::CustomerBusy(_) => "customer_busy",
             Self::TooMany { .. } => "too_many",
+            Self::OpenEvents => "open_events",
+            Self::SplitBatches => "split_batches",
             Self::Closed => "closed",
             Self::Stopped(_) => "stopped",
+        }
+    }
+}
+
+impl From<EngineError> for SubmitError {
+    /// What the rows of a source met, or why the engine stopped.
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::OpenEvents => Self::OpenEvents,
+            EngineError::SplitBatches => Self::SplitBatches,
+            EngineError::Store(_) | EngineError::Broken(_) | EngineError::Panicked => Self::Stopped(Arc::new(error)),
         }
     }
 }
@@ -51,6 +68,8 @@ impl fmt::Display for SubmitError {
             Self::TooMany { count, count_max } => {
                 write!(f, "{count} requests at once are more than the queue's {count_max}")
             }
+            Self::OpenEvents => EngineError::OpenEvents.fmt(f),
+            Self::SplitBatches => EngineError::SplitBatches.fmt(f),
             Self::Closed => f.write_str("the ledger was closed"),
             Self::Stopped(error) => write!(f, "the engine stopped: {error}"),
         }
@@ -61,7 +80,12 @@ impl std::error::Error for SubmitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Stopped(error) => Some(error.as_ref()),
-            Self::Busy | Self::CustomerBusy(_) | Self::TooMany { .. } | Self::Closed => None,
+            Self::Busy
+            | Self::CustomerBusy(_)
+            | Self::TooMany { .. }
+            | Self::OpenEvents
+            | Self::SplitBatches
+            | Self::Closed => None,
         }
     }
 }

@@ -166,6 +166,11 @@ impl Deciding {
                     Item::Requests { requests, done } => self.submit(requests, done),
                     Item::Rows { source, rows, ends, done } => {
                         self.decide_queued()?;
+                        if let Err(error) = self.driver.check_rows(&rows) {
+                            self.shared.inbox.answered(rows.len());
+                            done(Err(error.into()));
+                            continue;
+                        }
                         let first_ticket = {
                             let request_count = rows.iter().filter(|row| row.request.is_some()).count();
                             self.shared.lock_calls().begin_rows(rows.len(), request_count, done)

@@ -259,7 +259,9 @@ impl DiskFile for FaultyFile {
         let file = &mut world.files[self.id];
         let pending = std::mem::take(&mut file.pending);
         if called.is_ok() {
-            pending.iter().for_each(|change| apply(&mut file.synced, change));
+            for change in &pending {
+                apply(&mut file.synced, change);
+            }
         } else {
             file.sync_failed = true;
         }

@@ -1,11 +1,15 @@
 //! Every code that the program can print, wherever it comes from: what `bursar explain` knows.
 
+mod engine;
+mod verify;
+
 use crate::exit::FailureKind;
 use bursar_core::{Rejection, RejectionInfo};
 use bursar_engine::csv::{RowErrorInfo, RowErrorKind};
-use bursar_engine::store::StoreError;
-use bursar_engine::{EngineError, SubmitError};
-use std::io;
+use engine::{ENGINES, HEADERS, STORES, SUBMITS};
+pub(crate) use engine::{engine_info, store_info, submit_info};
+pub(crate) use verify::finding_info;
+use verify::{CHAINS, FINDINGS};
 
 /// Where a code shows up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub(crate) enum Origin {
     Store,
     /// The engine did not decide a request, or stopped.
     Engine,
+    /// Verification found something wrong.
+    Verify,
     /// A command could not do its work.
     Command,
 }
@@ -33,6 +39,7 @@ impl Origin {
             Self::Header => "header",
             Self::Store => "store",
             Self::Engine => "engine",
+            Self::Verify => "verify",
             Self::Command => "command",
         }
     }
@@ -74,167 +81,24 @@ impl CodeInfo {
         Self { code, origin: Origin::Store, meaning, hint }
     }
 
+    const fn verify(code: &'static str, meaning: &'static str, hint: &'static str) -> Self {
+        Self { code, origin: Origin::Verify, meaning, hint }
+    }
+
     const fn engine(code: &'static str, meaning: &'static str, hint: &'static str) -> Self {
         Self { code, origin: Origin::Engine, meaning, hint }
     }
 }
 
-/// The codes of [`bursar_engine::csv::HeaderError`].
-const HEADERS: [CodeInfo; 4] = [
-    CodeInfo::header(
-        "header_empty",
-        "The file is empty: it has no header.",
-        "The first row names the columns: type,client,tx,amount (in any order) and optionally currency.",
-    ),
-    CodeInfo::header(
-        "header_column_missing",
-        "The header lacks a column.",
-        "The first row names the columns: type,client,tx,amount (in any order) and optionally currency.",
-    ),
-    CodeInfo::header("header_column_twice", "The header has a column twice.", "Rename or remove one of the two."),
-    CodeInfo::header(
-        "header_unreadable",
-        "The header cannot be read as CSV.",
-        "It is read like every other row: UTF-8, quotes in pairs.",
-    ),
-];
-
-/// The codes of [`StoreError`].
-const STORES: [CodeInfo; 9] = [
-    CodeInfo::store(
-        "disk_full",
-        "The disk is full.",
-        "Make room on the disk and start again; everything acknowledged is safe.",
-    ),
-    CodeInfo::store(
-        "io_error",
-        "A file of the ledger could not be read or written.",
-        "Check the disk and your rights, and start again; everything acknowledged is safe.",
-    ),
-    CodeInfo::store(
-        "damaged",
-        "Stored data is not what was stored.",
-        "Nothing was changed. `bursar verify` says what is concerned; restore it from a backup.",
-    ),
-    CodeInfo::store(
-        "in_use",
-        "Another process has the ledger.",
-        "A ledger belongs to one process at a time: stop the other one, or wait for it.",
-    ),
-    CodeInfo::store(
-        "no_ledger",
-        "There is no ledger in the directory.",
-        "`--data DIR` says where the ledger is; `bursar init` creates one.",
-    ),
-    CodeInfo::store(
-        "ledger_exists",
-        "There is a ledger in the directory already.",
-        "Choose another directory; a ledger's policy and currencies never change.",
-    ),
-    CodeInfo::store(
-        "unknown_version",
-        "The ledger's format has a version that this program does not know.",
-        "Use the version of bursar that wrote it, or a newer one.",
-    ),
-    CodeInfo::store(
-        "batch_too_large",
-        "A batch has more bytes than the store takes at once.",
-        "Hand in fewer requests at once.",
-    ),
-    CodeInfo::store(
-        "poisoned",
-        "An earlier error stopped the store.",
-        "Start again: everything acknowledged is safe, nothing else is certain.",
-    ),
-];
-
-/// What is known about an error of a store.
-pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
-    match error {
-        StoreError::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull => &STORES[0],
-        StoreError::Io { .. } => &STORES[1],
-        StoreError::Damaged(_) => &STORES[2],
-        StoreError::InUse { .. } => &STORES[3],
-        StoreError::NotFound { .. } => &STORES[4],
-        StoreError::Exists { .. } => &STORES[5],
-        StoreError::Version { .. } => &STORES[6],
-        StoreError::BatchTooLarge { .. } => &STORES[7],
-        StoreError::Poisoned { .. } => &STORES[8],
-    }
-}
-
-/// Why the engine stopped.
-const ENGINES: [CodeInfo; 4] = [
-    CodeInfo::engine(
-        "invariant_broken",
-        "Money would have become wrong, and the engine stopped before that.",
-        "Run `bursar verify`, and report this with the chain of the customer named.",
-    ),
-    CodeInfo::engine(
-        "open_events",
-        "Rows cannot be taken in while events wait for a rail.",
-        "`bursar info` lists the open events; go on when they are settled.",
-    ),
-    CodeInfo::engine(
-        "split_batches",
-        "The stores cannot keep a file's position together with its events.",
-        "Use the embedded store, or submit the requests singly.",
-    ),
-    CodeInfo::engine(
-        "panicked",
-        "A part of the engine panicked.",
-        "This is a fault in the program: report it. Everything acknowledged is safe.",
-    ),
-];
-
-/// What is known about why the engine stopped.
-pub(crate) fn engine_info(error: &EngineError) -> &'static CodeInfo {
-    match error {
-        EngineError::Store(error) => store_info(error),
-        EngineError::Broken(_) => &ENGINES[0],
-        EngineError::OpenEvents => &ENGINES[1],
-        EngineError::SplitBatches => &ENGINES[2],
-        EngineError::Panicked => &ENGINES[3],
-    }
-}
-
-/// The codes of [`SubmitError`].
-const SUBMITS: [CodeInfo; 5] = [
-    CodeInfo::engine("busy", "Too much is under way. Nothing was decided.", "Try again later."),
-    CodeInfo::engine(
-        "customer_busy",
-        "The customer's event waits for its rail, and so do too many requests. Nothing was decided.",
-        "Try again when the rail has answered; `bursar info` lists the open events.",
-    ),
-    CodeInfo::engine("too_many", "More requests at once than the queue could ever hold.", "Hand in fewer at once."),
-    CodeInfo::engine("closed", "The ledger was closed before the request was decided.", "Open it again."),
-    CodeInfo::engine(
-        "stopped",
-        "The engine stopped. Whether the request took effect shows when the ledger is opened again.",
-        "The error that stopped it says what to do.",
-    ),
-];
-
-/// What is known about why a request was not decided.
-pub(crate) fn submit_info(error: &SubmitError) -> &'static CodeInfo {
-    match error {
-        SubmitError::Busy => &SUBMITS[0],
-        SubmitError::CustomerBusy(_) => &SUBMITS[1],
-        SubmitError::TooMany { .. } => &SUBMITS[2],
-        SubmitError::Closed => &SUBMITS[3],
-        SubmitError::Stopped(_) => &SUBMITS[4],
-    }
-}
-
 /// All codes: rejections in order of precedence, then what can be wrong with a file, with a ledger, with the
-/// engine, and the program's own. A row can fail for a reason that is also a rejection; it is listed once.
+/// engine, what verification finds, and the program's own. A row can fail for a reason that is also a rejection; it is listed once.
 pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
     let is_rejection = |code: &str| Rejection::ALL.iter().any(|info| info.code == code);
     let requests = Rejection::ALL.iter().map(CodeInfo::request);
     let rows = RowErrorKind::ALL.iter().filter(move |info| !is_rejection(info.code)).map(CodeInfo::row);
     let engine = HEADERS.into_iter().chain(STORES).chain(ENGINES).chain(SUBMITS);
     let commands = FailureKind::ALL.into_iter().map(FailureKind::info);
-    requests.chain(rows).chain(engine).chain(commands)
+    requests.chain(rows).chain(engine).chain(FINDINGS).chain(CHAINS).chain(commands)
 }
 
 /// The codes closest to what was written, the closest first: those that contain it or that it contains,
@@ -258,7 +122,9 @@ mod tests {
     use bursar_core::CustomerId;
     use bursar_core::commit::Busy;
     use bursar_engine::csv::{Column, HeaderError};
-    use bursar_engine::store::Damage;
+    use bursar_engine::store::{Damage, StoreError};
+    use bursar_engine::{EngineError, SubmitError};
+    use std::io;
     use std::path::PathBuf;
     use std::sync::Arc;
 
@@ -267,7 +133,11 @@ mod tests {
         let codes: Vec<CodeInfo> = all_codes().collect();
         for (index, info) in codes.iter().enumerate() {
             assert!(codes[..index].iter().all(|other| other.code != info.code), "{} twice", info.code);
-            assert!(info.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", info.code);
+            assert!(
+                info.code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}",
+                info.code
+            );
             assert!(info.meaning.ends_with('.') && info.hint.ends_with('.'), "{}", info.code);
         }
     }
@@ -308,6 +178,8 @@ mod tests {
             SubmitError::Busy,
             SubmitError::CustomerBusy(Busy { customer: CustomerId::new(1) }),
             SubmitError::TooMany { count: 2, count_max: 1 },
+            SubmitError::OpenEvents,
+            SubmitError::SplitBatches,
             SubmitError::Closed,
             SubmitError::Stopped(Arc::new(EngineError::Panicked)),
         ];

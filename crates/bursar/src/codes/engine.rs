@@ -1,0 +1,155 @@
+//! The codes of what goes wrong below the rules: headers of files, stores, the engine.
+
+use super::CodeInfo;
+use bursar_engine::store::StoreError;
+use bursar_engine::{EngineError, SubmitError};
+use std::io;
+
+/// The codes of [`bursar_engine::csv::HeaderError`].
+pub(super) const HEADERS: [CodeInfo; 4] = [
+    CodeInfo::header(
+        "header_empty",
+        "The file is empty: it has no header.",
+        "The first row names the columns: type,client,tx,amount (in any order) and optionally currency.",
+    ),
+    CodeInfo::header(
+        "header_column_missing",
+        "The header lacks a column.",
+        "The first row names the columns: type,client,tx,amount (in any order) and optionally currency.",
+    ),
+    CodeInfo::header("header_column_twice", "The header has a column twice.", "Rename or remove one of the two."),
+    CodeInfo::header(
+        "header_unreadable",
+        "The header cannot be read as CSV.",
+        "It is read like every other row: UTF-8, quotes in pairs.",
+    ),
+];
+
+/// The codes of [`StoreError`].
+pub(super) const STORES: [CodeInfo; 9] = [
+    CodeInfo::store(
+        "disk_full",
+        "The disk is full.",
+        "Make room on the disk and start again; everything acknowledged is safe.",
+    ),
+    CodeInfo::store(
+        "io_error",
+        "A file of the ledger could not be read or written.",
+        "Check the disk and your rights, and start again; everything acknowledged is safe.",
+    ),
+    CodeInfo::store(
+        "damaged",
+        "Stored data is not what was stored.",
+        "Nothing was changed. `bursar verify` says what is concerned; restore it from a backup.",
+    ),
+    CodeInfo::store(
+        "in_use",
+        "Another process has the ledger.",
+        "A ledger belongs to one process at a time: stop the other one, or wait for it.",
+    ),
+    CodeInfo::store(
+        "no_ledger",
+        "There is no ledger in the directory.",
+        "`--data DIR` says where the ledger is; `bursar init` creates one.",
+    ),
+    CodeInfo::store(
+        "ledger_exists",
+        "There is a ledger in the directory already.",
+        "Choose another directory; a ledger's policy and currencies never change.",
+    ),
+    CodeInfo::store(
+        "unknown_version",
+        "The ledger's format has a version that this program does not know.",
+        "Use the version of bursar that wrote it, or a newer one.",
+    ),
+    CodeInfo::store(
+        "batch_too_large",
+        "A batch has more bytes than the store takes at once.",
+        "Hand in fewer requests at once.",
+    ),
+    CodeInfo::store(
+        "poisoned",
+        "An earlier error stopped the store.",
+        "Start again: everything acknowledged is safe, nothing else is certain.",
+    ),
+];
+
+/// What is known about an error of a store.
+pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
+    match error {
+        StoreError::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull => &STORES[0],
+        StoreError::Io { .. } => &STORES[1],
+        StoreError::Damaged(_) => &STORES[2],
+        StoreError::InUse { .. } => &STORES[3],
+        StoreError::NotFound { .. } => &STORES[4],
+        StoreError::Exists { .. } => &STORES[5],
+        StoreError::Version { .. } => &STORES[6],
+        StoreError::BatchTooLarge { .. } => &STORES[7],
+        StoreError::Poisoned { .. } => &STORES[8],
+    }
+}
+
+/// Why the engine stopped.
+pub(super) const ENGINES: [CodeInfo; 4] = [
+    CodeInfo::engine(
+        "invariant_broken",
+        "Money would have become wrong, and the engine stopped before that.",
+        "Run `bursar verify`, and report this with the chain of the customer named.",
+    ),
+    CodeInfo::engine(
+        "open_events",
+        "Rows cannot be taken in while events wait for a rail, nor go through one.",
+        "`bursar info` lists the open events; go on when they are settled.",
+    ),
+    CodeInfo::engine(
+        "split_batches",
+        "The stores cannot keep a file's position together with its events.",
+        "Use the embedded store, or submit the requests singly.",
+    ),
+    CodeInfo::engine(
+        "panicked",
+        "A part of the engine panicked.",
+        "This is a fault in the program: report it. Everything acknowledged is safe.",
+    ),
+];
+
+/// What is known about why the engine stopped.
+pub(crate) fn engine_info(error: &EngineError) -> &'static CodeInfo {
+    match error {
+        EngineError::Store(error) => store_info(error),
+        EngineError::Broken(_) => &ENGINES[0],
+        EngineError::OpenEvents => &ENGINES[1],
+        EngineError::SplitBatches => &ENGINES[2],
+        EngineError::Panicked => &ENGINES[3],
+    }
+}
+
+/// The codes of [`SubmitError`].
+pub(super) const SUBMITS: [CodeInfo; 5] = [
+    CodeInfo::engine("busy", "Too much is under way. Nothing was decided.", "Try again later."),
+    CodeInfo::engine(
+        "customer_busy",
+        "The customer's event waits for its rail, and so do too many requests. Nothing was decided.",
+        "Try again when the rail has answered; `bursar info` lists the open events.",
+    ),
+    CodeInfo::engine("too_many", "More requests at once than the queue could ever hold.", "Hand in fewer at once."),
+    CodeInfo::engine("closed", "The ledger was closed before the request was decided.", "Open it again."),
+    CodeInfo::engine(
+        "stopped",
+        "The engine stopped. Whether the request took effect shows when the ledger is opened again.",
+        "The error that stopped it says what to do.",
+    ),
+];
+
+/// What is known about why a request was not decided.
+pub(crate) fn submit_info(error: &SubmitError) -> &'static CodeInfo {
+    match error {
+        SubmitError::Busy => &SUBMITS[0],
+        SubmitError::CustomerBusy(_) => &SUBMITS[1],
+        SubmitError::TooMany { .. } => &SUBMITS[2],
+        SubmitError::OpenEvents => &ENGINES[1],
+        SubmitError::SplitBatches => &ENGINES[2],
+        SubmitError::Closed => &SUBMITS[3],
+        SubmitError::Stopped(_) => &SUBMITS[4],
+    }
+}
