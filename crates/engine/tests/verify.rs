@@ -48,7 +48,7 @@ fn one_customer_may_be_verified() {
 /// `cargo test --release -p bursar-engine --test verify -- --ignored --nocapture`. `BURSAR_EVENTS` says how many.
 #[test]
 #[ignore = "a measurement"]
-#[allow(clippy::float_arithmetic)]
+#[allow(clippy::float_arithmetic, clippy::cast_precision_loss)] // a figure for people
 fn speed() {
     let count = std::env::var("BURSAR_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000u128);
     let options = EmbeddedOptions { segment_bytes: 64 << 20, ..EmbeddedOptions::default() };

@@ -43,6 +43,7 @@ fn frames(disk: &MemoryDisk) -> Vec<At> {
             offset += count;
         }
     }
+    assert!(list.len() > 20, "{} frames", list.len());
     list
 }
 
@@ -250,6 +251,7 @@ fn an_edited_field_of_an_event_is_found_and_named() {
     ];
     let disk = small_ledger(200, OPTIONS);
     for (name, change) in edits {
+        let mut count = 0;
         for at in frames(&disk).iter().step_by(9) {
             let Some((position, event)) = events(&disk, at).into_iter().find(|(_, e)| change(&mut e.linked.clone()))
             else {
@@ -287,6 +289,7 @@ fn change_account(linked: &mut LinkedEvent, available: i64, held: i64) -> bool {
 #[test]
 fn an_edited_account_with_a_right_hash_is_found_by_the_rules() {
     let disk = small_ledger(200, OPTIONS);
+    let mut count = 0;
     let mut links: BTreeMap<CustomerId, Hash> = BTreeMap::new();
     for at in frames(&disk) {
         for (position, event) in events(&disk, &at) {
@@ -310,8 +313,10 @@ fn an_edited_account_with_a_right_hash_is_found_by_the_rules() {
             reseal(&copy);
             let all = found(&copy);
             assert!(all.contains(&("wrong_state", Some((customer.bits(), seq)))), "{all:?}");
+            count += 1;
         }
     }
+    assert!(count > 20, "{count} events edited");
 }
 
 /// How an event stands, why it was aborted, how far a source got, and what headers say.
@@ -392,9 +397,7 @@ fn edited_checkpoints_and_indexes_are_found() {
         ("totals", |c| c.totals.event_count += 1),
         ("open", |c| c.open.clear()),
         ("marks", |c| c.sources[0].offset += 1),
-        ("an index file left out", |c| {
-            c.runs.remove(0);
-        }),
+        ("an index file left out", |c| c.runs.truncate(c.runs.len() - 1)),
         ("an index file that is not there", |c| c.runs[0].to += 1),
     ];
     for (name, change) in edits {
