@@ -272,7 +272,9 @@ fn an_edited_field_of_an_event_is_found_and_named() {
                 all.iter().any(|(code, event)| chain.contains(code) && names(*event)),
                 "{name} {original:?}: {all:?}"
             );
+            count += 1;
         }
+        assert!(count > 0, "{name}: no event has it");
     }
 }
 
