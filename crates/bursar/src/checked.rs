@@ -7,7 +7,7 @@
 use crate::cli;
 use crate::exit::{Failure, FailureKind};
 use crate::generate::Plan;
-use bursar_core::{Currencies, Currency, CustomerId, Decimals, IdError, Policy, TransactionId};
+use bursar_core::{Currencies, Currency, CustomerId, Decimals, Hash, IdError, Policy, TransactionId};
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::TimeZone;
@@ -69,7 +69,6 @@ pub(crate) enum LedgerCommand {
     /// `verify`
     Verify(Verify),
     /// `export`
-    #[expect(dead_code, reason = "read when the command is connected")]
     Export {
         /// Whose chain.
         customer: CustomerId,
@@ -147,9 +146,8 @@ pub(crate) enum Verify {
     Ledger,
     /// One customer's chain.
     Customer(CustomerId),
-    /// An exported chain.
-    #[expect(dead_code, reason = "read when the command is connected")]
-    File(PathBuf),
+    /// An exported chain; the receipt must be a head hash that it had.
+    File(PathBuf, Option<Hash>),
 }
 
 /// Checks a command.
@@ -176,7 +174,7 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
         Raw::Transaction(args) => Command::Ledger(LedgerCommand::Transaction(transaction(&args.transaction)?)),
         Raw::Unlock(args) => Command::Ledger(LedgerCommand::Unlock(customer(&args.client)?)),
         Raw::Verify(args) => Command::Ledger(LedgerCommand::Verify(match (args.file, args.client) {
-            (Some(file), _) => Verify::File(file),
+            (Some(file), _) => Verify::File(file, args.receipt.as_deref().map(receipt).transpose()?),
             (None, Some(client)) => Verify::Customer(customer(&client)?),
             (None, None) => Verify::Ledger,
         })),
@@ -211,6 +209,14 @@ pub(crate) fn count_of(flag: &str, text: &str, min: u64) -> Result<u64, Failure>
 pub(crate) fn decimals(flag: &str, text: &str) -> Result<Decimals, Failure> {
     let found = text.parse::<u8>().ok().and_then(Decimals::new);
     found.ok_or_else(|| bad(flag, text, format_args!("decimals are a number from 0 to {}", bursar_core::DECIMALS_MAX)))
+}
+
+/// A head hash.
+fn receipt(text: &str) -> Result<Hash, Failure> {
+    Hash::parse(text.as_bytes()).ok_or_else(|| {
+        let sentence = format!("`{text}` is no receipt: a head hash has 64 hexadecimal digits");
+        Failure::new(FailureKind::BadArgument, sentence)
+    })
 }
 
 /// `CODE:DECIMALS`; where `otherwise` is given, the decimals may be left out.

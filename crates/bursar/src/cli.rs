@@ -330,6 +330,10 @@ pub(crate) struct VerifyArgs {
     /// Verify an exported chain, without any ledger
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
+
+    /// With --file: a head hash that the chain must have had, as every outcome gives one
+    #[arg(long, value_name = "HASH", requires = "file")]
+    pub(crate) receipt: Option<String>,
 }
 
 /// `bursar export`.

@@ -106,13 +106,11 @@ pub(crate) enum FailureKind {
     UnreadableRow,
     /// Verification found something wrong.
     DamageFound,
-    /// The command is not built yet.
-    NotBuilt,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -121,7 +119,6 @@ impl FailureKind {
         Self::NoAccountThen,
         Self::UnreadableRow,
         Self::DamageFound,
-        Self::NotBuilt,
     ];
 
     /// How the program ends after it.
@@ -129,7 +126,7 @@ impl FailureKind {
         match self {
             Self::BadArgument | Self::UnknownCode => Exit::Usage,
             Self::CannotRead | Self::CannotWrite => Exit::Io,
-            Self::DirectoryNotEmpty | Self::NotBuilt => Exit::Ledger,
+            Self::DirectoryNotEmpty => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow => Exit::Refused,
             Self::DamageFound => Exit::Damage,
         }
@@ -178,11 +175,6 @@ impl FailureKind {
                 "damage_found",
                 "Verification found something wrong.",
                 "Each finding says what it is and where; restore the ledger from a backup.",
-            ),
-            Self::NotBuilt => CodeInfo::command(
-                "not_built",
-                "The command is not built yet.",
-                "There is nothing to do but to wait for it.",
             ),
         }
     }

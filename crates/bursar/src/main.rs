@@ -25,7 +25,7 @@ mod shown;
 use checked::{Command, LedgerCommand, Verify};
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 use cli::{Cli, ColorArg, Global};
-use exit::{Exit, Failure, FailureKind};
+use exit::{Exit, Failure};
 use ingest::observer::Show;
 use output::Format;
 use std::ffi::OsStr;
@@ -83,14 +83,10 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Unlock(customer) => commands::unlock::run(global, customer, format),
         LedgerCommand::Verify(Verify::Ledger) => commands::verify::run(global, None, format),
         LedgerCommand::Verify(Verify::Customer(customer)) => commands::verify::run(global, Some(customer), format),
-        LedgerCommand::Verify(Verify::File(_)) => Err(not_built("verify --file")),
-        LedgerCommand::Export { .. } => Err(not_built("export")),
+        LedgerCommand::Verify(Verify::File(file, receipt)) => commands::verify_file::run(&file, receipt, format),
+        LedgerCommand::Export { customer, to } => commands::export::run(global, customer, to.as_deref()),
     };
     done.map(|()| Exit::Done)
-}
-
-fn not_built(command: &str) -> Failure {
-    Failure::new(FailureKind::NotBuilt, format!("`bursar {command}` is not built yet"))
 }
 
 /// Prints help and version to standard output, and errors of usage to standard error.

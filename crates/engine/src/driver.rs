@@ -1,6 +1,6 @@
 //! The driver: takes batches through the commit machine's steps against two stores.
 //!
-//! One call at a time, no threads, no clock: the ledger's threads drive it ([`crate::ledger`]), and so does a
+//! One call at a time, no threads, no clock: the ledger's threads drive it ([`crate::Ledger`]), and so does a
 //! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
 //! step says, up to the point where the batch waits to be made durable.
 

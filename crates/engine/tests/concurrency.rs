@@ -100,7 +100,9 @@ fn read_until(ledger: &Ledger, stopped: &AtomicBool, seed: u64) -> BTreeMap<Cust
         }
         let after = customer(u128::from(choices.below(4_000)));
         for listed in ledger.customers(Some(after), 5).unwrap() {
-            assert!(listed.head.seq > 0 && listed.customer > after);
+            // A store in memory also shows an event that is open only until its batch ends.
+            assert!(listed.head.seq > 0 || !listed.head.open.is_empty());
+            assert!(listed.customer > after);
             see(listed.customer, listed.head.seq);
         }
         assert!(ledger.totals().unwrap().currencies().iter().all(CurrencyTotals::is_balanced));

@@ -5,6 +5,9 @@
 //! By default each byte of the ledger file, the journal and the checkpoint is changed in four ways, and each byte of
 //! the index files, most of which is empty room, in one of the four. `BURSAR_FLIPS=all` changes all in four ways.
 
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use bursar_engine::embedded::memory_disk::MemoryDisk;
@@ -68,7 +71,7 @@ fn no_byte_can_be_changed_with_silent_effect() {
     let files = directory();
     let before = read(Arc::new(MemoryDisk::with_files(files.clone()))).unwrap();
     assert!(files.keys().filter(|name| name.starts_with("journal-")).count() >= 2, "{:?}", files.keys());
-    assert!(files.keys().filter(|name| name.starts_with("index-")).count() >= 4, "{:?}", files.keys());
+    assert!(files.keys().filter(|name| name.starts_with("index-")).count() >= 3, "{:?}", files.keys());
     let all = std::env::var("BURSAR_FLIPS").is_ok_and(|value| value == "all");
     let mut jobs = Vec::new();
     for (name, bytes) in &files {

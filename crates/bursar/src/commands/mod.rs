@@ -6,6 +6,7 @@ pub(crate) mod chain;
 mod changes;
 pub(crate) mod completions;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod info;
 pub(crate) mod ingest;
@@ -14,6 +15,7 @@ pub(crate) mod man;
 pub(crate) mod transaction;
 pub(crate) mod unlock;
 pub(crate) mod verify;
+pub(crate) mod verify_file;
 
 use crate::checked;
 use crate::engine_failure::not_there;

@@ -18,6 +18,15 @@ use std::thread::JoinHandle;
 /// Index files smaller than this count as being of the same size when it is chosen what to merge.
 const SMALLEST_RUN_BYTES: u64 = 4 << 20;
 
+/// How many index files of about one size are merged. A customer's entry replaces those before, so that files of
+/// customers shrink when they are merged: they are, as soon as there are two.
+const fn merge_factor(kind: RunKind) -> u64 {
+    match kind {
+        RunKind::Transactions => 4,
+        RunKind::Customers => 2,
+    }
+}
+
 /// The one job that may be under way.
 #[derive(Debug, Default)]
 pub(super) struct Maintenance {
@@ -148,7 +157,10 @@ fn merge_runs(shared: &Shared, checkpoint: &mut Checkpoint) -> Result<(), StoreE
                 RunKind::Customers => open.customers.iter().rev().map(|run| run.file_bytes()).collect(),
             };
             let sized = names.iter().zip(sizes).map(|(run, size)| RunSize { from: run.from, to: run.to, size });
-            let Some(range) = run::next_merge(&sized.collect::<Vec<_>>(), SMALLEST_RUN_BYTES) else { break };
+            let Some(range) = run::next_merge(&sized.collect::<Vec<_>>(), SMALLEST_RUN_BYTES, merge_factor(kind))
+            else {
+                break;
+            };
             let merged = &names[range.clone()];
             let name = RunName { kind, from: merged[0].from, to: merged[merged.len() - 1].to };
             let newest_first = names.len() - range.end..names.len() - range.start;

@@ -39,6 +39,7 @@ impl MemoryDisk {
     }
 
     /// A copy that shares nothing with this one.
+    #[must_use]
     pub fn copy(&self) -> Self {
         Self::with_files(self.files())
     }

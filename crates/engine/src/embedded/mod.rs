@@ -32,6 +32,7 @@ mod store;
 mod tail;
 mod verify;
 
+pub(crate) use checkpoint::is_index_file;
 pub use open::{CutOff, OpenReport};
 pub use store::{EmbeddedOptions, EmbeddedStore};
 pub use verify::{

@@ -12,7 +12,7 @@
 //! Every case and its decision: `docs/format.md`, "Opening".
 
 use super::batch::OpenBatch;
-use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, is_index_file};
+use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunName, is_index_file};
 use super::disk::{Disk, LockError, RealDisk};
 use super::frame::Frame;
 use super::index::{Index, Runs};
@@ -111,10 +111,7 @@ impl EmbeddedStore {
         let ledger_digest = config.digest();
         let mut segments = open_segments(&*disk)?;
         let headers = check_segments(&config.ledger, &ledger_digest, &segments)?;
-        if let Some(unwritten) = segments.get(headers.len()) {
-            remove(&*disk, &unwritten.path)?;
-            segments.truncate(headers.len());
-        }
+        let unwritten = segments.drain(headers.len()..).map(|segment| segment.path.clone()).next();
         let mut report = OpenReport::default();
         let start = JournalPoint { position: 0, frame_number: 0, digest: ledger_digest };
         let (checkpoint, runs) = match usable_checkpoint(&*disk, &config, &segments, start) {
@@ -130,9 +127,20 @@ impl EmbeddedStore {
                 (Checkpoint::at_start(&config, start), Runs::default())
             }
         };
-        remove_strays(&*disk, &checkpoint)?;
         let mut opening = Opening { disk, config, ledger_digest, options, segments, report };
-        let (state, point, durable_from) = opening.replay(&checkpoint, runs)?;
+        let (state, point, durable_from) = match opening.replay(&checkpoint, runs) {
+            Err(StoreError::Damaged(damage)) if damage.is_derived() => {
+                opening.report = OpenReport { index_rebuilt: Some(INDEX_DAMAGED), ..OpenReport::default() };
+                let at_start = Checkpoint::at_start(&opening.config, start);
+                opening.replay(&at_start, Runs::default())?
+            }
+            replayed => replayed?,
+        };
+        // Not before: where opening is refused, what is there stays as it is, to be looked at.
+        if let Some(path) = unwritten {
+            remove(&*opening.disk, &path)?;
+        }
+        remove_strays(&*opening.disk, &state.runs)?;
         opening.make_durable(point, durable_from)?;
         let Opening { disk, config, ledger_digest, options, segments, report } = opening;
         let journal = Journal::new(disk.clone(), config.ledger, options.segment_bytes, segments, point);
@@ -167,6 +175,7 @@ impl Drop for EmbeddedStore {
 }
 
 const NO_CHECKPOINT: &str = "there is no checkpoint";
+const INDEX_DAMAGED: &str = "an index file is missing or damaged";
 
 /// The checkpoint and its open index files, if they can be relied on; otherwise why not.
 fn usable_checkpoint(
@@ -192,7 +201,7 @@ fn usable_checkpoint(
         return Err(JOURNAL_TOO_SHORT);
     }
     let runs = open_named_runs(disk, &config.ledger, &checkpoint.runs);
-    Ok((checkpoint, runs.map_err(|_| "an index file is missing or damaged")?))
+    Ok((checkpoint, runs.map_err(|_| INDEX_DAMAGED)?))
 }
 
 /// Not a reason to make the index anew: events that were durable are gone.
@@ -210,15 +219,15 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
 /// How the names of the store's own files begin; nobody else's files are touched.
 const OWN_PREFIXES: [&str; 4] = ["index-", "checkpoint.", "ledger.", "input-"];
 
-/// Removes index files that no checkpoint names, and files that were never finished.
-fn remove_strays(disk: &dyn Disk, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+/// Removes index files that are not valid, and files that were never finished.
+fn remove_strays(disk: &dyn Disk, runs: &[RunName]) -> Result<(), StoreError> {
     let names = disk.list().map_err(|error| StoreError::Io {
         doing: "list the directory",
         path: disk.path().to_owned(),
         error: Arc::new(error),
     })?;
     for name in names {
-        let named = checkpoint.runs.iter().any(|run| run.file_name() == name);
+        let named = runs.iter().any(|run| run.file_name() == name);
         let unfinished = name.ends_with(TEMPORARY_SUFFIX) && OWN_PREFIXES.iter().any(|own| name.starts_with(own));
         if unfinished || (is_index_file(&name) && !named) {
             remove(disk, &disk.path().join(&name))?;

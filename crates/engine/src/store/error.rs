@@ -68,6 +68,13 @@ pub struct Damage {
     pub what: String,
 }
 
+impl Damage {
+    /// Whether it is in a file that is made anew from the journal when it is missing.
+    pub fn is_derived(&self) -> bool {
+        self.path.file_name().and_then(|name| name.to_str()).is_some_and(crate::embedded::is_index_file)
+    }
+}
+
 impl StoreError {
     /// The stable code.
     pub fn code(&self) -> &'static str {
@@ -91,6 +98,9 @@ impl StoreError {
                 "make room on the disk and start again; everything acknowledged is safe"
             }
             Self::Io { .. } => "check the disk and the permissions, and start again; everything acknowledged is safe",
+            Self::Damaged(damage) if damage.is_derived() => {
+                "no event is concerned: this file is derived; delete it, and the next start makes it anew"
+            }
             Self::Damaged(_) => {
                 "nothing was changed; run `bursar verify` to see what is concerned, and restore from a backup"
             }

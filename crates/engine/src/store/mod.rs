@@ -2,7 +2,7 @@
 //!
 //! **Chains** hold the events and decide; the **transactions** table points to them. They may live in different
 //! systems: the protocol in [`bursar_core::commit`] is what keeps them in step. Both traits are small and
-//! blocking, with one call per batch. [`crate::conformance`] checks an implementation against what is said here.
+//! blocking, with one call per batch. The module `conformance` (a feature) checks an implementation against what is said here.
 
 mod error;
 mod memory;

@@ -11,14 +11,14 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-pub const SECTOR_BYTES: usize = 512;
+pub(crate) const SECTOR_BYTES: usize = 512;
 
-/// SplitMix64: small, and the same everywhere.
+/// `SplitMix64`: small, and the same everywhere.
 #[derive(Clone, Debug)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 }
@@ -81,26 +81,22 @@ fn apply(names: &mut BTreeMap<String, Inode>, change: &Change) {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct CrashDisk(Arc<Mutex<State>>);
+pub(crate) struct CrashDisk(Arc<Mutex<State>>);
 
 impl CrashDisk {
-    pub fn call_count(&self) -> u64 {
-        self.0.lock().unwrap().call_count
-    }
-
     /// Stops at the call with this number, counted from now.
-    pub fn die_after(&self, calls: u64) {
+    pub(crate) fn die_after(&self, calls: u64) {
         let mut state = self.0.lock().unwrap();
         state.dies_at = Some(state.call_count + calls);
     }
 
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         let state = self.0.lock().unwrap();
         state.dies_at.is_some_and(|at| state.call_count >= at)
     }
 
     /// What the next start finds.
-    pub fn after_crash(&self, random: &mut Random) -> Self {
+    pub(crate) fn after_crash(&self, random: &mut Random) -> Self {
         let old = self.0.lock().unwrap();
         let mut names = old.durable_names.clone();
         let kept = random.below(old.changes.len() as u64 + 1) as usize;

@@ -1,5 +1,8 @@
 //! Builds small ledgers on a disk in memory, step by step and always the same, for tests that damage them.
 
+// A helper of tests: each uses a part of it, and a step that fails fails the test.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+
 use bursar_engine::Totals;
 use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Ticket};
 use bursar_engine::core::{

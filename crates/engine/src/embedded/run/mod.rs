@@ -9,7 +9,7 @@
 //! built again. A lookup asks the memtable first and then the runs, newest first. Both kinds are laid out the
 //! same way, see [`file`]: blocks of sorted entries on disk, and in memory the first key of each block and a
 //! filter. So a lookup of an absent id mostly costs no read, and one of a present id costs one.
-//! `docs/format-runs.md` has the files byte for byte.
+//! `docs/format.md`, "Index runs", has the files byte for byte.
 //!
 //! What this module does not do: it does not know which runs there are, nor when they are no longer needed; it
 //! does not read the journal; and it starts no threads. A caller that opens a directory removes files whose name

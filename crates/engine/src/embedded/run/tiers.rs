@@ -1,9 +1,10 @@
 //! Which runs to merge next.
 //!
-//! Tiers of factor four: runs of the smallest size are level 0, and each level's runs are four times as large as
-//! those of the level before. As soon as four adjacent runs have the same level they are merged, newest levels
-//! first, which gives one run of the next level. So there are at most three runs per level once nothing is left
-//! to merge, and an entry is written once per level at the most, as long as merged runs add up.
+//! Tiers of a factor: runs of the smallest size are level 0, and each level's runs are that many times as large as
+//! those of the level before. As soon as that many adjacent runs have the same level they are merged, newest levels
+//! first, which gives one run of the next level. So there is one run fewer than the factor per level at the most once
+//! nothing is left to merge, and an entry is written once per level at the most, as long as merged runs add up.
+//! A larger factor writes less; a smaller one keeps fewer runs, which saves room where merging drops entries.
 //!
 //! A run older than one of a higher level counts as being of that level too: whatever the sizes, levels never
 //! rise towards newer runs, so runs of the same level are always adjacent, and none is left out for good.
@@ -11,8 +12,6 @@
 use super::transactions::POSITION_SPAN_MAX;
 use std::ops::Range;
 
-/// How many runs of a level are merged, and the ratio of sizes from level to level.
-const FACTOR: u64 = 4;
 /// How many runs are merged at once at the most; bounds the open files and blocks in memory after a backlog.
 const MERGED_RUNS_MAX: usize = 16;
 
@@ -30,15 +29,15 @@ pub(crate) struct RunSize {
 /// Which of these runs to merge next, as a range of indexes; `None` while that is not worth while.
 ///
 /// `runs` cover adjacent parts of the journal, oldest first. `smallest` is the usual size of a new run; what is
-/// smaller counts as of that size.
-pub(crate) fn next_merge(runs: &[RunSize], smallest: u64) -> Option<Range<usize>> {
+/// smaller counts as of that size. `factor`, at least 2: how many runs of a level are merged.
+pub(crate) fn next_merge(runs: &[RunSize], smallest: u64, factor: u64) -> Option<Range<usize>> {
     let mut group = runs.len()..runs.len();
     let mut group_level = 0;
     for (index, run) in runs.iter().enumerate().rev() {
-        let level = level_of(run.size, smallest);
+        let level = level_of(run.size, smallest, factor);
         // A level below the group's counts as the group's.
         if level > group_level {
-            if let Some(merge) = worth_while(runs, group) {
+            if let Some(merge) = worth_while(runs, group, factor) {
                 return Some(merge);
             }
             group_level = level;
@@ -46,18 +45,18 @@ pub(crate) fn next_merge(runs: &[RunSize], smallest: u64) -> Option<Range<usize>
         }
         group.start = index;
     }
-    worth_while(runs, group)
+    worth_while(runs, group, factor)
 }
 
 /// The part of a group of runs of one level that may be merged, if it is large enough: oldest first, up to the
 /// most that one run may cover.
-fn worth_while(runs: &[RunSize], group: Range<usize>) -> Option<Range<usize>> {
+fn worth_while(runs: &[RunSize], group: Range<usize>, factor: u64) -> Option<Range<usize>> {
     let mut start = group.start;
     while let Some(oldest) = runs.get(start).filter(|_| start < group.end) {
         let candidates = runs.get(start..group.end)?;
         let fits = |run: &&RunSize| run.to.saturating_sub(oldest.from) <= POSITION_SPAN_MAX;
         let count = candidates.iter().take(MERGED_RUNS_MAX).take_while(fits).count();
-        if count as u64 >= FACTOR {
+        if count as u64 >= factor {
             return Some(start..start + count);
         }
         start += 1;
@@ -66,8 +65,8 @@ fn worth_while(runs: &[RunSize], group: Range<usize>) -> Option<Range<usize>> {
 }
 
 /// How often the smallest size can be multiplied by the factor without getting above this size.
-fn level_of(size: u64, smallest: u64) -> u32 {
-    (size / smallest.max(1)).checked_ilog(FACTOR).unwrap_or(0)
+fn level_of(size: u64, smallest: u64, factor: u64) -> u32 {
+    (size / smallest.max(1)).checked_ilog(factor.max(2)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -111,7 +110,7 @@ mod tests {
             (&[POSITION_SPAN_MAX, POSITION_SPAN_MAX, POSITION_SPAN_MAX, POSITION_SPAN_MAX], None),
         ];
         for (sizes, expected) in table {
-            assert_eq!(next_merge(&runs(sizes), 100), expected, "{sizes:?}");
+            assert_eq!(next_merge(&runs(sizes), 100, 4), expected, "{sizes:?}");
         }
     }
 
@@ -119,9 +118,9 @@ mod tests {
     fn no_merge_covers_more_than_a_run_can() {
         let quarter = POSITION_SPAN_MAX / 4;
         let sizes = [quarter, quarter, quarter, quarter + 1, quarter, quarter, quarter];
-        assert_eq!(next_merge(&runs(&sizes), quarter), None);
+        assert_eq!(next_merge(&runs(&sizes), quarter, 4), None);
         let sizes = [quarter + 1, quarter, quarter, quarter, quarter, quarter];
-        assert_eq!(next_merge(&runs(&sizes), quarter), Some(1..5));
+        assert_eq!(next_merge(&runs(&sizes), quarter, 4), Some(1..5));
     }
 
     /// 10 000 new runs of the usual size: three runs per level, and each entry is written once per level.
@@ -132,7 +131,7 @@ mod tests {
             let from = list.last().map_or(0, |run| run.to);
             list.push(RunSize { from, to: from + 100, size: 100 });
             written += 100;
-            while let Some(range) = next_merge(&list, 100) {
+            while let Some(range) = next_merge(&list, 100, 4) {
                 let size = list[range.clone()].iter().map(|run| run.size).sum();
                 written += size;
                 merge(&mut list, range, size);
@@ -147,11 +146,12 @@ mod tests {
 
     proptest! {
         /// New runs of any size, merged runs that are smaller than the sum of their parts, and merges that come
-        /// late: still at most three runs per level once all is merged, nothing is lost, and little is written.
+        /// late: still at most `factor - 1` runs per level once all is merged, nothing is lost, and little is written.
         #[test]
         fn any_life_keeps_few_runs_and_writes_little(
             life in prop::collection::vec((1u64..1_000, 0u8..4), 1..400),
             kept_percent in 30u64..=100,
+            factor in 2u64..=4,
         ) {
             const SMALLEST: u64 = 100;
             let (mut list, mut new_total, mut written) = (runs(&[]), 0, 0);
@@ -160,7 +160,7 @@ mod tests {
                 list.push(RunSize { from, to: from + size, size });
                 new_total += size.max(SMALLEST);
                 for _ in 0..merge_count {
-                    let Some(range) = next_merge(&list, SMALLEST) else { break };
+                    let Some(range) = next_merge(&list, SMALLEST, factor) else { break };
                     let parts = &list[range.clone()];
                     let largest = parts.iter().map(|run| run.size).max().unwrap_or(0);
                     let sum: u64 = parts.iter().map(|run| run.size).sum();
@@ -169,14 +169,14 @@ mod tests {
                     merge(&mut list, range, size);
                 }
             }
-            while let Some(range) = next_merge(&list, SMALLEST) {
+            while let Some(range) = next_merge(&list, SMALLEST, factor) {
                 let size = list[range.clone()].iter().map(|run| run.size).sum();
                 written += size;
                 merge(&mut list, range, size);
             }
             let largest = list.iter().map(|run| run.size).max().unwrap_or(0);
-            let level_count = u64::from(level_of(largest, SMALLEST)) + 1;
-            prop_assert!(list.len() as u64 <= 3 * level_count, "{} runs in {level_count} levels", list.len());
+            let level_count = u64::from(level_of(largest, SMALLEST, factor)) + 1;
+            prop_assert!(list.len() as u64 <= (factor - 1) * level_count, "{} runs in {level_count} levels", list.len());
             prop_assert!(list.windows(2).all(|pair| pair[0].to == pair[1].from));
             prop_assert_eq!(list.last().map(|run| run.to), Some(life.iter().map(|(size, _)| size).sum()));
             prop_assert!(written <= new_total * (level_count + 1), "{written} of {new_total}, {level_count} levels");

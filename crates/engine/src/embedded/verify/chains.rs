@@ -121,14 +121,27 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Damage {
     pub(super) position: u64,
-    /// Which of the findings it is; `usize::MAX` if it is not listed.
-    pub(super) finding: usize,
     pub(super) events: Vec<LostEvents>,
     pub(super) event_count: u64,
     pub(super) customer_count: u64,
 }
 
 const LOST_CUSTOMERS_MAX: usize = 1000;
+
+impl Damage {
+    /// Nothing is known yet of what was lost there.
+    pub(super) const fn at(position: u64) -> Self {
+        Self { position, events: Vec::new(), event_count: 0, customer_count: 0 }
+    }
+
+    /// Adds what another pass knows of the same place.
+    pub(super) fn add(&mut self, other: Self) {
+        self.event_count += other.event_count;
+        self.customer_count += other.customer_count;
+        let room = LOST_CUSTOMERS_MAX.saturating_sub(self.events.len());
+        self.events.extend(other.events.into_iter().take(room));
+    }
+}
 
 /// The segments, to say in which file a position lies.
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +169,7 @@ impl Places<'_> {
 #[derive(Debug)]
 pub(super) struct Chains<'a> {
     pub(super) places: Places<'a>,
-    config: &'a LedgerConfig,
+    config: LedgerConfig,
     pub(super) ledger_digest: Hash,
     pub(super) partition: Partition,
     ids: Table<CustomerId, u32>,
@@ -175,11 +188,11 @@ pub(super) struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub(super) fn new(places: Places<'a>, config: &'a LedgerConfig, partition: Partition, findings_max: usize) -> Self {
+    pub(super) fn new(places: Places<'a>, config: LedgerConfig, partition: Partition, findings_max: usize) -> Self {
         Self {
             places,
-            config,
             ledger_digest: config.digest(),
+            config,
             partition,
             ids: Table::default(),
             slots: Vec::new(),
@@ -213,10 +226,6 @@ impl<'a> Chains<'a> {
             self.customers.push(customer);
         }
         index as usize
-    }
-
-    pub(super) fn existing_slot(&self, customer: CustomerId) -> Option<usize> {
-        self.ids.get(&customer).map(|&index| index as usize)
     }
 
     /// Adds a finding about an event.
@@ -381,7 +390,7 @@ impl<'a> Chains<'a> {
             head.take(linked.clone(), status);
             slot.check = ChainCheck::behind(event.customer, head);
             slot.unknown = *status != EventStatus::Done;
-        } else if let Err(fault) = slot.check.follow(self.config, known, linked, status) {
+        } else if let Err(fault) = slot.check.follow(&self.config, known, linked, status) {
             let mut head = slot.check.head().clone();
             head.take(linked.clone(), status);
             slot.check = ChainCheck::behind(event.customer, head);

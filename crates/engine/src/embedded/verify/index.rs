@@ -43,7 +43,12 @@ fn of_error(directory: &Path, name: RunName, error: StoreError) -> Result<Findin
             FindingCode::IndexFile,
             "the checkpoint names it, and it is not there",
         )),
-        error => Err(error),
+        error @ (StoreError::Io { .. }
+        | StoreError::InUse { .. }
+        | StoreError::NotFound { .. }
+        | StoreError::Exists { .. }
+        | StoreError::BatchTooLarge { .. }
+        | StoreError::Poisoned { .. }) => Err(error),
     }
 }
 
@@ -105,7 +110,7 @@ impl Derived {
     }
 
     /// A finding about the checkpoint itself.
-    pub(super) fn wrong(&self, directory: &Path, what: &str) -> Finding {
+    pub(super) fn wrong(directory: &Path, what: &str) -> Finding {
         finding(directory, CHECKPOINT_NAME, FindingCode::Checkpoint, what)
     }
 
@@ -185,7 +190,9 @@ impl Derived {
             let all = chains.customers.iter().zip(&chains.slots);
             let missing: Vec<CustomerId> =
                 all.filter(|(c, slot)| !slot.open.is_empty() && !named(**c)).map(|(c, _)| *c).collect();
-            missing.into_iter().for_each(|customer| wrong(chains, customer));
+            for customer in missing {
+                wrong(chains, customer);
+            }
         }
     }
 

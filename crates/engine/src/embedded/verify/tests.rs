@@ -4,10 +4,14 @@
 mod support;
 
 use super::*;
+use crate::embedded::codec::Decoder;
 use crate::embedded::codec::crc32c;
+use crate::embedded::frame::FrameHeader;
 use crate::embedded::memory_disk::MemoryDisk;
 use crate::embedded::record::{Place, StoredEvent, frame_distance, put_event};
+use crate::embedded::record::{Stored, take_record};
 use bursar_core::{Amount, Hash, Head, LinkedEvent, RequestKind, TransactionId};
+use std::collections::BTreeMap;
 use support::{OPTIONS, small_ledger};
 
 fn verified(disk: &Arc<MemoryDisk>, options: &VerifyOptions) -> VerifyReport {
@@ -39,6 +43,7 @@ fn frames(disk: &MemoryDisk) -> Vec<At> {
             offset += count;
         }
     }
+    assert!(list.len() > 20, "{} frames", list.len());
     list
 }
 
@@ -246,7 +251,8 @@ fn an_edited_field_of_an_event_is_found_and_named() {
     ];
     let disk = small_ledger(200, OPTIONS);
     for (name, change) in edits {
-        for at in frames(&disk).iter().step_by(5) {
+        let mut count = 0;
+        for at in frames(&disk).iter().step_by(9) {
             let Some((position, event)) = events(&disk, at).into_iter().find(|(_, e)| change(&mut e.linked.clone()))
             else {
                 continue;
@@ -266,7 +272,9 @@ fn an_edited_field_of_an_event_is_found_and_named() {
                 all.iter().any(|(code, event)| chain.contains(code) && names(*event)),
                 "{name} {original:?}: {all:?}"
             );
+            count += 1;
         }
+        assert!(count > 0, "{name}: no event has it");
     }
 }
 
@@ -283,6 +291,7 @@ fn change_account(linked: &mut LinkedEvent, available: i64, held: i64) -> bool {
 #[test]
 fn an_edited_account_with_a_right_hash_is_found_by_the_rules() {
     let disk = small_ledger(200, OPTIONS);
+    let mut count = 0;
     let mut links: BTreeMap<CustomerId, Hash> = BTreeMap::new();
     for at in frames(&disk) {
         for (position, event) in events(&disk, &at) {
@@ -291,7 +300,11 @@ fn an_edited_account_with_a_right_hash_is_found_by_the_rules() {
             let link = link.unwrap_or(Head::start(&support::config(support::LEDGER).digest(), customer).link);
             links.insert(customer, event.linked.hash);
             // The chains with an aborted event go on from another link.
-            if !event.done || customer.bits() <= 2 || event.linked.event.hash(&link) != event.linked.hash {
+            if seq % 3 != 1
+                || !event.done
+                || customer.bits() <= 2
+                || event.linked.event.hash(&link) != event.linked.hash
+            {
                 continue;
             }
             let copy = Arc::new(disk.copy());
@@ -302,8 +315,10 @@ fn an_edited_account_with_a_right_hash_is_found_by_the_rules() {
             reseal(&copy);
             let all = found(&copy);
             assert!(all.contains(&("wrong_state", Some((customer.bits(), seq)))), "{all:?}");
+            count += 1;
         }
     }
+    assert!(count > 20, "{count} events edited");
 }
 
 /// How an event stands, why it was aborted, how far a source got, and what headers say.
@@ -350,7 +365,7 @@ fn edited_positions_are_found() {
     for at in frames(&disk) {
         for (position, event) in events(&disk, &at) {
             let named = Some((event.linked.event.customer.bits(), event.linked.event.seq));
-            let mut try_edit = |edited: StoredEvent, code| {
+            let try_edit = |edited: StoredEvent, code| {
                 let copy = Arc::new(disk.copy());
                 replace(&copy, &at, position, &edited);
                 reseal(&copy);
@@ -384,7 +399,7 @@ fn edited_checkpoints_and_indexes_are_found() {
         ("totals", |c| c.totals.event_count += 1),
         ("open", |c| c.open.clear()),
         ("marks", |c| c.sources[0].offset += 1),
-        ("an index file left out", |c| drop(c.runs.remove(0))),
+        ("an index file left out", |c| c.runs.truncate(c.runs.len() - 1)),
         ("an index file that is not there", |c| c.runs[0].to += 1),
     ];
     for (name, change) in edits {

@@ -244,10 +244,12 @@ impl<'a> Walk<'a> {
             Some(_) => "a frame does not fit its checksum",
             None => "there should be a frame here, and there is none that can be read",
         };
-        let mut written = u32::MAX as usize;
+        let mut end = length(segment)?;
         if self.index + 1 == self.segments.len() {
             let rest = read_rest(segment, offset)?;
-            written = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            // Behind what was written, a last segment has room reserved for more.
+            let written = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1);
+            end = end.min(offset + written.next_multiple_of(ALIGNMENT as u64));
             match judge(&rest, offset, self.number + 1) {
                 Verdict::Damaged(why) => what = why,
                 verdict @ (Verdict::CleanEnd | Verdict::Torn) => {
@@ -258,8 +260,6 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        // Behind what was written, a last segment has room reserved for more.
-        let end = length(segment)?.min(offset.saturating_add(written as u64).next_multiple_of(ALIGNMENT as u64));
         let next = self.next_sound(self.index, offset)?.unwrap_or(end);
         let lost = (next - offset, header.map(|header| u64::from(header.record_count)));
         self.fault(FindingCode::FrameUnreadable, position, what, Some(lost));

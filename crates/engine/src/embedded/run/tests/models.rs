@@ -178,7 +178,7 @@ fn the_bytes_of_a_file_never_change() {
     assert_eq!((of("t"), of("c")), ((17_687, 0xcfb5_5887), (20_872, 0x2094_95a2)));
 }
 
-/// What docs/format-runs.md says about sizes.
+/// What docs/format.md says about sizes.
 #[test]
 fn entries_are_as_small_as_documented() {
     let disk = MemoryDisk::default();
