@@ -18,6 +18,7 @@ pub mod hash;
 pub mod id;
 #[cfg(test)]
 mod model;
+pub mod planted;
 pub mod policy;
 pub mod rejection;
 pub mod request;

@@ -8,6 +8,7 @@ use crate::account::{Account, CustomerState};
 use crate::amount::Amount;
 use crate::currency::CurrencyIndex;
 use crate::id::TransactionId;
+use crate::planted::{Planted, is_planted};
 use crate::policy::{DisputablePolicy, LedgerConfig, LockedPolicy};
 use crate::rejection::Rejection;
 use crate::request::{Action, Movement, Reference, Request, RequestKind};
@@ -96,7 +97,7 @@ fn move_money(
     let account = before.accounts.get(currency);
     let available = match kind {
         TransactionKind::Deposit => account.available.checked_add(amount),
-        TransactionKind::Withdrawal if amount > account.available => {
+        TransactionKind::Withdrawal if amount > account.available && !is_planted(Planted::OverdraftAllowed) => {
             return Err(Rejection::InsufficientFunds { currency, asked: amount, available: account.available });
         }
         TransactionKind::Withdrawal => account.available.checked_sub(amount),
@@ -165,7 +166,8 @@ fn settle_dispute(
         }
     };
     let after = checked(available, held).ok_or(Rejection::BalanceOverflow { currency, asked: amount })?;
-    let locked = before.locked || kind == RequestKind::Chargeback;
+    let locks = kind == RequestKind::Chargeback && !is_planted(Planted::LockLeftOut);
+    let locked = before.locked || locks;
     Ok(change(before, kind, reference.transaction, TransactionState { status, ..existing }, after, locked))
 }
 

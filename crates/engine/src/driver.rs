@@ -9,6 +9,7 @@ use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, ProposeResult, RailAnswer, RailCall, Routes, Step,
     Submission, Ticket,
 };
+use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{Action, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
 use std::collections::VecDeque;
 use std::fmt;
@@ -105,7 +106,9 @@ impl Driver {
         let ledger_digest = config.digest();
         let last_time_ms = chains.last_time_ms()?;
         let mut machine = Machine::new(config, routes, limits, chains.whole_batches(), last_time_ms, seed);
-        machine.recover(chains.open_customers()?);
+        if !is_planted(Planted::RecoveryLeftOut) {
+            machine.recover(chains.open_customers()?);
+        }
         Ok(Self {
             machine,
             chains,
@@ -164,10 +167,24 @@ impl Driver {
     /// Decides and appends one batch. It then waits for a [`Chains::sync`], after which its answers may be given,
     /// its rails called and its approvals written. After an error nothing may be built on the stores any more.
     pub fn run_batch(&mut self, now_ms: u64, batch: &mut Batch) -> Result<(), EngineError> {
+        self.begin_batch(now_ms, batch);
+        while self.step_batch(batch)? {}
+        Ok(())
+    }
+
+    /// The beginning of [`Driver::run_batch`], for whoever wants to see the world between two steps: fills the batch.
+    pub fn begin_batch(&mut self, now_ms: u64, batch: &mut Batch) {
         self.machine.gather(now_ms, &mut self.queue, batch);
-        self.take_steps(batch)?;
+    }
+
+    /// Takes a batch one step on. Gives whether there are more; if not, it is where [`Driver::run_batch`] leaves it.
+    pub fn step_batch(&mut self, batch: &mut Batch) -> Result<bool, EngineError> {
+        if self.take_step(batch)? {
+            return Ok(true);
+        }
         batch.give_back(&mut self.queue);
-        Ok(self.chains.end_batch(batch.time_ms(), None)?)
+        self.chains.end_batch(batch.time_ms(), None)?;
+        Ok(false)
     }
 
     /// Whether these rows of a source can be taken in as things stand.
@@ -208,7 +225,7 @@ impl Driver {
         let mut answers = Vec::new();
         loop {
             self.machine.gather(now_ms, &mut queue, batch);
-            self.take_steps(batch)?;
+            while self.take_step(batch)? {}
             batch.give_back(&mut queue);
             // A position cannot pass a row that was put off while rows behind it were decided: as long as there
             // is one, the batch goes on.
@@ -227,48 +244,47 @@ impl Driver {
         Ok(taken)
     }
 
-    /// Takes a batch through its steps up to where it waits for its last sync. One in its middle, which only
-    /// stores without whole batches need, is waited for here.
-    fn take_steps(&mut self, batch: &mut Batch) -> Result<(), EngineError> {
-        loop {
-            match batch.step() {
-                Step::Load => {
-                    self.chains.load(batch.customers(), &mut self.heads)?;
-                    self.machine.loaded(&self.ledger_digest, batch, self.heads.drain(..))?;
-                }
-                Step::Get => {
-                    self.transactions.get(batch.transactions(), &mut self.entries)?;
-                    self.machine.found(batch, &self.entries)?;
-                    self.entries.clear();
-                }
-                Step::Settle => {
-                    self.chains.status(batch.to_settle(), &mut self.statuses)?;
-                    self.machine.settled(batch, &self.statuses)?;
-                    self.statuses.clear();
-                }
-                Step::AppendStarted => {
-                    self.chains.append(batch.started(), &mut self.appended)?;
-                    self.machine.started(batch, &self.appended)?;
-                    self.appended.clear();
-                }
-                Step::Propose => {
-                    self.transactions.propose(batch.proposals(), &mut self.proposed)?;
-                    self.machine.proposed(batch, &self.proposed)?;
-                    self.proposed.clear();
-                }
-                Step::AppendClosed => {
-                    self.chains.append(batch.closed(), &mut self.appended)?;
-                    self.machine.closed(batch, &self.appended)?;
-                    self.appended.clear();
-                }
-                Step::Sync if batch.goes_on_after_sync() => {
-                    self.chains.end_batch(batch.time_ms(), None)?;
-                    self.chains.sync()?;
-                    batch.synced();
-                }
-                Step::Sync | Step::Finish => return Ok(()),
+    /// Does what a batch's next step says. Gives `false` where the batch waits for its last sync. A sync in its
+    /// middle, which only stores without whole batches need, is waited for here.
+    fn take_step(&mut self, batch: &mut Batch) -> Result<bool, EngineError> {
+        match batch.step() {
+            Step::Load => {
+                self.chains.load(batch.customers(), &mut self.heads)?;
+                self.machine.loaded(&self.ledger_digest, batch, self.heads.drain(..))?;
             }
+            Step::Get => {
+                self.transactions.get(batch.transactions(), &mut self.entries)?;
+                self.machine.found(batch, &self.entries)?;
+                self.entries.clear();
+            }
+            Step::Settle => {
+                self.chains.status(batch.to_settle(), &mut self.statuses)?;
+                self.machine.settled(batch, &self.statuses)?;
+                self.statuses.clear();
+            }
+            Step::AppendStarted => {
+                self.chains.append(batch.started(), &mut self.appended)?;
+                self.machine.started(batch, &self.appended)?;
+                self.appended.clear();
+            }
+            Step::Propose => {
+                self.transactions.propose(batch.proposals(), &mut self.proposed)?;
+                self.machine.proposed(batch, &self.proposed)?;
+                self.proposed.clear();
+            }
+            Step::AppendClosed => {
+                self.chains.append(batch.closed(), &mut self.appended)?;
+                self.machine.closed(batch, &self.appended)?;
+                self.appended.clear();
+            }
+            Step::Sync if batch.goes_on_after_sync() => {
+                self.chains.end_batch(batch.time_ms(), None)?;
+                self.chains.sync()?;
+                batch.synced();
+            }
+            Step::Sync | Step::Finish => return Ok(false),
         }
+        Ok(true)
     }
 }
 

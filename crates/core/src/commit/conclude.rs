@@ -4,6 +4,7 @@ use super::batch::{Batch, BatchEvent, Fate, Origin, Step};
 use super::machine::Machine;
 use super::{Answer, Appended, Approval, Broken, Outcome, Proposal, ProposeResult, Receipt, Submission};
 use crate::event::{AbortReason, EventStatus, LinkedEvent, Record};
+use crate::planted::{Planted, is_planted};
 use crate::rejection::Rejection;
 use alloc::string::ToString;
 
@@ -18,7 +19,9 @@ impl Machine {
         for index in 0..batch.events.len() {
             let event = &batch.events[index];
             let stands = match event.origin {
-                Origin::New { started, .. } => results[started as usize] == Appended::Yes,
+                Origin::New { started, .. } => {
+                    results[started as usize] == Appended::Yes || is_planted(Planted::AppendConflictIgnored)
+                }
                 Origin::Recovered | Origin::Answered { .. } => true,
             };
             if !stands && !event.lost {
@@ -36,13 +39,17 @@ impl Machine {
         if results.len() != batch.proposals.len() {
             return Err(Broken::Store { what: "fewer results than proposals" });
         }
-        if results.contains(&ProposeResult::Conflict) {
+        if results.contains(&ProposeResult::Conflict) && !is_planted(Planted::ProposalConflictIgnored) {
             let mut results = results.iter();
             for index in 0..batch.events.len() {
                 if batch.events[index].proposes() && results.next() == Some(&ProposeResult::Conflict) {
                     self.abort_from(batch, index);
                 }
             }
+        }
+        if is_planted(Planted::DoneBeforeTable) {
+            batch.step = Step::Sync;
+            return Ok(());
         }
         batch.list_closed();
         Ok(())
@@ -68,8 +75,10 @@ impl Machine {
                     event.status = EventStatus::Aborted(reason.clone());
                 }
                 (Appended::AlreadyAborted(reason), EventStatus::Done | EventStatus::Started) => {
-                    event.status = EventStatus::Aborted(reason.clone());
-                    self.void_after(batch, index);
+                    if !is_planted(Planted::StaleOwnerOverrules) {
+                        event.status = EventStatus::Aborted(reason.clone());
+                        self.void_after(batch, index);
+                    }
                 }
                 (Appended::Conflict, _) => {
                     if let Origin::Answered { .. } = event.origin {
@@ -81,6 +90,9 @@ impl Machine {
             }
         }
         batch.conclude();
+        if is_planted(Planted::DoneBeforeTable) && !batch.proposals.is_empty() {
+            batch.step = Step::Propose;
+        }
         Ok(())
     }
 
@@ -161,6 +173,11 @@ impl Batch {
         self.retry.append(&mut self.waited);
         self.step = Step::Sync;
         self.after_sync = Step::Finish;
+        if is_planted(Planted::AnsweredBeforeSync)
+            || (is_planted(Planted::RailCalledBeforeSync) && !self.calls.is_empty())
+        {
+            self.step = Step::Finish;
+        }
     }
 
     /// How an event ended is the answer to whoever asked for it.

@@ -7,9 +7,13 @@ use super::{Approval, Broken, Outcome, Proposal};
 use crate::chain::Head;
 use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, Record};
 use crate::hash::{EventId, Hash};
+use crate::planted::{Planted, is_planted};
 use crate::rules::{Change, Decision, Known, decide, keeps_invariants};
 use crate::transaction::{EventRef, Proposed, TransactionEntry};
 use alloc::boxed::Box;
+
+/// What a planted bug takes every proposed state for.
+static IN_EFFECT: Option<EventStatus> = Some(EventStatus::Done);
 
 impl Machine {
     /// Takes the heads of [`Batch::customers`], in that order; `None` for a customer without a chain.
@@ -78,7 +82,9 @@ impl Machine {
         for place in 0..batch.entries.len() {
             let table = batch.entries[place].table;
             let Some(Proposed { event, state }) = table.proposed.filter(|_| !table.is_settled()) else { continue };
-            match statuses.next() {
+            let found = statuses.next();
+            let found = if is_planted(Planted::ProposedReadAsApproved) { Some(&IN_EFFECT) } else { found };
+            match found {
                 Some(Some(EventStatus::Done)) => {
                     batch.entries[place].approved = Some(state);
                     batch.entries[place].hold = hold_if_newer(batch, event);
@@ -159,6 +165,7 @@ impl Machine {
         let open = batch.heads[customer as usize].open.clone();
         for linked in open {
             let stands = self.still_stands(batch, &batch.heads[customer as usize], &linked);
+            let stands = stands && !(linked.event.rail.is_some() && is_planted(Planted::RailNotAskedAgain));
             let rail = linked.event.rail.filter(|_| stands);
             let status = match rail {
                 _ if !stands => EventStatus::Aborted(AbortReason::TransactionConflict),
@@ -226,7 +233,8 @@ impl Machine {
         // An event that was lost before it was durable can have left its proposal behind. Decided again at the
         // same time it would be the same event, whom others have seen to be gone. An id never comes back.
         let seen = batch.entries.get(placed.transaction as usize).and_then(|entry| entry.table.proposed);
-        if seen.is_some_and(|seen| seen.event.id == EventId::from_hash(&event.hash(&head.link))) {
+        let comes_back = seen.is_some_and(|seen| seen.event.id == EventId::from_hash(&event.hash(&head.link)));
+        if comes_back && !is_planted(Planted::LostIdComesBack) {
             event.time_ms = event.time_ms.saturating_add(1);
         }
         let after = event.account();
@@ -259,9 +267,9 @@ impl Machine {
         batch.proposals.extend(proposals);
         // A found state that becomes the approved one here may rest on records that nobody has synced yet.
         let promotes = batch.proposals.iter().any(|proposal| proposal.approved != proposal.seen_approved);
-        if batch.proposals.is_empty() {
+        if batch.proposals.is_empty() || is_planted(Planted::DoneBeforeTable) {
             batch.list_closed();
-        } else if promotes && !self.whole_batches {
+        } else if promotes && !self.whole_batches && !is_planted(Planted::PromotedBeforeSync) {
             batch.step = Step::Sync;
             batch.after_sync = Step::Propose;
         } else {

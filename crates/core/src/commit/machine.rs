@@ -3,9 +3,10 @@
 
 use super::batch::{Batch, Closing, Step};
 use super::{Answer, Busy, RailAnswer, RailCall, Submission, Ticket};
-use crate::event::{EventStatus, LinkedEvent, RailId};
+use crate::event::{AbortReason, EventStatus, LinkedEvent, RailId, ReasonText};
 use crate::hash::EventId;
 use crate::id::CustomerId;
+use crate::planted::{Planted, is_planted};
 use crate::policy::LedgerConfig;
 use crate::request::RequestKind;
 use alloc::collections::VecDeque;
@@ -144,6 +145,9 @@ impl Machine {
         let status = match answer {
             RailAnswer::Done => EventStatus::Done,
             RailAnswer::Refused(reason) => EventStatus::Aborted(reason),
+            RailAnswer::Unknown if is_planted(Planted::UnknownTakenForRefused) => {
+                EventStatus::Aborted(AbortReason::RailRefused(ReasonText::new("unknown")))
+            }
             // Not while it is known already when to ask again: answers may come twice.
             RailAnswer::Unknown if open.ask_at_ms.is_some() => return,
             RailAnswer::Unknown => {

@@ -9,6 +9,7 @@ use super::codec::{Decoder, Malformed, crc32c};
 use super::record::{Stored, take_record};
 use bursar_core::Hash;
 use bursar_core::hash::{Domain, Hasher};
+use bursar_core::planted::{Planted, is_planted};
 
 pub(crate) const HEADER_BYTES: usize = 80;
 /// A body longer than this is not written, and not believed when read.
@@ -81,6 +82,9 @@ impl FrameHeader {
 
     /// Whether the body is as the header says.
     pub(crate) fn fits(&self, body: &[u8]) -> bool {
+        if is_planted(Planted::ChecksumUnchecked) {
+            return body.len() == self.body_bytes as usize;
+        }
         body.len() == self.body_bytes as usize && crc32c(body) == self.body_crc && body.last() == Some(&END_MARK)
     }
 }

@@ -13,6 +13,7 @@ use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
 use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
 use crate::store::{Damage, StoreError};
 use bursar_core::Hash;
+use bursar_core::planted::{Planted, is_planted};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -312,7 +313,11 @@ impl Journal {
             self.write_chunk(writer, chunk)?;
         }
         if let Some(segment) = &writer.segment {
-            segment.file.sync().map_err(|error| segment.io_error("make the journal durable", error))?;
+            let mut synced = if is_planted(Planted::SyncLeftOut) { Ok(()) } else { segment.file.sync() };
+            if is_planted(Planted::SyncRetried) && synced.is_err() {
+                synced = segment.file.sync();
+            }
+            synced.map_err(|error| segment.io_error("make the journal durable", error))?;
         }
         self.synced_frame.store(last.last_frame, Ordering::Release);
         self.synced_position.store(last.end(), Ordering::Release);
@@ -358,7 +363,9 @@ impl Journal {
         let file = self.disk.create(&name).map_err(io_error)?;
         file.write_at(header, 0).map_err(io_error)?;
         file.sync().map_err(io_error)?;
-        self.disk.sync_directory().map_err(io_error)?;
+        if !is_planted(Planted::DirectorySyncLeftOut) {
+            self.disk.sync_directory().map_err(io_error)?;
+        }
         let segment = Arc::new(Segment { start, path: path.clone(), file });
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment.clone());
         let written = header.len() as u64;

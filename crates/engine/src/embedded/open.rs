@@ -27,6 +27,7 @@ use super::store::{EmbeddedOptions, EmbeddedStore, Shared, State};
 use super::tail::Verdict;
 use crate::store::{Damage, SourceMark, StoreError};
 use crate::totals::Totals;
+use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{EventStatus, Hash, Head, LedgerConfig, Proposed};
 use std::collections::BTreeMap;
 use std::io;
@@ -365,11 +366,15 @@ impl Opening {
         let Some(last) = self.segments.last() else { return Ok(()) };
         let io_error = |error| last.io_error("make the journal's end durable", error);
         let end = point.position.max(last.start + super::journal::SEGMENT_HEADER_BYTES as u64);
-        last.file.set_length(end - last.start).map_err(io_error)?;
+        if !is_planted(Planted::TornTailKept) {
+            last.file.set_length(end - last.start).map_err(io_error)?;
+        }
         let from = durable_from.max(last.start);
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
         let count = last.file.read_at(&mut bytes, from - last.start).map_err(io_error)?;
-        last.file.write_at(&bytes[..count], from - last.start).map_err(io_error)?;
+        if !is_planted(Planted::RewriteLeftOut) {
+            last.file.write_at(&bytes[..count], from - last.start).map_err(io_error)?;
+        }
         last.file.sync().map_err(io_error)?;
         self.disk.sync_directory().map_err(io_error)
     }
@@ -406,6 +411,7 @@ impl State {
                     self.take_event(ledger_digest, position, event)?;
                 }
                 Stored::Closing(closing) => self.take_stored_closing(position, &closing)?,
+                Stored::Mark(_) if is_planted(Planted::SourceForgotten) => {}
                 Stored::Mark(mark) => {
                     let kept = SourceMark { rejected_lines: Vec::new(), ..mark };
                     self.sources.insert(kept.source, kept);
@@ -433,7 +439,9 @@ impl State {
                 head.head.done(&linked);
             }
         }
-        if done {
+        if done && is_planted(Planted::TransactionsForgotten) {
+            self.totals.done(&linked.event);
+        } else if done {
             self.take_effect(&linked, position);
         } else {
             self.take_open(OpenEvent { linked, position });
