@@ -1,0 +1,165 @@
+//! What a run is: a seed, and which of its steps are left in.
+
+use crate::random::Random;
+use bursar_engine::core::commit::{Limits, Routes};
+use bursar_engine::core::{
+    Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, LedgerConfig,
+    LockedPolicy, Movement, Policy, RailId, Reference, Request, TransactionId,
+};
+use bursar_engine::driver::SourceRow;
+
+/// Where a ledger lives in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// Both stores are the embedded one, on a simulated disk.
+    Embedded,
+    /// Chains and table are in different systems.
+    Split,
+}
+
+/// A run, to be done again at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// The name of the run.
+    pub seed: u64,
+    /// Where its ledger lives; by the seed, if not given.
+    pub stores: Option<Stores>,
+    /// Which steps of its time of faults are left in, in order; all, if not given.
+    pub steps: Option<Vec<u64>>,
+}
+
+/// What stays the same throughout a run.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Where the ledger lives.
+    pub stores: Stores,
+    /// How many owners it has at a time.
+    pub owner_count: usize,
+    /// Which requests go through a rail.
+    pub routes: Routes,
+    /// The ledger's rules.
+    pub config: LedgerConfig,
+    /// What bounds its owners.
+    pub limits: Limits,
+    /// How many customers there are, how many transaction ids, and how many steps of the time of faults.
+    pub customer_count: u64,
+    /// How many transaction ids there are.
+    pub transaction_count: u64,
+    /// How many steps the time of faults has.
+    pub step_count: u64,
+    /// A source is taken in beside the requests.
+    pub has_source: bool,
+    /// The medium may be damaged at rest.
+    pub has_damage: bool,
+}
+
+impl Scenario {
+    /// The whole run of a seed.
+    pub const fn of(seed: u64) -> Self {
+        Self { seed, stores: None, steps: None }
+    }
+
+    /// What stays the same throughout it.
+    pub fn shape(&self) -> Shape {
+        let mut random = Random::of(self.seed, 0);
+        let by_seed = if random.below(5) < 3 { Stores::Embedded } else { Stores::Split };
+        let stores = self.stores.unwrap_or(by_seed);
+        let locked = LockedPolicy::ALL[random.place(3)];
+        let disputable = DisputablePolicy::ALL[random.place(2)];
+        let mut rail = || RailId::new(1).filter(|_| random.one_in(2));
+        let mut routes = Routes { deposit: rail(), withdrawal: rail() };
+        let has_rails = random.one_in(2);
+        if !has_rails {
+            routes = Routes::default();
+        }
+        let two: Option<Currencies> = (|| {
+            let currency = |code, decimals| Currency::new(code, Decimals::new(decimals)?).ok();
+            Currencies::named(vec![currency("EUR", 2)?, currency("JPY", 0)?]).ok()
+        })();
+        let currencies = if random.one_in(3) { two.unwrap_or_default() } else { Currencies::default() };
+        let limits = Limits {
+            batch_requests_max: 1 + random.place(8),
+            waiting_per_customer_max: 1 + random.place(6),
+            ask_again_ms: 100,
+            ask_again_ms_max: 400,
+        };
+        Shape {
+            stores,
+            owner_count: if stores == Stores::Split { 1 + random.place(2) } else { 1 },
+            routes,
+            config: LedgerConfig { ledger: [9; 16], policy: Policy { locked, disputable }, currencies },
+            limits,
+            customer_count: 2 + random.below(4),
+            transaction_count: 4 + random.below(40),
+            step_count: 30 + random.below(170),
+            has_source: stores == Stores::Embedded && !has_rails && random.one_in(2),
+            has_damage: random.one_in(3),
+        }
+    }
+
+    /// The steps that are left in.
+    pub fn steps(&self) -> Vec<u64> {
+        self.steps.clone().unwrap_or_else(|| (1..=self.shape().step_count).collect())
+    }
+}
+
+/// The first customer and transaction of the source; nobody else touches them.
+const SOURCE_CUSTOMERS: u64 = 100;
+const SOURCE_TRANSACTIONS: u64 = 1000;
+
+impl Shape {
+    /// All transaction ids that anybody may use.
+    pub fn transaction_ids(&self) -> impl Iterator<Item = u128> + use<> {
+        let own = (0..self.transaction_count).map(u128::from);
+        own.chain((SOURCE_TRANSACTIONS..SOURCE_TRANSACTIONS + 4).map(u128::from))
+    }
+
+    /// The customers of the source.
+    pub fn source_customers() -> impl Iterator<Item = u128> {
+        (SOURCE_CUSTOMERS..SOURCE_CUSTOMERS + 2).map(u128::from)
+    }
+
+    /// A request by anybody: one customer is hot, ids come again, and every sequence of disputes is tried.
+    pub fn request(&self, random: &mut Random) -> Request {
+        let customer = if random.one_in(2) { 1 } else { 1 + random.below(self.customer_count) };
+        let customer = CustomerId::new(u128::from(customer));
+        let transaction = TransactionId::new(u128::from(random.below(self.transaction_count)));
+        let steps = match random.below(40) {
+            0 => 0,
+            1 => i64::MAX - 1,
+            2 => -1,
+            _ => 1 + random.below(3).cast_signed(),
+        };
+        let amount = Amount::from_steps(steps);
+        let currency = CurrencyIndex(random.below(self.config.currencies.len() as u64) as u8);
+        let movement = Movement { transaction, amount, currency };
+        let given = random.one_in(4);
+        let reference = Reference { transaction, amount: given.then_some(amount), currency: given.then_some(currency) };
+        let action = match random.below(12) {
+            0..=4 => Action::Deposit(movement),
+            5 | 6 => Action::Withdrawal(movement),
+            7 | 8 => Action::Dispute(reference),
+            9 => Action::Resolve(reference),
+            10 => Action::Chargeback(reference),
+            _ => Action::Unlock,
+        };
+        Request { customer, action }
+    }
+
+    /// Rows in which the order matters and nothing carries an id of its own: dispute, resolve, dispute again.
+    pub fn rows(&self, seed: u64) -> Vec<SourceRow> {
+        let mut random = Random::of(seed, u64::MAX);
+        let row = |line: u64| {
+            let customer = CustomerId::new(u128::from(SOURCE_CUSTOMERS + random.below(2)));
+            let transaction = TransactionId::new(u128::from(SOURCE_TRANSACTIONS + random.below(4)));
+            let request = match random.below(7) {
+                0 | 1 => Request::deposit(customer, transaction, Amount::from_steps(5)),
+                2..=4 => Request::dispute(customer, transaction),
+                _ => Request::resolve(customer, transaction),
+            };
+            let request = (random.below(10) > 0).then_some(request);
+            SourceRow { request, line, end_offset: line * 10, end_line_count: line }
+        };
+        (1..=30).map(row).collect()
+    }
+}
