@@ -268,17 +268,23 @@ impl State {
         }
         let content = |file: &File, sector| file.now[sector_range(sector, file.now.len())].to_vec();
         let victim = dirty.get(random.place(dirty.len())).copied();
-        let victim = victim.filter(|_| matches!(hit, Some(DiskFault::LostWrite | DiskFault::MisdirectedWrite)));
+        let several = random.one_in(2);
+        let mut victims: BTreeSet<usize> = BTreeSet::new();
+        if hit == Some(DiskFault::LostWrite) && several {
+            victims.extend(dirty.iter().filter(|_| random.one_in(2)));
+        } else if matches!(hit, Some(DiskFault::LostWrite | DiskFault::MisdirectedWrite)) {
+            victims.extend(victim);
+        }
         let mut stored = BTreeSet::new();
         for &sector in &dirty {
-            if victim != Some(sector) && (keep_all || random.one_in(2)) {
+            if !victims.contains(&sector) && (keep_all || random.one_in(2)) {
                 file.store(sector);
                 stored.insert(sector);
             }
         }
-        let lost = victim.map(|sector| (sector, content(file, sector), file.stored(sector)));
+        let lost: Vec<_> = victims.iter().map(|&sector| (sector, content(file, sector), file.stored(sector))).collect();
         self.written_back(inode, &stored);
-        if let Some((sector, content, wrong)) = lost {
+        for (sector, content, wrong) in lost {
             let known = self.damage.iter_mut().find(|damage| (damage.inode, damage.sector) == (inode, sector));
             match known {
                 Some(damage) => {
@@ -332,9 +338,12 @@ impl State {
     /// like one that was never asked for.
     fn take_back_unnoticeable(&mut self) {
         let Some((tail, from)) = self.journal_tail() else { return };
-        let (hidden, seen): (Vec<Damage>, Vec<Damage>) = std::mem::take(&mut self.damage)
-            .into_iter()
-            .partition(|damage| !damage.is_flip && damage.inode == tail && (damage.sector + 1) * SECTOR_BYTES > from);
+        let (hidden, seen): (Vec<Damage>, Vec<Damage>) =
+            std::mem::take(&mut self.damage).into_iter().partition(|damage| {
+                // Where nothing should be, whatever is there shows.
+                let hides = !damage.is_flip && damage.right.iter().any(|&byte| byte != 0);
+                hides && damage.inode == tail && (damage.sector + 1) * SECTOR_BYTES > from
+            });
         self.damage = seen;
         for damage in &hidden {
             self.repair(damage);
@@ -528,22 +537,26 @@ impl SimDisk {
         let mut state = self.lock();
         let inodes: Vec<Inode> = state.names.values().copied().collect();
         let Some(&inode) = inodes.get(random.place(inodes.len())) else { return false };
-        let Some(file) = state.files.get_mut(&inode) else { return false };
+        let Some(file) = state.files.get(&inode) else { return false };
         if file.durable.is_empty() {
             return false;
         }
         let at = random.place(file.durable.len());
         let sector = at / SECTOR_BYTES;
         let right = file.stored(sector);
-        file.durable[at] ^= 1 << random.below(8);
-        let is_read = !file.dirty.contains(&sector) && file.now.len() >= sector_range(sector, file.durable.len()).end;
+        let range = sector_range(sector, file.durable.len());
+        let is_read = !file.dirty.contains(&sector) && file.now.get(range) == Some(&right[..]);
+        let mask = 1 << random.below(8);
+        if state.damage.iter().any(|damage| damage.inode == inode && damage.sector == sector) {
+            return false;
+        }
+        let Some(file) = state.files.get_mut(&inode) else { return false };
+        file.durable[at] ^= mask;
         if is_read {
-            file.now[at] = file.durable[at];
+            file.now[at] ^= mask;
         }
-        if !state.damage.iter().any(|damage| damage.inode == inode && damage.sector == sector) {
-            let cached = is_read.then(|| right.clone());
-            state.damage.push(Damage { inode, sector, right, cached, is_flip: true });
-        }
+        let cached = is_read.then(|| right.clone());
+        state.damage.push(Damage { inode, sector, right, cached, is_flip: true });
         state.witness.count("disk: a bit flips at rest");
         true
     }

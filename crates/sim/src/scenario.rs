@@ -62,7 +62,7 @@ impl Scenario {
     /// What stays the same throughout it.
     pub fn shape(&self) -> Shape {
         let mut random = Random::of(self.seed, 0);
-        let by_seed = if random.below(5) < 3 { Stores::Embedded } else { Stores::Split };
+        let by_seed = if random.one_in(2) { Stores::Embedded } else { Stores::Split };
         let stores = self.stores.unwrap_or(by_seed);
         let locked = LockedPolicy::ALL[random.place(3)];
         let disputable = DisputablePolicy::ALL[random.place(2)];
@@ -85,7 +85,7 @@ impl Scenario {
         };
         Shape {
             stores,
-            owner_count: if stores == Stores::Split { 1 + random.place(2) } else { 1 },
+            owner_count: if stores == Stores::Split { [1, 2, 2, 3][random.place(4)] } else { 1 },
             routes,
             config: LedgerConfig { ledger: [9; 16], policy: Policy { locked, disputable }, currencies },
             limits,
@@ -93,7 +93,7 @@ impl Scenario {
             transaction_count: 4 + random.below(40),
             step_count: 30 + random.below(170),
             has_source: stores == Stores::Embedded && !has_rails && random.one_in(2),
-            has_damage: random.one_in(3),
+            has_damage: random.one_in(2),
         }
     }
 

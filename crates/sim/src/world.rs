@@ -103,7 +103,11 @@ impl World {
             52..56 => self.take_rows(owner, random)?,
             56..58 => self.mend(random),
             58..70 => self.sync(owner, random)?,
-            _ => self.advance(owner, 1 + random.below(10), random)?,
+            _ => {
+                // Owners have different paces, so that one can lie still for long.
+                let pace = if random.one_in(2) { 3 } else { 10 };
+                self.advance(owner, 1 + random.below(pace), random)?;
+            }
         }
         self.check_between(random)
     }
@@ -230,7 +234,10 @@ impl World {
         if let Medium::Embedded { store, .. } = &mut self.medium {
             *store = None;
         }
-        self.unheard.extend(self.oracle.forget(owner));
+        // Half of those who never heard give up.
+        let gone = self.oracle.forget(owner);
+        self.unheard
+            .extend(gone.into_iter().enumerate().filter(|(place, _)| place % 2 == 0).map(|(_, request)| request));
     }
 
     fn damage_or_late_arrival(&mut self, random: &mut Random) {
@@ -268,7 +275,10 @@ impl World {
             disk.arm(DiskFault::PowerOff, random.below(60));
         }
         match self.open(owner, random) {
-            Ok(()) => self.check_everything(),
+            Ok(()) => {
+                self.check_everything()?;
+                if random.one_in(2) { self.ask_again(owner, random) } else { Ok(()) }
+            }
             Err(error) => self.failed(owner, &error, random),
         }
     }
@@ -508,6 +518,10 @@ impl World {
         let idle = self.owners.iter().all(|owner| owner.as_ref().is_some_and(Owner::is_idle));
         if !idle || !self.bank.is_quiet() || !self.unheard.is_empty() || self.oracle.waiting_count() > 0 {
             return Ok(false);
+        }
+        // What nobody was told, because of a crash, may be done all the same.
+        if let Medium::Embedded { store: Some(store), .. } = &self.medium {
+            self.mark = store.source(SOURCE).unwrap_or_default();
         }
         let source_done = !self.shape.has_source || self.mark.as_ref().is_some_and(|mark| mark.finished);
         match self.view() {
