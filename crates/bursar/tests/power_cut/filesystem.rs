@@ -28,6 +28,8 @@ use tempfile::TempDir;
 pub(crate) struct Lies {
     pub(crate) files: bool,
     pub(crate) directories: bool,
+    /// They begin after so many power cuts of a ledger.
+    pub(crate) after_cuts: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

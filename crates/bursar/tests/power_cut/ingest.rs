@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-const ROWS: u64 = 12_000;
+const ROWS: u64 = 30_000;
 const CLIENTS: [&str; 3] = ["1", "7", "40"];
 
 /// The rows, and what they lead to on a disk that works.
@@ -154,7 +154,7 @@ fn last_line_told(errors: &Path, file: &Path) -> u64 {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) cuts: usize,
-    /// After how many of them something had been told before that the ledger then had to know.
+    /// After how many of them there was something that had been told, and could be lost.
     pub(crate) told: usize,
 }
 
@@ -162,16 +162,18 @@ pub(crate) struct Round {
 pub(crate) fn cut_until_done(disk: &PowerDisk, rows: &Rows, seed: u64, lies: Lies) -> Result<Round, String> {
     let mut random = Random(seed);
     disk.format();
-    disk.lie(lies);
     let ledger = rows.on(disk);
     let mut known = Position::default();
     let mut round = Round::default();
     loop {
+        if round.cuts >= lies.after_cuts {
+            disk.lie(lies);
+        }
         round.cuts += 1;
         let cut = round.cuts;
         let story = |what: String| format!("seed {seed}, cut {cut}: {what}");
         let errors = tempfile::NamedTempFile::new().unwrap();
-        let most = [12, 45, 45][random.below(3)];
+        let most = [12, 60, 120][random.below(3)];
         let calls = 1 + random.below(most);
         let ended = disk.run_until_cut(&mut ledger.ingest(errors.reopen().unwrap()), calls);
         let is_done = match ended {
@@ -180,8 +182,8 @@ pub(crate) fn cut_until_done(disk: &PowerDisk, rows: &Rows, seed: u64, lies: Lie
             Ended::Exited(_) => return Err(story(std::fs::read_to_string(errors.path()).unwrap())),
         };
         let line = last_line_told(errors.path(), &rows.file);
-        round.told += usize::from(line > 0);
         known.lines = known.lines.max(if is_done { ROWS + 1 } else { line });
+        round.told += usize::from(known.lines > 0);
         disk.restart(&mut random);
         let found = disk.on_a_copy(|| ledger.position()).map_err(story)?;
         if found.lines < known.lines || found.events < known.events {
@@ -189,6 +191,7 @@ pub(crate) fn cut_until_done(disk: &PowerDisk, rows: &Rows, seed: u64, lies: Lie
         }
         known = found;
         if is_done {
+            assert!(found.events > ROWS / 4, "{found:?}");
             return ledger.is_as_expected().map(|()| round).map_err(story);
         }
     }

@@ -201,10 +201,12 @@ fn verified(directory: &Path, when: &str) -> Result<(), String> {
 pub(crate) fn cut_again_and_again(disk: &PowerDisk, seed: u64, cuts: usize, lies: Lies) -> Result<usize, String> {
     let mut random = Random(seed);
     disk.format();
-    disk.lie(lies);
     let directory = disk.path().join("books").join("ledger");
     let mut known = Known::default();
     for cut in 1..=cuts {
+        if cut > lies.after_cuts {
+            disk.lie(lies);
+        }
         let story = |what: String| format!("seed {seed}, cut {cut}: {what}");
         let told = tempfile::NamedTempFile::new().unwrap();
         let complaints = tempfile::NamedTempFile::new().unwrap();
