@@ -28,7 +28,7 @@ use tempfile::TempDir;
 pub(crate) struct Lies {
     pub(crate) files: bool,
     pub(crate) directories: bool,
-    /// They begin after so many power cuts of a ledger.
+    /// They begin after so many power cuts of a ledger at which there was something to lose.
     pub(crate) after_cuts: usize,
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn cut_until_done(disk: &PowerDisk, rows: &Rows, seed: u64, lies: Lie
     let mut known = Position::default();
     let mut round = Round::default();
     loop {
-        if round.cuts >= lies.after_cuts {
+        if round.told >= lies.after_cuts {
             disk.lie(lies);
         }
         round.cuts += 1;

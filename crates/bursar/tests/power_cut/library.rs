@@ -49,7 +49,7 @@ impl Rail for Bank {
     fn call(&self, call: RailCall, reply: RailReply) {
         let event = &call.event;
         tell(&self.0, &format!("called {} {} {}", event.event.customer, event.event.seq, event.hash));
-        let refuses = event.hash.as_bytes()[31] % 4 == 0;
+        let refuses = event.hash.as_bytes()[31].is_multiple_of(4);
         let refusal = AbortReason::RailRefused(ReasonText::new("not today"));
         reply.answer(if refuses { RailAnswer::Refused(refusal) } else { RailAnswer::Done });
     }
@@ -66,7 +66,7 @@ fn embedded(random: &mut Random) -> EmbeddedOptions {
 fn request(random: &mut Random) -> Request {
     let customer = CustomerId::new(1 + random.below(CUSTOMERS) as u128);
     let transaction = TransactionId::new(random.below(TRANSACTIONS) as u128);
-    let amount = Amount::from_steps(1 + random.below(3) as i64);
+    let amount = Amount::from_steps(1 + random.below(3).cast_signed() as i64);
     match random.below(12) {
         0..=6 => Request::deposit(customer, transaction, amount),
         7 | 8 => Request::withdrawal(customer, transaction, amount),
@@ -108,7 +108,7 @@ fn program(directory: &Path, seed: u64, told: &Told) {
                                 let event = &receipt.event;
                                 tell(told, &format!("receipt {} {} {}", event.customer, event.seq, receipt.hash));
                             }
-                            Ok(_) | Err(SubmitError::CustomerBusy(_)) => {}
+                            Ok(Outcome::AlreadyApplied | Outcome::Rejected(_)) | Err(SubmitError::CustomerBusy(_)) => {}
                             Err(error) => panic!("{error}"),
                         }
                     }
@@ -177,7 +177,7 @@ impl Known {
             }
         }
         for ((customer, seq), hash) in &self.calls {
-            if !found.get(&(*customer, *seq)).is_some_and(|(found, _)| found.to_string() == *hash) {
+            if found.get(&(*customer, *seq)).is_none_or(|(found, _)| found.to_string() != *hash) {
                 return Err(format!("the bank was called about event {seq} of customer {customer}, which is gone"));
             }
         }

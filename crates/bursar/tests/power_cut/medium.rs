@@ -36,7 +36,7 @@ impl Random {
 /// What happened to a sector since the last sync.
 #[derive(Clone, Debug)]
 enum SectorChange {
-    Written([u8; SECTOR_BYTES]),
+    Written(Box<[u8; SECTOR_BYTES]>),
     /// The file's change of length of this number (from 1) left so many of its bytes.
     CutOff {
         number: usize,
@@ -84,7 +84,7 @@ impl Content {
         }
         self.now[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
-            let written = SectorChange::Written(sector_of(&self.now, sector));
+            let written = SectorChange::Written(Box::new(sector_of(&self.now, sector)));
             self.changes.entry(sector).or_default().push(written);
         }
     }
@@ -113,7 +113,7 @@ impl Content {
         let mood = random.below(4);
         for (&sector, changes) in &self.changes {
             let start = sector * SECTOR_BYTES;
-            let possible = possible_states(sector_of(&self.durable, sector), changes, number);
+            let possible = possible_states(&sector_of(&self.durable, sector), changes, number);
             let chosen = match mood {
                 0 => 0,
                 1 => possible.len() - 1,
@@ -138,13 +138,15 @@ fn sector_of(bytes: &[u8], sector: usize) -> [u8; SECTOR_BYTES] {
 }
 
 /// What a sector may hold, oldest first, if the file's changes of length up to `number` are durable.
-fn possible_states(durable: [u8; SECTOR_BYTES], changes: &[SectorChange], number: usize) -> Vec<[u8; SECTOR_BYTES]> {
-    let mut possible = vec![durable];
+fn possible_states(durable: &[u8; SECTOR_BYTES], changes: &[SectorChange], number: usize) -> Vec<[u8; SECTOR_BYTES]> {
+    let mut possible = vec![*durable];
     for change in changes {
         match change {
-            SectorChange::Written(content) => possible.push(*content),
+            SectorChange::Written(content) => possible.push(**content),
             SectorChange::CutOff { number: cut, left } if *cut <= number => {
-                possible.iter_mut().for_each(|content| content[*left..].fill(0));
+                for content in &mut possible {
+                    content[*left..].fill(0);
+                }
             }
             // What was written after the sector was given back went elsewhere.
             SectorChange::CutOff { left: 0, .. } => break,
