@@ -525,6 +525,12 @@ impl PowerDisk {
         }
     }
 
+    /// The process was killed, and the power stays: nothing is lost, and nothing more is durable.
+    pub(crate) fn go_on(&self) {
+        let mut state = self.shared.lock();
+        (state.power, state.cut_at) = (Power::On, None);
+    }
+
     /// The power comes back. Nobody may have anything open.
     pub(crate) fn restart(&self, random: &mut Random) {
         let mut state = self.shared.lock();
