@@ -215,7 +215,7 @@ pub(crate) fn cut_again_and_again(disk: &PowerDisk, seed: u64, cuts: usize, lies
     disk.format();
     let directory = disk.path().join("books").join("ledger");
     let mut known = Known::default();
-    let mut cut = 1;
+    let (mut cut, mut was_killed) = (1, false);
     while cut <= cuts {
         if cut > lies.after_cuts {
             disk.lie(lies);
@@ -228,7 +228,8 @@ pub(crate) fn cut_again_and_again(disk: &PowerDisk, seed: u64, cuts: usize, lies
         command.env(DIRECTORY, &directory).env(SEED, random.next().to_string());
         command.stdin(std::process::Stdio::null());
         command.stdout(told.reopen().unwrap()).stderr(complaints.reopen().unwrap());
-        let most = [40, 600, 600][random.below(3)];
+        // After a mere kill, soon: what was read from what the kill left must be durable.
+        let most = if was_killed { 12 } else { [40, 600, 600][random.below(3)] };
         let calls = 1 + random.below(most);
         let ended = disk.run_until_cut(&mut command, calls);
         known.hear(&std::fs::read_to_string(told.path()).unwrap());
@@ -239,7 +240,8 @@ pub(crate) fn cut_again_and_again(disk: &PowerDisk, seed: u64, cuts: usize, lies
             }
             Ended::Exited(_) | Ended::Cut => {}
         }
-        if random.below(4) == 0 {
+        was_killed = !was_killed && random.below(3) == 0;
+        if was_killed {
             disk.go_on();
             continue;
         }
