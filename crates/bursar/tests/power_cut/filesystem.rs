@@ -422,6 +422,13 @@ pub(crate) enum Ended {
     Exited(ExitStatus),
 }
 
+/// Waits until no other test of this process is under way. A process that another thread is just starting has, for
+/// a moment, all that is open here, a ledger's lock with it.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The file system, mounted. It goes with this value, and with the process.
 #[derive(Debug)]
 pub(crate) struct PowerDisk {
@@ -436,8 +443,7 @@ pub(crate) struct PowerDisk {
 impl PowerDisk {
     /// Mounts it, empty. Waits until another of the same process is gone.
     pub(crate) fn mount() -> Self {
-        static ONLY_ONE: Mutex<()> = Mutex::new(());
-        let only_one = ONLY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let only_one = alone();
         let state = State {
             medium: Medium::empty(),
             power: Power::On,

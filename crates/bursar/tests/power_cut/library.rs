@@ -261,6 +261,7 @@ fn a_program_keeps_its_receipts() {
         tell(&told, "");
         return program(Path::new(&directory), std::env::var(SEED).unwrap().parse().unwrap(), &told);
     }
+    let _alone = super::filesystem::alone();
     let directory = tempfile::tempdir().unwrap();
     let ledger = directory.path().join("ledger");
     let mut known = Known::default();
