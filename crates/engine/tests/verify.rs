@@ -5,6 +5,7 @@
 
 mod support;
 
+use bursar_engine::embedded::disk::Disk;
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, VerifyOptions, verify};
 use bursar_engine::store::Chains;
 use std::time::Instant;
@@ -33,6 +34,31 @@ fn progress_is_told_and_nothing_is_changed() {
     let (store, _) = EmbeddedStore::open(directory.path(), OPTIONS).unwrap();
     assert_eq!(store.totals().unwrap(), report.totals);
     assert_eq!(store.journal_head(), (report.journal_bytes, report.journal_digest));
+}
+
+/// A power cut left the newest segment with its header and no frame. The ledger was opened, and its checkpoint
+/// written: behind the header, where the next frame begins. Verification used to take that for a journal that is
+/// too short, and, once frames had followed, for a checkpoint of another journal.
+#[test]
+fn a_checkpoint_behind_the_header_of_a_new_segment() {
+    let disk = small_ledger(200, OPTIONS);
+    let names: Vec<String> = disk.files().into_keys().collect();
+    let last = names.iter().rfind(|name| name.starts_with("journal-")).unwrap();
+    disk.edit(last, |bytes| bytes.truncate(96));
+    for name in names.iter().filter(|name| name.starts_with("index-") || name.starts_with("checkpoint.")) {
+        disk.remove(name).unwrap();
+    }
+    for batch in 0..2 {
+        let mut bench = Bench::open(disk.clone(), OPTIONS).unwrap();
+        if batch > 0 {
+            bench.commit(&[deposit(3, 20_000 + batch, 1)]);
+        } else {
+            bench.store.close().unwrap();
+        }
+        let report = bursar_engine::embedded::verify_on(disk.clone(), &VerifyOptions::default(), &mut |_| ()).unwrap();
+        assert!(report.is_sound(), "{:?}", report.findings);
+        assert_eq!(bench.store.journal_head(), (report.journal_bytes, report.journal_digest));
+    }
 }
 
 #[test]

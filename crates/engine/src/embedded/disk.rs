@@ -70,7 +70,7 @@ impl RealDisk {
     /// Opens the directory and locks it. It must exist, unless `create` says to make it.
     pub fn open(directory: &Path, create: bool) -> Result<Self, LockError> {
         if create {
-            std::fs::create_dir_all(directory).map_err(LockError::Io)?;
+            create_lasting(directory).map_err(LockError::Io)?;
         }
         let handle = File::open(directory).map_err(LockError::Io)?;
         let lock_path = directory.join(LOCK_NAME);
@@ -82,6 +82,34 @@ impl RealDisk {
             Err(error) => Err(LockError::Io(error.into())),
         }
     }
+}
+
+/// Makes a directory, and those above it that are missing, so that they are there after a crash.
+///
+/// From the top, each name synced before anything is made below it: wherever an earlier attempt was interrupted,
+/// the deepest directory that is there is the only one whose name may not be durable yet.
+fn create_lasting(directory: &Path) -> io::Result<()> {
+    let parent = match directory.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    let sync_parent = || File::open(parent)?.sync_all();
+    if directory.is_dir() {
+        return match sync_parent() {
+            // A parent that may not be read, or has nothing to sync: what is in it is the system's business.
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {
+                Ok(())
+            }
+            synced => synced,
+        };
+    }
+    create_lasting(parent)?;
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        created => created?,
+    }
+    sync_parent()
 }
 
 impl Disk for RealDisk {

@@ -102,8 +102,9 @@ impl Derived {
     }
 
     /// What the checkpoint says of its point, compared with where the walk is.
-    pub(super) fn check_point(&self, directory: &Path, walked: JournalPoint, findings: &mut Vec<Finding>) {
-        if self.checkpoint.point != walked {
+    pub(super) fn check_point(&self, directory: &Path, walked: JournalPoint, next: u64, findings: &mut Vec<Finding>) {
+        // Between the last frame of a segment and the first of the next one lies a header.
+        if self.checkpoint.point != walked && self.checkpoint.point != (JournalPoint { position: next, ..walked }) {
             let what = "the checkpoint's point is not behind a frame of this journal, by position, number or digest";
             findings.push(finding(directory, CHECKPOINT_NAME, FindingCode::Checkpoint, what));
         }

@@ -110,7 +110,7 @@ impl<'a> Pass<'a> {
                 Seen::Frame { header, position, bytes } => {
                     if due && Some(position) >= point {
                         due = false;
-                        self.at_checkpoint()?;
+                        self.at_checkpoint(position)?;
                     }
                     let end = self.take_frame(&header, position, bytes);
                     self.done.frame_count += 1;
@@ -132,7 +132,7 @@ impl<'a> Pass<'a> {
             if point > Some(end) {
                 self.too_short(end);
             }
-            self.at_checkpoint()?;
+            self.at_checkpoint(end)?;
         }
         self.finish();
         let Self { chains, mut done, .. } = self;
@@ -212,8 +212,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The pass has come to the checkpoint's point.
-    fn at_checkpoint(&mut self) -> Result<(), StoreError> {
+    /// The pass has come to the checkpoint's point; the next frame begins, or would begin, at `next`.
+    fn at_checkpoint(&mut self, next: u64) -> Result<(), StoreError> {
         self.done.at_checkpoint = self.chains.totals.clone();
         let Inputs { disk, options, config: Some(config), segments, derived: Some(derived) } = self.inputs else {
             return Ok(());
@@ -221,7 +221,7 @@ impl<'a> Pass<'a> {
         let directory = disk.path();
         if self.done.first && self.chains.damages.is_empty() {
             let found = &mut self.done.derived;
-            derived.check_point(directory, self.done.end, found);
+            derived.check_point(directory, self.done.end, next, found);
             if !derived.checkpoint.sources.iter().eq(self.sources.values()) {
                 found.push(Derived::wrong(directory, "the checkpoint has other marks of sources than the journal"));
             }

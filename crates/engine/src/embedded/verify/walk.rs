@@ -211,7 +211,13 @@ impl<'a> Walk<'a> {
         }
         self.position = segment.start + SEGMENT_HEADER_BYTES as u64;
         match read_header(segment)? {
-            SegmentHeaderState::Sound(header) => self.take_header(segment, &header),
+            SegmentHeaderState::Sound(header) => {
+                self.take_header(segment, &header);
+                // A segment was begun and holds nothing yet: the journal goes on behind its header.
+                if self.index + 1 == self.segments.len() && length(segment)? == SEGMENT_HEADER_BYTES as u64 {
+                    self.end = self.position;
+                }
+            }
             SegmentHeaderState::Unwritten if self.index + 1 == self.segments.len() => {}
             SegmentHeaderState::Unwritten | SegmentHeaderState::Damaged => {
                 let what = "the segment's header cannot be read";
