@@ -14,7 +14,7 @@ use bursar_engine::fuzzing::{
 };
 use bursar_engine::store::{RowCounts, SourceId, SourceMark};
 
-/// The longest journal that is still believed: positions and lengths are added up.
+/// No position, no sequence number and no count is believed from here on, so that what is read can be added up.
 const POSITION_MAX: u64 = 1 << 62;
 /// More records in a frame only cost time.
 const RECORDS_MAX: usize = 16;
@@ -92,21 +92,21 @@ fn any_frame(input: &mut Input<'_>) {
 /// A frame of records built by the input.
 fn built_frame(input: &mut Input<'_>) {
     let position = input.number64() % POSITION_MAX;
-    let (number, time_ms) = (input.number64().max(1), input.number64());
+    let (number, time_ms) = (count(input).max(1), input.number64());
     let before = Hash([input.byte(); 32]);
     let mut bytes = vec![0; HEADER_BYTES];
     let mut records = Vec::new();
-    let count = input.below(RECORDS_MAX);
+    let record_count = input.below(RECORDS_MAX);
     let damage = (input.number16(), input.byte());
-    for _ in 0..count {
+    for _ in 0..record_count {
         let at = position + bytes.len() as u64;
         let record = built_record(input, at);
         record.put(&mut bytes, position, time_ms);
         records.push((at, record));
     }
-    let digest = seal(&mut bytes, number, number - 1, time_ms, count as u32, &before);
+    let digest = seal(&mut bytes, number, number - 1, time_ms, record_count as u32, &before);
     let frame = AnyFrame::take(&bytes, position).expect("what was sealed is sound");
-    assert_eq!(frame.header(), (number, number - 1, time_ms, count as u32));
+    assert_eq!(frame.header(), (number, number - 1, time_ms, record_count as u32));
     assert_eq!(frame.frame_bytes(), bytes.len() as u64);
     assert!(frame.follows(&before) && !frame.follows(&digest));
     assert_eq!(frame.records(), records);
@@ -126,13 +126,18 @@ fn id(input: &mut Input<'_>) -> u128 {
     if input.flag() { u128::from(input.number64()) } else { u128::from_be_bytes(input.array()) }
 }
 
+/// A number of those that are counted up, which never come near their limit.
+fn count(input: &mut Input<'_>) -> u64 {
+    input.number64() % POSITION_MAX
+}
+
 fn amount(input: &mut Input<'_>) -> Amount {
     Amount::from_steps(input.number64().cast_signed())
 }
 
 fn reason(input: &mut Input<'_>) -> AbortReason {
-    let count = usize::from(input.byte()) * 2;
-    let text = ReasonText::new(&String::from_utf8_lossy(input.take(count)));
+    let text_bytes = usize::from(input.byte()) * 2;
+    let text = ReasonText::new(&String::from_utf8_lossy(input.take(text_bytes)));
     match input.below(3) {
         0 => AbortReason::TransactionConflict,
         1 => AbortReason::RailRefused(text),
@@ -147,7 +152,7 @@ fn built_record(input: &mut Input<'_>, at: u64) -> AnyRecord {
         0 => {
             let event = EventRef {
                 customer: CustomerId::new(id(input)),
-                seq: input.number64(),
+                seq: count(input),
                 id: EventId::from_first_bits(u128::from_be_bytes(input.array())),
             };
             let aborted = input.flag().then(|| reason(input));
@@ -172,15 +177,15 @@ fn mark(input: &mut Input<'_>) -> SourceMark {
         rejected_lines.push((line, input.byte()));
     }
     let counts = RowCounts {
-        applied: input.number64(),
-        already_applied: input.number64(),
-        rejected: input.number64(),
-        unreadable: input.number64(),
+        applied: count(input),
+        already_applied: count(input),
+        rejected: count(input),
+        unreadable: count(input),
     };
     SourceMark {
         source: SourceId([input.byte(); 32]),
-        offset: input.number64(),
-        line_count: input.number64(),
+        offset: count(input),
+        line_count: count(input),
         finished: input.flag(),
         counts,
         rejected_lines,
@@ -198,7 +203,7 @@ fn event(input: &mut Input<'_>) -> Event {
     }
     Event {
         customer: CustomerId::new(id(input)),
-        seq: input.number64(),
+        seq: count(input),
         time_ms: input.number64(),
         kind,
         transaction: (!is_unlock).then(|| TransactionId::new(id(input))),
