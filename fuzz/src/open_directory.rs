@@ -138,7 +138,9 @@ pub fn open_directory(data: &[u8]) {
         (Ok((served, head)), Ok(report)) => {
             if report.is_sound() {
                 assert_eq!(served.totals, report.totals, "verification is content with other sums");
-                assert_eq!(*head, (report.journal_bytes, report.journal_digest));
+                assert_eq!(head.1, report.journal_digest);
+                // The header of a last segment without a frame counts for verification, and for nothing else.
+                assert!([0, SEGMENT_HEADER_BYTES as u64].contains(&(report.journal_bytes - head.0)));
             } else if is_forged {
                 return;
             }
