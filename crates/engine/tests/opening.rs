@@ -108,6 +108,20 @@ fn what_the_checkpoint_covers_is_not_cut_off_when_the_index_is_gone() {
     }
 }
 
+/// A segment was renamed to a position near 2^64, and verification panicked: it added the file's length to it.
+#[test]
+fn a_segment_may_have_any_name() {
+    let disk = support::small_ledger(90, OPTIONS);
+    let last = disk.files().into_keys().rfind(|name| name.starts_with("journal-")).unwrap();
+    for position in [1 << 61, (1 << 62) - 1, 1 << 62, u64::MAX - 100, u64::MAX] {
+        let copy = Arc::new(disk.copy());
+        copy.rename(&last, &format!("journal-{position:020}.bursar")).unwrap();
+        let report = bursar_engine::embedded::verify_on(copy.clone(), &VerifyOptions::default(), &mut |_| ()).unwrap();
+        assert!(!report.is_sound(), "{position}");
+        assert!(Bench::open(copy, OPTIONS).is_err(), "{position}");
+    }
+}
+
 const CHECKPOINT: &str = "checkpoint.bursar";
 
 /// What is to come of an opening.

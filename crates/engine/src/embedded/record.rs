@@ -326,8 +326,8 @@ pub(crate) fn take_mark_content(decoder: &mut Decoder<'_>) -> Result<SourceMark,
 
 #[cfg(test)]
 mod tests {
-    use super::super::codec::COUNT_MAX;
     use super::*;
+    use crate::embedded::codec::COUNT_MAX;
     use proptest::prelude::*;
 
     fn id() -> impl Strategy<Value = u128> {
@@ -400,5 +400,29 @@ mod tests {
         let mut out = vec![0; 80];
         put_mark(&mut out, place, &mark);
         assert_eq!(take_record(&mut Decoder::new(&out, 80), place.frame, 0), Ok(Stored::Mark(mark)));
+    }
+
+    /// The story: lines and counts near 2^64 were read, and whoever added them up panicked, or got something else.
+    #[test]
+    fn counts_that_cannot_be_added_up_are_malformed() {
+        let read = |numbers: [u64; 6], lines: [u64; 2]| {
+            let mut out = vec![0; 33];
+            for number in numbers {
+                put_varint(&mut out, number);
+            }
+            put_varint(&mut out, 2);
+            for line in lines {
+                put_varint(&mut out, line);
+                out.push(0);
+            }
+            take_mark_content(&mut Decoder::new(&out, 0))
+        };
+        assert!(read([COUNT_MAX; 6], [u64::MAX, 0]).is_ok());
+        assert!(read([1; 6], [u64::MAX, 1]).is_err());
+        for place in 0..6 {
+            let mut numbers = [1; 6];
+            numbers[place] = COUNT_MAX + 1;
+            assert!(read(numbers, [1, 1]).is_err(), "number {place}");
+        }
     }
 }
