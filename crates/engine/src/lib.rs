@@ -16,6 +16,8 @@ pub mod chain_file;
 pub mod csv;
 pub mod driver;
 pub mod embedded;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod ingest;
 mod ledger;
 mod rail;

@@ -63,6 +63,65 @@ fn a_checkpoint_may_be_segments_behind() {
     }
 }
 
+/// An index file was missing, so the index was made anew, and what the checkpoint said was forgotten: a frame at the
+/// journal's end that it covered, and whose last bytes read as zero, was cut off as if nobody had been told of it.
+#[test]
+fn what_the_checkpoint_covers_is_not_cut_off_when_the_index_is_gone() {
+    let mut bench = Bench::create(LEDGER, OPTIONS);
+    for number in 0..200 {
+        bench.commit(&[deposit(number % 5, number, 500)]);
+    }
+    let before = read_everything(&bench.store).unwrap();
+    bench.store.close().unwrap();
+    let disk = bench.disk.clone();
+    drop(bench);
+    let names: Vec<String> = disk.files().into_keys().collect();
+    let index = names.iter().find(|name| name.starts_with("index-")).unwrap();
+    let last = names.iter().rfind(|name| name.starts_with("journal-")).unwrap();
+    for damage in ["the file is missing", "a block is damaged"] {
+        for torn in [false, true] {
+            let copy = Arc::new(disk.copy());
+            if damage == "the file is missing" {
+                copy.remove(index).unwrap();
+            } else {
+                copy.edit(index, |bytes| bytes[4096..].fill(0x55));
+            }
+            if torn {
+                copy.edit(last, |bytes| {
+                    let end = bytes.len();
+                    bytes[end - 8..].fill(0);
+                });
+            }
+            let journal = copy.files()[last].clone();
+            match (Bench::open(copy.clone(), OPTIONS), torn) {
+                (Ok(bench), false) => {
+                    assert!(bench.report.index_rebuilt.is_some());
+                    assert_eq!(read_everything(&bench.store).unwrap(), before);
+                }
+                (Err(error), true) => {
+                    assert_eq!(error.code(), "damaged", "{damage}");
+                    assert_eq!(copy.files()[last], journal);
+                }
+                (opened, _) => panic!("{damage}, torn {torn}: {opened:?}"),
+            }
+        }
+    }
+}
+
+/// A segment was renamed to a position near 2^64, and verification panicked: it added the file's length to it.
+#[test]
+fn a_segment_may_have_any_name() {
+    let disk = support::small_ledger(90, OPTIONS);
+    let last = disk.files().into_keys().rfind(|name| name.starts_with("journal-")).unwrap();
+    for position in [1 << 61, (1 << 62) - 1, 1 << 62, u64::MAX - 100, u64::MAX] {
+        let copy = Arc::new(disk.copy());
+        copy.rename(&last, &format!("journal-{position:020}.bursar")).unwrap();
+        let report = bursar_engine::embedded::verify_on(copy.clone(), &VerifyOptions::default(), &mut |_| ()).unwrap();
+        assert!(!report.is_sound(), "{position}");
+        assert!(Bench::open(copy, OPTIONS).is_err(), "{position}");
+    }
+}
+
 const CHECKPOINT: &str = "checkpoint.bursar";
 
 /// What is to come of an opening.

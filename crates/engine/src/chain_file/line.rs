@@ -212,7 +212,7 @@ fn object(text: &str) -> Read<Map<String, Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(LineFault::At(1, Fault::NotJson)),
-        Err(error) => Err(LineFault::At(error.column() as u64, Fault::NotJson)),
+        Err(error) => Err(LineFault::At(error.column().max(1) as u64, Fault::NotJson)),
     }
 }
 

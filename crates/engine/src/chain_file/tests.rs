@@ -173,6 +173,11 @@ fn errors_name_line_column_and_field() {
         assert!(error.line >= number as u64 && error.column >= 1);
         assert!(error.to_string().starts_with(&format!("line {}, column {}", error.line, error.column)));
     }
+    // The JSON parser counts the columns of an empty line from 0.
+    for text in ["\n", "{\n", "x\n"] {
+        let error = verify_chain_file(text.as_bytes(), None).unwrap_err();
+        assert!(error.fault.code() == "not_json" && error.line == 1 && error.column >= 1, "{text:?}: {error}");
+    }
     let huge = format!("{}{}", lines[0], "x".repeat(1 << 17));
     assert_eq!(code(huge.as_bytes()), "line_too_long");
 }

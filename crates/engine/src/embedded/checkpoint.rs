@@ -136,12 +136,12 @@ impl Checkpoint {
         }
         let ledger = decoder.array()?;
         let digest = Hash(decoder.array()?);
-        let (position, frame_number) = (decoder.varint()?, decoder.varint()?);
+        let (position, frame_number) = (decoder.count()?, decoder.count()?);
         let last_time_ms = decoder.varint()?;
         let mut totals = Totals::default();
-        totals.event_count = decoder.varint()?;
-        totals.transaction_count = decoder.varint()?;
-        totals.customer_count = decoder.varint()?;
+        totals.event_count = decoder.count()?;
+        totals.transaction_count = decoder.count()?;
+        totals.customer_count = decoder.count()?;
         totals.set_currencies(take_list(&mut decoder, take_totals)?);
         let runs = take_list(&mut decoder, |decoder| {
             let code = decoder.byte()?;

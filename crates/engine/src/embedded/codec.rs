@@ -6,6 +6,9 @@
 
 use crc_fast::{CrcAlgorithm, checksum};
 
+/// No position of a journal, and no count of anything in it, is above this. So what is read can be added up.
+pub(crate) const COUNT_MAX: u64 = (1 << 62) - 1;
+
 /// CRC-32C (Castagnoli), which processors have instructions for.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
@@ -108,6 +111,13 @@ impl<'a> Decoder<'a> {
             }
         }
         Err(Malformed { offset: start })
+    }
+
+    /// A varint up to [`COUNT_MAX`].
+    pub(crate) fn count(&mut self) -> Result<u64, Malformed> {
+        let start = self.offset;
+        let value = self.varint()?;
+        if value <= COUNT_MAX { Ok(value) } else { Err(Malformed { offset: start }) }
     }
 
     pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {

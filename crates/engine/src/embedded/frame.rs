@@ -5,7 +5,7 @@
 //! against everybody else: like a chain's head hash, the newest frame's digest fixes all frames before it.
 //! A frame's end is never zero, so that a frame whose end was not written shows. `docs/format.md`, "Frames".
 
-use super::codec::{Decoder, Malformed, crc32c};
+use super::codec::{COUNT_MAX, Decoder, Malformed, crc32c};
 use super::record::{Stored, take_record};
 use bursar_core::Hash;
 use bursar_core::hash::{Domain, Hasher};
@@ -56,7 +56,8 @@ impl FrameHeader {
             && body_bytes as usize <= BODY_BYTES_MAX
             && (body_bytes as usize).is_multiple_of(ALIGNMENT)
             && body_bytes > 0
-            && synced_through < number;
+            && synced_through < number
+            && number <= COUNT_MAX;
         sound.then_some(header)
     }
 

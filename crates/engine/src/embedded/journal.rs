@@ -7,7 +7,7 @@
 //! What this module does not do: know what records mean ([`super::record`]), judge a journal's end
 //! ([`super::tail`]), or find positions ([`super::index`]).
 
-use super::codec::{Decoder, crc32c};
+use super::codec::{COUNT_MAX, Decoder, crc32c};
 use super::disk::{Disk, DiskFile};
 use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
 use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
@@ -90,10 +90,12 @@ impl SegmentHeader {
         let mut read = read;
         match read() {
             Ok((version, crc, header)) if bytes[..8] == SEGMENT_MAGIC && crc == crc32c(&bytes[16..]) => {
-                if version == VERSION {
-                    SegmentHeaderState::Sound(header)
-                } else {
+                if version != VERSION {
                     SegmentHeaderState::Version(version)
+                } else if header.start.max(header.frame_number_before) > COUNT_MAX {
+                    SegmentHeaderState::Damaged
+                } else {
+                    SegmentHeaderState::Sound(header)
                 }
             }
             Ok(_) | Err(_) => SegmentHeaderState::Damaged,
@@ -109,7 +111,7 @@ pub(crate) fn segment_name(start: u64) -> String {
 /// The position in a segment's name; `None` if it is no segment's name.
 pub(crate) fn segment_start(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(NAME_PREFIX)?.strip_suffix(NAME_SUFFIX)?;
-    if digits.len() == 20 { digits.parse().ok() } else { None }
+    if digits.len() == 20 { digits.parse().ok().filter(|&start| start <= COUNT_MAX) } else { None }
 }
 
 /// A segment file.

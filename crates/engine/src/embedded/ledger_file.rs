@@ -14,7 +14,7 @@ const MAGIC: [u8; 8] = *b"BURSLEDG";
 /// The version of everything in the directory.
 const VERSION: u32 = 1;
 
-fn bytes_of(config: &LedgerConfig) -> Vec<u8> {
+pub(crate) fn bytes_of(config: &LedgerConfig) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
@@ -31,7 +31,7 @@ fn bytes_of(config: &LedgerConfig) -> Vec<u8> {
     out
 }
 
-enum Fault {
+pub(crate) enum Fault {
     Malformed,
     Version(u32),
 }
@@ -42,7 +42,7 @@ impl From<Malformed> for Fault {
     }
 }
 
-fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
+pub(crate) fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
     let mut decoder = Decoder::new(bytes, 0);
     if decoder.array()? != MAGIC {
         return Err(Fault::Malformed);
@@ -74,10 +74,9 @@ fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
         Some(_) => return Err(Fault::Malformed),
         None => Currencies::named(list).map_err(|_| Fault::Malformed)?,
     };
-    if !decoder.is_at_end() {
-        return Err(Fault::Malformed);
-    }
-    Ok(LedgerConfig { ledger, policy: Policy { locked, disputable }, currencies })
+    let config = LedgerConfig { ledger, policy: Policy { locked, disputable }, currencies };
+    // The ledger's digest is that of these bytes, so there is only one way to write them.
+    if bytes_of(&config) == bytes { Ok(config) } else { Err(Fault::Malformed) }
 }
 
 /// Reads which ledger a directory holds.
@@ -153,6 +152,20 @@ mod tests {
                 flipped[at] ^= 1;
                 assert!(config_of(&flipped).is_err(), "byte {at}");
             }
+        }
+    }
+
+    /// The story: a code in lower case was read as if it were in upper case, and two currencies without a name as
+    /// one. With the checksum made right, the file had been changed and the ledger's digest had not.
+    #[test]
+    fn there_is_one_way_to_write_a_ledger_file() {
+        let sound: &[u8] = b"\x01\x02\x03EUR";
+        for content in [sound, b"\x01\x02\x03eur", b"\x02\x04\x00\x04\x00", b"\x01\x02\x03EUR\x00"] {
+            let mut bytes = [MAGIC.as_slice(), &VERSION.to_le_bytes(), &[0; 4], &[5; 16], &[0, 0]].concat();
+            bytes.extend_from_slice(content);
+            let crc = crc32c(&bytes[16..]);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(config_of(&bytes).is_ok(), content == sound, "{content:?}");
         }
     }
 }

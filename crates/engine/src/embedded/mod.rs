@@ -14,18 +14,18 @@
 //! `docs/format.md`.
 
 mod batch;
-mod checkpoint;
+pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub mod disk;
-mod frame;
+pub(crate) mod frame;
 mod index;
 mod journal;
-mod ledger_file;
+pub(crate) mod ledger_file;
 mod maintenance;
 pub mod memory_disk;
 mod memtable;
 mod open;
-mod record;
+pub(crate) mod record;
 mod run;
 mod scan;
 mod store;

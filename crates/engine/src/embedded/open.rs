@@ -16,7 +16,7 @@ use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunName, is_index_file};
 use super::disk::{Disk, LockError, RealDisk};
 use super::frame::Frame;
 use super::index::{Index, Runs};
-use super::journal::{Journal, JournalPoint, Segment, segment_start};
+use super::journal::{Journal, JournalPoint, Segment, SegmentHeader, segment_start};
 use super::ledger_file::{self, read_whole};
 use super::maintenance::{Maintenance, open_named_runs, write_index};
 use super::memtable::{MemoryHead, OpenEvent, Table};
@@ -115,6 +115,7 @@ impl EmbeddedStore {
         let unwritten = segments.drain(headers.len()..).map(|segment| segment.path.clone()).next();
         let mut report = OpenReport::default();
         let start = JournalPoint { position: 0, frame_number: 0, digest: ledger_digest };
+        let covered = sound_checkpoint(&*disk, &config).map_or(0, |checkpoint| checkpoint.point.position);
         let (checkpoint, runs) = match usable_checkpoint(&*disk, &config, &segments, start) {
             Ok(usable) => usable,
             Err(JOURNAL_TOO_SHORT) => {
@@ -125,6 +126,7 @@ impl EmbeddedStore {
                 if !segments.is_empty() && why != NO_CHECKPOINT {
                     report.index_rebuilt = Some(why);
                 }
+                check_covered(&segments, &headers, covered)?;
                 (Checkpoint::at_start(&config, start), Runs::default())
             }
         };
@@ -132,6 +134,7 @@ impl EmbeddedStore {
         let (state, point, durable_from) = match opening.replay(&checkpoint, runs) {
             Err(StoreError::Damaged(damage)) if damage.is_derived() => {
                 opening.report = OpenReport { index_rebuilt: Some(INDEX_DAMAGED), ..OpenReport::default() };
+                check_covered(&opening.segments, &headers, covered)?;
                 let at_start = Checkpoint::at_start(&opening.config, start);
                 opening.replay(&at_start, Runs::default())?
             }
@@ -178,6 +181,34 @@ impl Drop for EmbeddedStore {
 const NO_CHECKPOINT: &str = "there is no checkpoint";
 const INDEX_DAMAGED: &str = "an index file is missing or damaged";
 
+/// The checkpoint, if there is a sound one of this ledger; otherwise why not.
+fn sound_checkpoint(disk: &dyn Disk, config: &LedgerConfig) -> Result<Checkpoint, &'static str> {
+    let bytes = match read_whole(disk, CHECKPOINT_NAME) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NO_CHECKPOINT),
+        Err(_) => return Err("the checkpoint cannot be read"),
+    };
+    let checkpoint = Checkpoint::read(&bytes).map_err(|_| "the checkpoint is damaged")?;
+    if checkpoint.ledger == config.ledger { Ok(checkpoint) } else { Err("the checkpoint belongs to another ledger") }
+}
+
+/// Before the index is made anew although the checkpoint is sound: what it covers was durable, so the journal's end
+/// may not be cut off before that. Only the last segment is read, since elsewhere nothing is cut off.
+fn check_covered(segments: &[Arc<Segment>], headers: &[SegmentHeader], covered: u64) -> Result<(), StoreError> {
+    let (Some(last), Some(header)) = (segments.last(), headers.last()) else { return Ok(()) };
+    let (frame_number, digest) = (header.frame_number_before, header.digest_before);
+    let mut scan = Scan::new(segments, JournalPoint { position: last.start, frame_number, digest });
+    while scan.point.position < covered {
+        match scan.next()? {
+            Found::Frame(..) => {}
+            Found::Unreadable | Found::End(_) => return Err(last.damage(scan.point.position, UNREADABLE_COVERED)),
+        }
+    }
+    Ok(())
+}
+
+const UNREADABLE_COVERED: &str = "a frame cannot be read that the checkpoint covers: it was durable";
+
 /// The checkpoint and its open index files, if they can be relied on; otherwise why not.
 fn usable_checkpoint(
     disk: &dyn Disk,
@@ -185,15 +216,7 @@ fn usable_checkpoint(
     segments: &[Arc<Segment>],
     start: JournalPoint,
 ) -> Result<(Checkpoint, Runs), &'static str> {
-    let bytes = match read_whole(disk, CHECKPOINT_NAME) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NO_CHECKPOINT),
-        Err(_) => return Err("the checkpoint cannot be read"),
-    };
-    let checkpoint = Checkpoint::read(&bytes).map_err(|_| "the checkpoint is damaged")?;
-    if checkpoint.ledger != config.ledger {
-        return Err("the checkpoint belongs to another ledger");
-    }
+    let checkpoint = sound_checkpoint(disk, config)?;
     let end = match segments.last() {
         Some(segment) => segment.start + super::scan::length(segment).map_err(|_| "the journal cannot be read")?,
         None => start.position,

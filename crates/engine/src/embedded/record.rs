@@ -236,7 +236,7 @@ fn take_event(
     let flags = decoder.byte()?;
     let has = |flag| flags & flag != 0;
     let customer = CustomerId::new(decoder.id(has(WIDE_CUSTOMER))?);
-    let seq = decoder.varint()?;
+    let seq = decoder.count()?;
     let time_ms = time_base_ms.wrapping_add(decoder.signed()?.cast_unsigned());
     let (transaction, amount) = if kind == RequestKind::Unlock {
         (None, Amount::ZERO)
@@ -281,7 +281,7 @@ fn take_back(decoder: &mut Decoder<'_>, place: Place) -> Result<u64, Malformed> 
 fn take_closing(decoder: &mut Decoder<'_>, place: Place, is_aborted: bool) -> Result<StoredClosing, Malformed> {
     let flags = decoder.byte()?;
     let customer = CustomerId::new(decoder.id(flags & WIDE_CUSTOMER != 0)?);
-    let seq = decoder.varint()?;
+    let seq = decoder.count()?;
     let id = EventId::from_first_bits(u128::from_be_bytes(decoder.array()?));
     let previous = take_back(decoder, place)?;
     let started = take_back(decoder, place)?;
@@ -307,17 +307,18 @@ pub(crate) fn take_mark_content(decoder: &mut Decoder<'_>) -> Result<SourceMark,
         _ => return decoder.malformed(),
     };
     let source = SourceId(decoder.array()?);
-    let (offset, line_count) = (decoder.varint()?, decoder.varint()?);
+    let (offset, line_count) = (decoder.count()?, decoder.count()?);
     let counts = RowCounts {
-        applied: decoder.varint()?,
-        already_applied: decoder.varint()?,
-        rejected: decoder.varint()?,
-        unreadable: decoder.varint()?,
+        applied: decoder.count()?,
+        already_applied: decoder.count()?,
+        rejected: decoder.count()?,
+        unreadable: decoder.count()?,
     };
     let mut rejected_lines = Vec::new();
     let mut line = 0u64;
     for _ in 0..decoder.varint()? {
-        line = line.wrapping_add(decoder.varint()?);
+        let Some(next) = line.checked_add(decoder.varint()?) else { return decoder.malformed() };
+        line = next;
         rejected_lines.push((line, decoder.byte()?));
     }
     Ok(SourceMark { source, offset, line_count, finished, counts, rejected_lines })
@@ -326,6 +327,7 @@ pub(crate) fn take_mark_content(decoder: &mut Decoder<'_>) -> Result<SourceMark,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedded::codec::COUNT_MAX;
     use proptest::prelude::*;
 
     fn id() -> impl Strategy<Value = u128> {
@@ -333,7 +335,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn event()(customer in id(), transaction in id(), seq: u64, time_ms: u64, kind in 0usize..6, withdrawal: bool,
+        fn event()(customer in id(), transaction in id(), seq in 0..=COUNT_MAX, time_ms: u64, kind in 0usize..6, withdrawal: bool,
                    amount: i64, accounts in proptest::collection::btree_map(0u8..64, (any::<i64>(), any::<i64>()), 1..5),
                    rail: u8, locked: bool, hash: [u8; 32]) -> LinkedEvent {
             let kind = RequestKind::ALL[kind];
@@ -398,5 +400,29 @@ mod tests {
         let mut out = vec![0; 80];
         put_mark(&mut out, place, &mark);
         assert_eq!(take_record(&mut Decoder::new(&out, 80), place.frame, 0), Ok(Stored::Mark(mark)));
+    }
+
+    /// The story: lines and counts near 2^64 were read, and whoever added them up panicked, or got something else.
+    #[test]
+    fn counts_that_cannot_be_added_up_are_malformed() {
+        let read = |numbers: [u64; 6], lines: [u64; 2]| {
+            let mut out = vec![0; 33];
+            for number in numbers {
+                put_varint(&mut out, number);
+            }
+            put_varint(&mut out, 2);
+            for line in lines {
+                put_varint(&mut out, line);
+                out.push(0);
+            }
+            take_mark_content(&mut Decoder::new(&out, 0))
+        };
+        assert!(read([COUNT_MAX; 6], [u64::MAX, 0]).is_ok());
+        assert!(read([1; 6], [u64::MAX, 1]).is_err());
+        for place in 0..6 {
+            let mut numbers = [1; 6];
+            numbers[place] = COUNT_MAX + 1;
+            assert!(read(numbers, [1, 1]).is_err(), "number {place}");
+        }
     }
 }
