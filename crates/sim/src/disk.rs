@@ -516,12 +516,14 @@ impl SimDisk {
             state.take_back_unnoticeable();
             let State { files, damage, .. } = &mut *state;
             for (&inode, file) in files.iter_mut().filter(|_| random.one_in(2)) {
-                for sector in sectors(0, file.now.len().min(file.durable.len())) {
-                    let range = sector_range(sector, file.now.len().min(file.durable.len()));
+                for sector in sectors(0, file.now.len()) {
                     if file.dirty.contains(&sector) {
                         continue;
                     }
-                    file.now[range.clone()].copy_from_slice(&file.durable[range]);
+                    let mut read = file.stored(sector);
+                    let range = sector_range(sector, file.now.len());
+                    read.resize(range.len(), 0);
+                    file.now[range].copy_from_slice(&read);
                     let here = |damage: &&mut Damage| (damage.inode, damage.sector) == (inode, sector);
                     for damage in damage.iter_mut().filter(here) {
                         damage.cached = Some(damage.right.clone());
