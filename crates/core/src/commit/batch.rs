@@ -40,6 +40,7 @@ pub enum Step {
 /// Requests that are decided and committed together. Made by [`super::Machine::gather`]; a batch can be used
 /// again once it is finished, and keeps its memory.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Batch {
     pub(super) step: Step,
     /// What follows the next `Sync`.
@@ -103,6 +104,7 @@ pub(super) enum Fate {
 
 /// An open event whose rail has answered.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Closing {
     pub(super) customer: u32,
     pub(super) linked: LinkedEvent,
@@ -136,6 +138,7 @@ pub(super) enum Hold {
 
 /// An event that this batch makes or closes.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct BatchEvent {
     pub(super) reference: EventRef,
     pub(super) customer: u32,
@@ -150,6 +153,7 @@ pub(super) struct BatchEvent {
 
 /// Where an event of a batch comes from.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Origin {
     /// A submission of this batch, by its place; its record is at this place of [`Batch::started`].
     New { submission: u32, started: u32 },

@@ -1,0 +1,176 @@
+//! Small worlds, searched to the end: every order of everything that can happen within their bounds.
+//!
+//! A depth-first search over the real machine, in the world of the other tests: each step of each owner, each
+//! request, each thing the rail may do, each delivery, each death of an owner with each part of its write, each
+//! loss of power with each loss of what was not synced. A state that was met before is not searched again; states
+//! are known by a [fingerprint](fingerprint) of all that can make a difference.
+//!
+//! After every transition the invariants of the world must hold ([`World::check`], [`World::answered`] and
+//! [`World::call`]). Where nobody has anything left to do, everybody must have been answered and nobody be
+//! locked; and since no path comes back to a state it has been at, every path gets there. So each request is
+//! answered once the faults stop, however unfair the order.
+//!
+//! What is not searched: more customers, requests and faults than the bounds say, different times (the clock
+//! stands still, which is the worst case for ids), and the order of answers in a network that keeps it.
+//!
+//! A violation prints the way to it. The search has no randomness, so the same test finds it again.
+//!
+//! [`World::check`]: super::world::World::check
+//! [`World::answered`]: super::world::World::answered
+//! [`World::call`]: super::world::World::call
+
+mod fingerprint;
+mod state;
+
+use super::super::Routes;
+use super::world::config;
+use crate::event::RailId;
+use crate::policy::{DisputablePolicy, LedgerConfig, LockedPolicy};
+use alloc::vec::Vec;
+use std::collections::HashSet;
+use state::{Action, Scene, State};
+use std::eprintln;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// A state on the path, and what is still to be tried there.
+struct Visit {
+    state: State,
+    fingerprint: u128,
+    actions: Vec<Action>,
+    next: usize,
+}
+
+impl Visit {
+    fn at(scene: &Scene, state: State, fingerprint: u128) -> Self {
+        let actions = state.actions(scene);
+        Self { state, fingerprint, actions, next: 0 }
+    }
+}
+
+/// How much there was to search.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Searched {
+    states: usize,
+    transitions: usize,
+    depth: usize,
+    ends: usize,
+}
+
+/// Searches everything. Panics on the first violation, after printing how to get there.
+fn search(name: &str, scene: &Scene) -> Searched {
+    let mut searched = Searched { states: 1, ..Searched::default() };
+    let mut visited = HashSet::new();
+    let mut on_path = HashSet::new();
+    let start = scene.start();
+    let fingerprint = start.fingerprint();
+    visited.insert(fingerprint);
+    on_path.insert(fingerprint);
+    let mut path = alloc::vec![Visit::at(scene, start, fingerprint)];
+    while let Some(visit) = path.last_mut() {
+        let Some(action) = visit.actions.get(visit.next) else {
+            on_path.remove(&visit.fingerprint);
+            path.pop();
+            continue;
+        };
+        visit.next += 1;
+        searched.transitions += 1;
+        let mut state = visit.state.clone();
+        let met = catch_unwind(AssertUnwindSafe(|| {
+            state.apply(scene, action);
+            let fingerprint = state.fingerprint();
+            assert!(!on_path.contains(&fingerprint), "it goes round in circles");
+            if !visited.insert(fingerprint) {
+                return None;
+            }
+            state.check(scene);
+            let visit = Visit::at(scene, state, fingerprint);
+            let at_end = !visit.actions.iter().any(Action::is_progress);
+            if at_end {
+                visit.state.check_finished(scene);
+            }
+            Some((visit, at_end))
+        }));
+        match met {
+            Ok(None) => {}
+            Ok(Some((visit, at_end))) => {
+                searched.states += 1;
+                searched.ends += usize::from(at_end);
+                on_path.insert(visit.fingerprint);
+                path.push(visit);
+                searched.depth = searched.depth.max(path.len());
+            }
+            Err(violation) => {
+                eprintln!("{name}: violated after {searched:?}. The way there:");
+                tell(scene, &path);
+                resume_unwind(violation);
+            }
+        }
+    }
+    searched
+}
+
+/// Goes the way again, and says what happens.
+fn tell(scene: &Scene, path: &[Visit]) {
+    for (place, Visit { state, actions, next, .. }) in path.iter().enumerate() {
+        eprintln!("{place:>4} {}", state.describe(scene, &actions[next - 1]));
+    }
+    if let Some(Visit { state, .. }) = path.last() {
+        for customer in [1, 2] {
+            eprintln!("before the last step, customer {customer}: {}", state.world.story(customer));
+        }
+    }
+}
+
+fn rules() -> LedgerConfig {
+    config(LockedPolicy::Nothing, DisputablePolicy::Deposits)
+}
+
+/// One owner, split stores, no fault; the other scenes say what they add.
+fn scene(before: &'static str, clients: &'static [&'static str]) -> Scene {
+    Scene {
+        config: rules(),
+        routes: Routes::default(),
+        owner_count: 1,
+        whole_batches: false,
+        pipelined: false,
+        before,
+        clients,
+        deaths: 0,
+        crashes: 0,
+        store_fails: false,
+        late_writes: false,
+        rail_faults: 0,
+        rail_refuses: false,
+    }
+}
+
+fn rail_for_withdrawals() -> Routes {
+    Routes { deposit: None, withdrawal: RailId::new(1) }
+}
+
+fn explore(name: &str, scene: &Scene) {
+    let start = std::time::Instant::now();
+    let searched = search(name, scene);
+    eprintln!("{name}: {searched:?} in {:.1?}", start.elapsed());
+}
+
+#[test]
+fn one_owner_with_a_rail() {
+    let clients = &["withdrawal 1 11 4", "deposit 1 12 2", "deposit 2 11 1"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        deaths: 1,
+        crashes: 1,
+        rail_faults: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("one owner with a rail", &scene);
+}
+
+#[test]
+fn two_owners() {
+    let clients = &["deposit 1 10 5", "withdrawal 1 11 3"];
+    let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("", clients) };
+    explore("two owners", &scene);
+}
