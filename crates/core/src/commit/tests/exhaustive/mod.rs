@@ -154,6 +154,7 @@ fn explore(name: &str, scene: &Scene) {
     eprintln!("{name}: {searched:?} in {:.1?}", start.elapsed());
 }
 
+/// A withdrawal asks its bank, a deposit waits behind it, and another customer wants the same transaction id.
 #[test]
 fn one_owner_with_a_rail() {
     let clients = &["withdrawal 1 11 4", "deposit 1 12 2", "deposit 2 11 1"];
@@ -161,6 +162,7 @@ fn one_owner_with_a_rail() {
         routes: rail_for_withdrawals(),
         deaths: 1,
         crashes: 1,
+        late_writes: true,
         rail_faults: 1,
         rail_refuses: true,
         ..scene("deposit 1 10 5", clients)
@@ -168,9 +170,88 @@ fn one_owner_with_a_rail() {
     explore("one owner with a rail", &scene);
 }
 
+/// As above with fewer requests, the engine's way: the next batch is decided while one waits for its sync.
+#[test]
+fn one_owner_with_a_rail_pipelined() {
+    let clients = &["withdrawal 1 11 4", "deposit 1 12 2"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        pipelined: true,
+        deaths: 1,
+        crashes: 1,
+        late_writes: true,
+        rail_faults: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("one owner with a rail, pipelined", &scene);
+}
+
+/// The embedded store: a batch is there as a whole or not at all, and some are on their way.
+#[test]
+fn whole_batches_with_a_rail() {
+    let clients = &["withdrawal 1 11 4\n dispute 1 10", "deposit 2 11 1"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        whole_batches: true,
+        pipelined: true,
+        deaths: 2,
+        rail_faults: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("whole batches with a rail", &scene);
+}
+
+/// Two owners, both alive or one of them believing so: the slower one goes on after the other has recovered its
+/// customer.
 #[test]
 fn two_owners() {
-    let clients = &["deposit 1 10 5", "withdrawal 1 11 3"];
+    let clients = &["deposit 1 10 5", "withdrawal 1 11 3", "deposit 2 12 1"];
     let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("", clients) };
     explore("two owners", &scene);
+}
+
+#[test]
+fn two_owners_pipelined() {
+    let clients = &["deposit 1 10 5", "withdrawal 1 11 3"];
+    let scene = Scene { owner_count: 2, pipelined: true, deaths: 1, crashes: 1, ..scene("", clients) };
+    explore("two owners, pipelined", &scene);
+}
+
+#[test]
+fn two_owners_with_a_rail() {
+    let clients = &["withdrawal 1 11 4", "deposit 2 11 1"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        owner_count: 2,
+        crashes: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("two owners with a rail", &scene);
+}
+
+/// One transaction comes back to where it was: the entry looks as a slow owner has seen it.
+#[test]
+fn a_dispute_comes_back() {
+    let clients = &["dispute 1 10\n resolve 1 10\n dispute 1 10"];
+    let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("deposit 1 10 5", clients) };
+    explore("a dispute comes back", &scene);
+}
+
+/// Two customers want one transaction id, and each something else besides.
+#[test]
+fn a_race_for_one_transaction_id() {
+    let clients = &["deposit 1 10 5", "deposit 2 10 7", "withdrawal 1 11 1"];
+    let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("", clients) };
+    explore("a race for one transaction id", &scene);
+}
+
+/// The store fails and loses what was not synced, while its owners live on until they hear of it.
+#[test]
+fn a_store_that_fails_under_its_owners() {
+    let clients = &["deposit 1 10 5\n dispute 1 10", "deposit 2 11 1"];
+    let scene = Scene { owner_count: 2, crashes: 1, store_fails: true, ..scene("", clients) };
+    explore("a store that fails under its owners", &scene);
 }

@@ -418,7 +418,7 @@ impl State {
             }
             Action::Step { owner } => self.step(scene, *owner),
             Action::Sync { owner } => self.sync(*owner),
-            Action::Finish { owner } => self.finish(*owner, true),
+            Action::Finish { owner } => self.finish(scene, *owner, true),
             Action::AskAgain { owner } => {
                 let machine = &mut self.processes[*owner].as_mut().unwrap().owner.machine;
                 let calls = machine.due_calls(machine.next_due_ms().unwrap());
@@ -531,7 +531,7 @@ impl State {
                 next == Some(Step::Finish)
             };
             if answers {
-                self.finish(owner, false);
+                self.finish(scene, owner, false);
             }
             return self.bury(owner);
         }
@@ -540,7 +540,7 @@ impl State {
             self.before_batches.push(Stores { chains: chains.clone(), table: table.clone() });
         }
         if next == Some(Step::Finish) && !scene.pipelined {
-            return self.finish(owner, true);
+            return self.finish(scene, owner, true);
         }
         process.owner.step(&mut self.world, NOW_MS);
         let Owner { batch, in_batch, queue, .. } = &mut process.owner;
@@ -569,9 +569,10 @@ impl State {
             *synced = true;
         }
         // Of a whole batch that has not ended nothing is durable.
-        if let Some(midway) = self.before_batches.pop().filter(|_| process.owner.in_batch) {
+        if let Some(mut midway) = self.before_batches.pop().filter(|_| process.owner.in_batch) {
+            midway.chains.values_mut().for_each(|chain| chain.synced = chain.records.len());
             for (customer, chain) in &mut self.world.chains {
-                chain.synced = midway.chains.get(customer).map_or(0, |before| before.records.len());
+                chain.synced = midway.chains.get(customer).map_or(0, |before| before.synced);
             }
             self.before_batches = alloc::vec![midway];
         } else {
@@ -580,15 +581,29 @@ impl State {
     }
 
     /// Finishes the owner's oldest batch.
-    fn finish(&mut self, owner: usize, approves: bool) {
+    fn finish(&mut self, scene: &Scene, owner: usize, approves: bool) {
         let process = self.processes[owner].as_mut().unwrap();
         let batch = process.in_flight.pop_front().map(|(batch, _)| batch);
         let batch = batch.unwrap_or_else(|| {
             process.owner.in_batch = false;
             core::mem::replace(&mut process.owner.batch, Batch::new(0))
         });
+        let approvals = batch.approvals().to_vec();
+        // Of a whole batch that has not ended nothing is to be seen.
+        let midway = process.owner.in_batch && scene.whole_batches;
+        let mut seen = if midway { self.before_batches.pop() } else { None };
+        if let Some(Stores { chains, table }) = &mut seen {
+            core::mem::swap(chains, &mut self.world.chains);
+            core::mem::swap(table, &mut self.world.table);
+        }
         for answer in Owner::finish(&mut self.world, batch, &mut process.owner.queue, approves) {
             process.tickets.remove(&answer.ticket);
+        }
+        if let Some(mut stores) = seen {
+            core::mem::swap(&mut stores.chains, &mut self.world.chains);
+            core::mem::swap(&mut stores.table, &mut self.world.table);
+            self.before_batches.push(stores);
+            self.world.approve(&approvals);
         }
         let calls = core::mem::take(&mut self.world.calls);
         self.calls.extend(calls.into_iter().map(|call| (owner, call)));
@@ -618,7 +633,9 @@ impl State {
         });
     }
 
+    /// What was being appended does not survive the store that it was for; the table is another one.
     fn lose(&mut self, kept: &[usize]) {
+        self.late.retain(|write| !matches!(write, Write::Append(_)));
         let mut kept = kept.iter().copied();
         self.world.crash(|_| kept.next().unwrap());
     }
