@@ -175,6 +175,7 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         entries,
         to_settle,
         events,
+        rests_on_found,
         started,
         proposals,
         closed,
@@ -203,8 +204,8 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         status(how, out);
     });
     list(heads, out, head);
-    (loaded_seqs, to_settle, closed_events).hash(out);
-    list(entries, out, |Entry { table, approved, hold, touched }, out| {
+    (loaded_seqs, to_settle, closed_events, rests_on_found).hash(out);
+    list(entries, out, |Entry { table, approved, found_aborted, hold, touched }, out| {
         entry(table, out);
         state(approved.as_ref(), out);
         let hold = match hold {
@@ -212,7 +213,7 @@ fn batch(batch: &Batch, out: &mut Bytes) {
             Hold::Reserved => (1, None),
             Hold::Doubtful(customer) => (2, Some(customer)),
         };
-        (hold, touched).hash(out);
+        (hold, touched, found_aborted).hash(out);
     });
     list(events, out, |BatchEvent { reference, customer, origin, proposal: proposes, status: how, lost }, out| {
         (reference, customer, lost).hash(out);

@@ -170,10 +170,10 @@ fn one_owner_with_a_rail() {
     explore("one owner with a rail", &scene);
 }
 
-/// As above with fewer requests, the engine's way: the next batch is decided while one waits for its sync.
+/// As above, the engine's way: the next batch is decided while one waits for its sync.
 #[test]
 fn one_owner_with_a_rail_pipelined() {
-    let clients = &["withdrawal 1 11 4", "deposit 1 12 2"];
+    let clients = &["withdrawal 1 11 4", "deposit 1 12 2", "deposit 2 11 1"];
     let scene = Scene {
         routes: rail_for_withdrawals(),
         pipelined: true,
@@ -196,7 +196,7 @@ fn whole_batches_with_a_rail() {
         whole_batches: true,
         pipelined: true,
         deaths: 2,
-        rail_faults: 1,
+        rail_faults: 2,
         rail_refuses: true,
         ..scene("deposit 1 10 5", clients)
     };
@@ -214,7 +214,7 @@ fn two_owners() {
 
 #[test]
 fn two_owners_pipelined() {
-    let clients = &["deposit 1 10 5", "withdrawal 1 11 3"];
+    let clients = &["deposit 1 10 5\n dispute 1 10", "withdrawal 1 11 3"];
     let scene = Scene { owner_count: 2, pipelined: true, deaths: 1, crashes: 1, ..scene("", clients) };
     explore("two owners, pipelined", &scene);
 }
@@ -226,17 +226,32 @@ fn two_owners_with_a_rail() {
         routes: rail_for_withdrawals(),
         owner_count: 2,
         crashes: 1,
+        rail_faults: 1,
         rail_refuses: true,
         ..scene("deposit 1 10 5", clients)
     };
     explore("two owners with a rail", &scene);
 }
 
+/// An owner dies while its withdrawal is under way; the other, or the next one, asks the rail again.
+#[test]
+fn two_owners_with_a_rail_and_a_death() {
+    let clients = &["withdrawal 1 11 4", "deposit 1 12 2"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        owner_count: 2,
+        deaths: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("two owners with a rail and a death", &scene);
+}
+
 /// One transaction comes back to where it was: the entry looks as a slow owner has seen it.
 #[test]
 fn a_dispute_comes_back() {
     let clients = &["dispute 1 10\n resolve 1 10\n dispute 1 10"];
-    let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("deposit 1 10 5", clients) };
+    let scene = Scene { owner_count: 2, deaths: 2, crashes: 1, ..scene("deposit 1 10 5", clients) };
     explore("a dispute comes back", &scene);
 }
 
@@ -252,6 +267,6 @@ fn a_race_for_one_transaction_id() {
 #[test]
 fn a_store_that_fails_under_its_owners() {
     let clients = &["deposit 1 10 5\n dispute 1 10", "deposit 2 11 1"];
-    let scene = Scene { owner_count: 2, crashes: 1, store_fails: true, ..scene("", clients) };
+    let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, store_fails: true, ..scene("", clients) };
     explore("a store that fails under its owners", &scene);
 }
