@@ -111,11 +111,7 @@ fn in_any_order<T>(all: &[T], out: &mut Bytes, each: impl Fn(&T, &mut Bytes)) {
     encoded.hash(out);
 }
 
-fn stores(
-    chains: &BTreeMap<CustomerId, Chain>,
-    table: &BTreeMap<TransactionId, TransactionEntry>,
-    out: &mut Bytes,
-) {
+fn stores(chains: &BTreeMap<CustomerId, Chain>, table: &BTreeMap<TransactionId, TransactionEntry>, out: &mut Bytes) {
     chains.len().hash(out);
     for (customer, Chain { records, synced }) in chains {
         (customer, synced).hash(out);
