@@ -94,7 +94,9 @@ impl State {
 
 fn list<T>(all: &[T], out: &mut Bytes, each: impl Fn(&T, &mut Bytes)) {
     all.len().hash(out);
-    all.iter().for_each(|item| each(item, out));
+    for item in all {
+        each(item, out);
+    }
 }
 
 /// What lies in a network lies there in no order.
@@ -127,7 +129,9 @@ fn stores(chains: &BTreeMap<CustomerId, Chain>, table: &BTreeMap<TransactionId, 
 fn process(Process { owner, in_flight, tickets, cut_off }: &Process, out: &mut Bytes) {
     (1, cut_off, tickets, owner.in_batch).hash(out);
     owner.queue.len().hash(out);
-    owner.queue.iter().for_each(|waiting| waiting.ticket.hash(out));
+    for waiting in &owner.queue {
+        waiting.ticket.hash(out);
+    }
     machine(&owner.machine, out);
     if owner.in_batch {
         batch(&owner.batch, out);
@@ -150,7 +154,9 @@ fn machine(machine: &Machine, out: &mut Bytes) {
         let Open { linked, rail, ticket, waiting, attempt, ask_at_ms, answer } = &open[customer];
         (customer, linked.hash, rail, ticket, attempt, ask_at_ms).hash(out);
         waiting.len().hash(out);
-        waiting.iter().for_each(|waiting| waiting.ticket.hash(out));
+        for waiting in waiting {
+            waiting.ticket.hash(out);
+        }
         list(answer.as_slice(), out, status);
     }
 }

@@ -12,6 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// What a world holds, and how much may go wrong in it.
+#[allow(clippy::struct_excessive_bools)] // each is a choice of its own
 pub(super) struct Scene {
     pub(super) config: LedgerConfig,
     pub(super) routes: Routes,
@@ -327,7 +328,9 @@ impl State {
             // That all of it gets through is a step, and then a death.
             Some(Write::Append(records)) => {
                 let mut lengths: BTreeMap<CustomerId, usize> = BTreeMap::new();
-                records.iter().for_each(|record| *lengths.entry(record.customer()).or_default() += 1);
+                for record in records {
+                    *lengths.entry(record.customer()).or_default() += 1;
+                }
                 prefixes(&lengths.into_values().collect::<Vec<_>>())
             }
             Some(Write::Propose(proposals)) => prefixes(&alloc::vec![1; proposals.len()]),
