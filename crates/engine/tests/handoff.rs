@@ -453,6 +453,35 @@ fn everybody_hears_that_an_append_failed() {
     explore(|| fail(None, Some(3)));
 }
 
+/// Calls that the deciding thread has taken, and begins only after the engine has stopped, have a place of their own
+/// although all places were cleared meanwhile.
+fn begin_late(fails_at_sync: usize) {
+    let store = Store::new(Some(fails_at_sync), None);
+    let ledger = open(&store, LedgerOptions::default());
+    let (callers, heard) = Callers::new(&store);
+    let submit = |id| {
+        if let Err(error) = callers.submit(&ledger, id, deposit(id, id)) {
+            callers.hear(id, 0, Err(error));
+        }
+    };
+    // Together, so that more than one place is free again.
+    submit(10);
+    submit(11);
+    heard.recv().unwrap();
+    heard.recv().unwrap();
+    (12..15).for_each(submit);
+    drop(ledger);
+    for (id, submitted) in callers.check(&[10, 11, 12, 13, 14]) {
+        assert!(matches!(submitted, Ok(Outcome::Applied(_)) | Err(SubmitError::Stopped(_))), "{id}: {submitted:?}");
+    }
+}
+
+#[test]
+fn calls_that_begin_while_the_engine_stops_hear() {
+    explore(|| begin_late(2));
+    explore(|| begin_late(3));
+}
+
 /// What does not fit is refused whole, and there is room again once answers were heard.
 fn busy() {
     let store = Store::new(None, None);
