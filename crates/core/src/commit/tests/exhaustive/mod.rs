@@ -10,6 +10,10 @@
 //! locked; and since no path comes back to a state it has been at, every path gets there. So each request is
 //! answered once the faults stop, however unfair the order.
 //!
+//! One thing is taken for granted: an append that is under way when its store fails does not arrive at the store
+//! that comes up again (its connection is gone). It could stand on an abort that was lost. Writes to the table,
+//! which is another store, may arrive whenever they like.
+//!
 //! What is not searched: more customers, requests and faults than the bounds say, different times (the clock
 //! stands still, which is the worst case for ids), and the order of answers in a network that keeps it.
 //!
@@ -297,6 +301,14 @@ fn a_race_for_one_transaction_id() {
     let clients = &["deposit 1 10 5", "deposit 2 10 7", "withdrawal 1 11 1"];
     let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("", clients) };
     explore("a race for one transaction id", &scene, 300_000);
+}
+
+/// Who was not told asks again, and what was lost may come back looking the same, while another wants its id.
+#[test]
+fn a_request_is_repeated() {
+    let clients = &["deposit 1 10 5", "deposit 1 10 5", "deposit 2 10 7"];
+    let scene = Scene { owner_count: 2, crashes: 1, ..scene("", clients) };
+    explore("a request is repeated", &scene, 40_000);
 }
 
 /// The store fails and loses what was not synced, while its owners live on until they hear of it.
