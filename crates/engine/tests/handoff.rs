@@ -215,7 +215,7 @@ fn withdrawal(customer: u128, id: u128) -> Request {
 
 /// Runs a scenario in many orders.
 fn explore(scenario: fn()) {
-    let number = std::env::var("BURSAR_SCHEDULES").ok().map(|text| text.parse().expect("a number of schedules"));
+    let number = std::env::var("BURSAR_SCHEDULES").ok().map(|text| text.parse().unwrap());
     let schedules = number.unwrap_or(8000);
     let config = || {
         let mut config = Config::new();
@@ -232,6 +232,12 @@ fn explore(scenario: fn()) {
         Runner::new(PctScheduler::new_from_seed(1, depth, schedules / 2), config()).run(scenario);
     }
     Runner::new(DfsScheduler::new(Some(schedules / 2), false), config()).run(scenario);
+}
+
+fn join<T>(threads: impl IntoIterator<Item = thread::JoinHandle<T>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 /// Callers and what each of them has heard.
@@ -347,7 +353,7 @@ fn crowd() {
             assert!(look(&store, &ledger, 1) >= first, "what was seen is gone");
         })
     };
-    submitters.into_iter().chain([reader]).for_each(|thread| thread.join().unwrap());
+    join(submitters.into_iter().chain([reader]));
     callers.check_applied(&[10, 11, 20, 21]);
     assert_eq!(look(&store, &ledger, 1), 2);
     Arc::into_inner(ledger).unwrap().close().unwrap();
@@ -391,7 +397,7 @@ fn drop_last() {
         })
         .collect();
     drop(ledger);
-    submitters.into_iter().for_each(|thread| thread.join().unwrap());
+    join(submitters);
     callers.check_applied(&[10, 20, 30]);
 }
 
@@ -423,7 +429,7 @@ fn fail(fails_at_sync: Option<usize>, fails_at_append: Option<usize>) {
         let (ledger, store) = (ledger.clone(), store.clone());
         thread::spawn(move || look(&store, &ledger, 10))
     };
-    submitters.into_iter().for_each(|thread| thread.join().unwrap());
+    join(submitters);
     reader.join().unwrap();
     let failed = store.log.lock().unwrap().failed;
     let closed = Arc::into_inner(ledger).unwrap().close();
@@ -505,7 +511,7 @@ fn busy() {
             })
         })
         .collect();
-    submitters.into_iter().for_each(|thread| thread.join().unwrap());
+    join(submitters);
     let heard = callers.check(&[10, 11, 20, 30]);
     assert!(heard.values().any(Result::is_ok), "somebody fits: {heard:?}");
     assert_eq!(heard[&10].is_ok(), heard[&11].is_ok(), "half of a batch was taken");
