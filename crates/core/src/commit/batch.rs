@@ -31,7 +31,8 @@ pub enum Step {
     /// then tell [`Batch::synced`].
     ///
     /// Comes before `Finish`. Where the stores do not take whole batches, it also comes before `Propose` if
-    /// that makes a found state the approved one: the table must not keep what the chains may yet lose.
+    /// that makes a found state the approved one, or writes over the proposal of an event that was found aborted:
+    /// the table must not keep what the chains may yet lose.
     Sync,
     /// Give the [`Batch::answers`], make the [`Batch::calls`], write the [`Batch::approvals`]. The batch is done.
     Finish,
@@ -40,6 +41,7 @@ pub enum Step {
 /// Requests that are decided and committed together. Made by [`super::Machine::gather`]; a batch can be used
 /// again once it is finished, and keeps its memory.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Batch {
     pub(super) step: Step,
     /// What follows the next `Sync`.
@@ -57,6 +59,8 @@ pub struct Batch {
     pub(super) entries: Vec<Entry>,
     pub(super) to_settle: Vec<EventRef>,
     pub(super) events: Vec<BatchEvent>,
+    /// A proposal rests on how another event was found to be closed, which nobody may have synced yet.
+    pub(super) rests_on_found: bool,
     pub(super) started: Vec<Record>,
     pub(super) proposals: Vec<Proposal>,
     pub(super) closed: Vec<Record>,
@@ -103,6 +107,7 @@ pub(super) enum Fate {
 
 /// An open event whose rail has answered.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Closing {
     pub(super) customer: u32,
     pub(super) linked: LinkedEvent,
@@ -117,6 +122,8 @@ pub(super) struct Entry {
     pub(super) table: TransactionEntry,
     /// The state in effect.
     pub(super) approved: Option<TransactionState>,
+    /// The event that proposed last was found to be aborted.
+    pub(super) found_aborted: bool,
     pub(super) hold: Hold,
     /// An event of this batch makes, changes or settles it.
     pub(super) touched: bool,
@@ -136,6 +143,7 @@ pub(super) enum Hold {
 
 /// An event that this batch makes or closes.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct BatchEvent {
     pub(super) reference: EventRef,
     pub(super) customer: u32,
@@ -150,6 +158,7 @@ pub(super) struct BatchEvent {
 
 /// Where an event of a batch comes from.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Origin {
     /// A submission of this batch, by its place; its record is at this place of [`Batch::started`].
     New { submission: u32, started: u32 },
@@ -184,6 +193,7 @@ impl Batch {
             entries: Vec::new(),
             to_settle: Vec::new(),
             events: Vec::new(),
+            rests_on_found: false,
             started: Vec::new(),
             proposals: Vec::new(),
             closed: Vec::new(),
@@ -211,6 +221,7 @@ impl Batch {
         self.entries.clear();
         self.to_settle.clear();
         self.events.clear();
+        self.rests_on_found = false;
         self.started.clear();
         self.proposals.clear();
         self.closed.clear();

@@ -62,7 +62,7 @@ impl Machine {
                 Some(Proposed { event, .. }) => batch.to_settle.push(event),
                 None => {}
             }
-            batch.entries.push(Entry { table, approved: table.approved, hold, touched: false });
+            batch.entries.push(Entry { table, approved: table.approved, found_aborted: false, hold, touched: false });
         }
         batch.step = Step::Settle;
         if batch.to_settle.is_empty() {
@@ -95,7 +95,8 @@ impl Machine {
                     let known = self.open_events.contains_key(&event.id);
                     batch.entries[place].hold = if known { Hold::Reserved } else { Hold::Doubtful(event.customer) };
                 }
-                Some(Some(EventStatus::Aborted(_)) | None) | None => {}
+                Some(Some(EventStatus::Aborted(_))) => batch.entries[place].found_aborted = true,
+                Some(None) | None => {}
             }
         }
         self.decide_all(batch)
@@ -265,11 +266,9 @@ impl Machine {
     pub(super) fn list_proposals(&self, batch: &mut Batch) {
         let proposals = batch.events.iter().filter(|event| event.proposes()).filter_map(|event| event.proposal);
         batch.proposals.extend(proposals);
-        // A found state that becomes the approved one here may rest on records that nobody has synced yet.
-        let promotes = batch.proposals.iter().any(|proposal| proposal.approved != proposal.seen_approved);
         if batch.proposals.is_empty() || is_planted(Planted::DoneBeforeTable) {
             batch.list_closed();
-        } else if promotes && !self.whole_batches && !is_planted(Planted::PromotedBeforeSync) {
+        } else if batch.rests_on_found && !self.whole_batches && !is_planted(Planted::PromotedBeforeSync) {
             batch.step = Step::Sync;
             batch.after_sync = Step::Propose;
         } else {
@@ -302,6 +301,7 @@ fn propose(batch: &mut Batch, linked: &LinkedEvent) -> Option<Proposal> {
         state,
         event,
     };
+    batch.rests_on_found |= entry.found_aborted || proposal.approved != proposal.seen_approved;
     entry.table = TransactionEntry { approved: entry.approved, proposed: Some(Proposed { state, event }) };
     entry.touched = true;
     entry.hold = if linked.event.rail.is_some() { Hold::Reserved } else { Hold::Free };

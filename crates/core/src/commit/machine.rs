@@ -55,6 +55,7 @@ impl Default for Limits {
 
 /// A customer whose event waits for its rail.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Open {
     pub(super) linked: LinkedEvent,
     pub(super) rail: RailId,
@@ -80,17 +81,18 @@ pub(super) enum Waits {
 
 /// The commit machine of one ledger. See the [module's documentation](super).
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))] // for the search of all states; a ledger has one machine
 pub struct Machine {
     pub(super) config: LedgerConfig,
     pub(super) routes: Routes,
     limits: Limits,
     pub(super) whole_batches: bool,
-    last_time_ms: u64,
+    pub(super) last_time_ms: u64,
     pub(super) open: HashMap<CustomerId, Open, FixedState>,
     /// Which customer each open event is of.
     pub(super) open_events: HashMap<EventId, CustomerId, FixedState>,
     /// Customers whose rail has answered; may name some whose event is not open any more.
-    answered: VecDeque<CustomerId>,
+    pub(super) answered: VecDeque<CustomerId>,
     pub(super) to_recover: VecDeque<CustomerId>,
 }
 

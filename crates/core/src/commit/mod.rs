@@ -30,7 +30,8 @@
 //!   another owner has rolled forward meanwhile is answered as the `Done` event it is.
 //! * Nothing is decided on top of an abort that is not written yet: the next batch does.
 //! * Where the stores do not take whole batches, a batch touches each transaction once, and there is one more
-//!   `Sync` before a `Propose` that makes a found state the approved one.
+//!   `Sync` before a `Propose` that makes a found state the approved one, or that writes over the proposal of an
+//!   event that was found aborted.
 //!
 //! What callers hear is one history per customer: every answer is true of one moment between request and
 //! answer. Whether *another* customer has taken a transaction id is seen at a moment of its own.

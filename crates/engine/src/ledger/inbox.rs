@@ -1,13 +1,14 @@
 //! What callers hand to the ledger's threads, and how they hear back. Bounded: what does not fit is refused
 //! with [`SubmitError::Busy`], and nothing of it is taken.
 
+use super::sync::{Condvar, Mutex, MutexGuard, wait_while};
 use crate::driver::{EngineError, SourceRow};
 use crate::store::{SourceId, SourceMark};
 use bursar_core::commit::{Answer, Busy, Outcome, RailAnswer, Ticket};
 use bursar_core::{EventId, Request};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Why a request was not decided.
@@ -225,7 +226,7 @@ impl Inbox {
                     && !contents.closing
                     && contents.stopped.is_none()
             };
-            contents = self.arrived.wait_timeout_while(contents, wait, idle).unwrap_or_else(PoisonError::into_inner).0;
+            contents = wait_while(&self.arrived, contents, wait, idle);
         }
         let mut taken = Taken { rail_answers: std::mem::take(&mut contents.rail_answers), ..Taken::default() };
         let mut left = count;

@@ -5,6 +5,7 @@
 
 mod inbox;
 mod read;
+mod sync;
 mod threads;
 
 pub(crate) use inbox::Inbox;
@@ -20,9 +21,10 @@ use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request};
 use inbox::{Done, Item, RowsDone};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{channel, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
+use sync::mpsc::{channel, sync_channel};
+use sync::thread::{self, JoinHandle};
+use sync::{Condvar, Mutex};
 use threads::{Deciding, IN_FLIGHT_MAX, Progress, Shared, make_durable};
 
 /// How a ledger runs. Nothing here is stored; what is stored is chosen by [`new_config`].
@@ -236,7 +238,7 @@ impl Drop for Ledger {
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
         let error = Arc::new(error);
         StoreError::Io { doing: "start a thread", path: std::path::PathBuf::new(), error }.into()
     })

@@ -12,20 +12,21 @@
 //! The first error stops both threads: everybody hears it, and nothing is acknowledged any more.
 
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
+use super::sync::mpsc::{Receiver, Sender, SyncSender};
+use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::rail::{Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
 use bursar_core::commit::{Batch, RailAnswer, RailCall, Step, Submission, Ticket};
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// How many decided batches may wait to be made durable. One is being synced, one waits, and meanwhile what
 /// arrives gathers into the next: a crowd shares a sync.
 pub(super) const IN_FLIGHT_MAX: usize = 1;
 /// How long the deciding thread sleeps at the most when nothing is due.
-const IDLE: Duration = Duration::from_hours(1);
+pub(super) const IDLE: Duration = Duration::from_hours(1);
 
 /// What both threads and all callers share.
 #[derive(Debug)]
@@ -59,12 +60,6 @@ pub(super) struct Decided {
     base: u64,
     /// The batch was the last one of rows handed in together.
     rows_end: Option<(u64, SourceMark)>,
-}
-
-/// Milliseconds since 1970, by the system's clock.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Shared {
@@ -115,7 +110,7 @@ pub(super) struct PanicGuard(pub(super) Arc<Shared>);
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.stop(EngineError::Panicked);
         }
     }

@@ -6,6 +6,7 @@ use crate::request::RequestKind;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+#[derive(Clone)]
 pub(super) struct Owner {
     pub(super) machine: Machine,
     pub(super) batch: Batch,
@@ -64,9 +65,20 @@ impl Owner {
             self.in_batch = true;
             return Did::Gathered;
         }
-        let (machine, batch) = (&mut self.machine, &mut self.batch);
-        let step = batch.step();
-        match step {
+        let step = self.batch.step();
+        if step == Step::Finish {
+            let batch = core::mem::replace(&mut self.batch, Batch::new(0));
+            self.answers.extend(Self::finish(world, batch, &mut self.queue, true));
+            self.in_batch = false;
+        } else {
+            Self::take_step(&mut self.machine, world, &mut self.batch);
+        }
+        Did::Stepped(step)
+    }
+
+    /// One step of a batch but its last.
+    pub(super) fn take_step(machine: &mut Machine, world: &mut World, batch: &mut Batch) {
+        match batch.step() {
             Step::Load => {
                 let heads: Vec<_> = batch.customers().iter().map(|customer| world.head(*customer)).collect();
                 machine.loaded(&world.digest, batch, heads).unwrap();
@@ -95,20 +107,29 @@ impl Owner {
                 world.sync();
                 batch.synced();
             }
-            Step::Finish => {
-                for answer in batch.take_answers() {
-                    world.answered(&answer);
-                    self.answers.push(answer);
-                }
-                for call in batch.calls().to_vec() {
-                    world.call(call);
-                }
-                world.approve(batch.approvals());
-                batch.give_back(&mut self.queue);
-                self.in_batch = false;
-            }
+            Step::Finish => unreachable!("a batch is finished as a whole"),
         }
-        Did::Stepped(step)
+    }
+
+    /// The last step of a batch. `approves`: the table takes the approvals.
+    pub(super) fn finish(
+        world: &mut World,
+        mut batch: Batch,
+        queue: &mut VecDeque<Submission>,
+        approves: bool,
+    ) -> Vec<Answer> {
+        let answers = batch.take_answers();
+        for answer in &answers {
+            world.answered(answer);
+        }
+        for call in batch.calls().to_vec() {
+            world.call(call);
+        }
+        if approves {
+            world.approve(batch.approvals());
+        }
+        batch.give_back(queue);
+        answers
     }
 
     /// Dies in the middle of a step: some of its writes get through, and nobody hears of it.

@@ -178,6 +178,33 @@ fn the_table_never_keeps_what_the_chains_may_lose() {
     assert_eq!(world.story(1).split(':').next(), Some("5 available, 0 held"));
 }
 
+/// An owner aborted a withdrawal that its rail had refused, and had not synced that. Another owner read the abort
+/// and was about to give the transaction id to somebody else, when the store of the chains lost the abort. The
+/// withdrawal was recovered, and then the slow proposal wrote over that of an event that was open again, whose
+/// rail was just being called.
+#[test]
+fn a_proposal_is_not_written_over_for_the_sake_of_an_abort_that_may_be_lost() {
+    let routes = Routes { deposit: None, withdrawal: RailId::new(1) };
+    let mut world = open_world();
+    let mut one = Owner::open(&world, routes, false, 1);
+    one.submit_all(&mut world, 1, "deposit 1 9 9\n withdrawal 1 10 4");
+    one.run(&mut world, 1);
+    let call = world.calls.pop().unwrap();
+    let answer = world.act(&call, Verdict::Refused("no"));
+    one.machine.rail_answered(2, call.event.id(), answer);
+    one.run_to(&mut world, 2, Step::Sync);
+    let mut two = Owner::open(&world, routes, false, 2);
+    two.submit_all(&mut world, 3, "deposit 2 10 5");
+    two.run_to(&mut world, 2, Step::Propose);
+    world.watched.clear();
+    world.crash(|_| 0);
+    let mut three = Owner::open(&world, routes, false, 3);
+    while three.next_step() != Some(Step::Finish) && three.step(&mut world, 3) != Did::Nothing {}
+    world.propose(two.batch.proposals());
+    run(&mut three, &mut world, 3);
+    assert_eq!(world.story(1), "9 available, 0 held: deposit 9 done, withdrawal 10 aborted");
+}
+
 /// A refusal came in together with the next request, whose event was `Started` on top of an abort that was
 /// not written yet. After a crash in between, that event built on nothing the chain had.
 #[test]
