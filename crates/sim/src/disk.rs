@@ -271,7 +271,8 @@ impl State {
         let several = random.one_in(2);
         let mut victims: BTreeSet<usize> = BTreeSet::new();
         if hit == Some(DiskFault::LostWrite) && several {
-            victims.extend(dirty.iter().filter(|_| random.one_in(2)));
+            let all = random.one_in(2);
+            victims.extend(dirty.iter().filter(|_| all || random.one_in(2)));
         } else if matches!(hit, Some(DiskFault::LostWrite | DiskFault::MisdirectedWrite)) {
             victims.extend(victim);
         }
@@ -537,7 +538,10 @@ impl SimDisk {
     /// Flips a bit of the medium. Gives whether there was one.
     pub fn flip_a_bit(&self, random: &mut Random) -> bool {
         let mut state = self.lock();
-        let inodes: Vec<Inode> = state.names.values().copied().collect();
+        let any = random.one_in(2);
+        let is_index = |name: &str| name.starts_with("index-");
+        let names = state.names.iter().filter(|(name, _)| any || is_index(name));
+        let inodes: Vec<Inode> = names.map(|(_, inode)| *inode).collect();
         let Some(&inode) = inodes.get(random.place(inodes.len())) else { return false };
         let Some(file) = state.files.get(&inode) else { return false };
         if file.durable.is_empty() {

@@ -136,7 +136,7 @@ fn run_seeds(first: u64, seeds: u64, stores: Option<Stores>, threads: usize) -> 
     let done = AtomicU64::new(0);
     let summary = run_many(first, seeds, stores, threads, &|_| {
         let count = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_multiple_of(1000) {
+        if count.is_multiple_of(10_000) {
             eprintln!("{count} seeds");
         }
     });

@@ -17,6 +17,90 @@ pub enum Stores {
     Split,
 }
 
+/// What a run is mostly about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// A bit of everything.
+    Mixed,
+    /// Crashes and kills, again and again.
+    Crashes,
+    /// A medium that is damaged, and small frames.
+    Damage,
+    /// Few customers and few transactions, at a time that stands still, by several owners.
+    Races,
+}
+
+/// What can happen in a step of the time of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Somebody asks for something.
+    Submit,
+    /// A rail takes a call.
+    RailTakes,
+    /// A rail's answer arrives.
+    RailAnswers,
+    /// Time passes, or jumps.
+    Time,
+    /// A fault is armed.
+    Arm,
+    /// The power goes, or a store crashes.
+    Crash,
+    /// An owner is killed.
+    Kill,
+    /// The medium is damaged, or a call of long ago arrives.
+    Damage,
+    /// Who never heard asks again.
+    AskAgain,
+    /// Rows of the source are taken in.
+    Rows,
+    /// There is room again, or what was damaged is repaired.
+    Mend,
+    /// An owner makes durable what has ended.
+    Sync,
+    /// An owner goes some steps on.
+    Advance,
+}
+
+impl Mood {
+    /// How likely each act is, against the others.
+    const fn weights(self) -> [(Act, u64); 13] {
+        let [arm, crash, kill, damage, time] = match self {
+            Self::Mixed => [6, 2, 2, 2, 4],
+            Self::Crashes => [10, 5, 5, 0, 4],
+            Self::Damage => [8, 4, 4, 5, 4],
+            Self::Races => [4, 4, 3, 5, 0],
+        };
+        [
+            (Act::Submit, 18),
+            (Act::RailTakes, 8),
+            (Act::RailAnswers, 8),
+            (Act::Time, time),
+            (Act::Arm, arm),
+            (Act::Crash, crash),
+            (Act::Kill, kill),
+            (Act::Damage, damage),
+            (Act::AskAgain, 2),
+            (Act::Rows, 4),
+            (Act::Mend, 2),
+            (Act::Sync, 12),
+            (Act::Advance, 30),
+        ]
+    }
+
+    /// What happens in a step.
+    pub fn act(self, random: &mut Random) -> Act {
+        let weights = self.weights();
+        let mut left = random.below(weights.iter().map(|(_, weight)| weight).sum());
+        for (act, weight) in weights {
+            if left < weight {
+                return act;
+            }
+            left -= weight;
+        }
+        Act::Advance
+    }
+}
+
 /// A run, to be done again at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
@@ -49,8 +133,8 @@ pub struct Shape {
     pub step_count: u64,
     /// A source is taken in beside the requests.
     pub has_source: bool,
-    /// The medium may be damaged at rest.
-    pub has_damage: bool,
+    /// What it is mostly about.
+    pub mood: Mood,
 }
 
 impl Scenario {
@@ -77,8 +161,22 @@ impl Scenario {
             Currencies::named(vec![currency("EUR", 2)?, currency("JPY", 0)?]).ok()
         })();
         let currencies = if random.one_in(3) { two.unwrap_or_default() } else { Currencies::default() };
+        let mood = match (stores, random.below(3)) {
+            (_, 0) => Mood::Mixed,
+            (Stores::Embedded, 1) => Mood::Damage,
+            (Stores::Embedded, _) | (Stores::Split, 1) => Mood::Crashes,
+            (Stores::Split, _) => Mood::Races,
+        };
+        let (customer_count, transaction_count) = match mood {
+            Mood::Races => (2, 1 + random.below(3)),
+            Mood::Mixed | Mood::Crashes | Mood::Damage => (2 + random.below(4), 4 + random.below(40)),
+        };
         let limits = Limits {
-            batch_requests_max: 1 + random.place(8),
+            batch_requests_max: match mood {
+                Mood::Crashes => 1 + random.place(20),
+                Mood::Damage => 1 + random.place(3),
+                Mood::Mixed | Mood::Races => 1 + random.place(8),
+            },
             waiting_per_customer_max: 1 + random.place(6),
             ask_again_ms: 100,
             ask_again_ms_max: 400,
@@ -89,11 +187,11 @@ impl Scenario {
             routes,
             config: LedgerConfig { ledger: [9; 16], policy: Policy { locked, disputable }, currencies },
             limits,
-            customer_count: 2 + random.below(4),
-            transaction_count: 4 + random.below(40),
+            customer_count,
+            transaction_count,
             step_count: 30 + random.below(170),
             has_source: stores == Stores::Embedded && !has_rails && random.one_in(2),
-            has_damage: random.one_in(2),
+            mood,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::random::Random;
 use crate::witness::Witness;
 use bursar_engine::Totals;
 use bursar_engine::core::commit::{Appended, Approval, Proposal, ProposeResult};
+use bursar_engine::core::planted::{Planted, is_planted};
 use bursar_engine::core::{
     CustomerId, EventRef, EventStatus, Hash, Head, Proposed, Record, TransactionEntry, TransactionId,
 };
@@ -103,6 +104,10 @@ impl Chain {
             return Appended::Conflict;
         }
         match &entry.status {
+            EventStatus::Done if is_planted(Planted::StaleOwnerOverrules) => {
+                entry.status.clone_from(status);
+                return Appended::Yes;
+            }
             EventStatus::Done => return Appended::AlreadyDone,
             EventStatus::Aborted(reason) => return Appended::AlreadyAborted(reason.clone()),
             EventStatus::Started => {}
@@ -131,6 +136,9 @@ struct State {
     table: BTreeMap<TransactionId, TransactionEntry>,
     /// The entries as a crash of the table leaves them at the least.
     durable_table: BTreeMap<TransactionId, TransactionEntry>,
+    /// How far sources got, and how far durably so. Nothing keeps them together with the events.
+    sources: BTreeMap<SourceId, SourceMark>,
+    durable_sources: BTreeMap<SourceId, SourceMark>,
     /// Counted up by each crash: connections of before are gone.
     epochs: [u64; 2],
     armed: Vec<(System, NetFault, u64)>,
@@ -269,6 +277,8 @@ impl Network {
             chains: BTreeMap::new(),
             table: BTreeMap::new(),
             durable_table: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            durable_sources: BTreeMap::new(),
             epochs: [0, 0],
             armed: Vec::new(),
             late: Vec::new(),
@@ -329,6 +339,7 @@ impl Network {
                     *chain = left;
                 }
                 state.chains.retain(|_, chain| !chain.records.is_empty());
+                state.sources = state.durable_sources.clone();
                 state.late.retain(|late| !matches!(late, Late::Append(_)));
                 state.witness.count("chains: the system crashes");
             }
@@ -408,7 +419,12 @@ impl Chains for Connection {
         Err(unreachable_error(System::Chains, "timed out"))
     }
 
-    fn end_batch(&self, _time_ms: u64, _mark: Option<&SourceMark>) -> Result<(), StoreError> {
+    fn end_batch(&self, _time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
+        let Some(mark) = mark else { return Ok(()) };
+        let mut state = self.read_only(System::Chains)?;
+        let earlier = state.sources.remove(&mark.source).map_or(Vec::new(), |earlier| earlier.rejected_lines);
+        let rejected_lines = [&earlier[..], &mark.rejected_lines].concat();
+        state.sources.insert(mark.source, SourceMark { rejected_lines, ..mark.clone() });
         Ok(())
     }
 
@@ -417,6 +433,9 @@ impl Chains for Connection {
         let hit = state.call(self, System::Chains)?;
         for chain in state.chains.values_mut().filter(|_| hit.is_none() || hit == Some(NetFault::After)) {
             chain.synced = chain.records.len();
+        }
+        if hit.is_none() || hit == Some(NetFault::After) {
+            state.durable_sources = state.sources.clone();
         }
         if hit.is_none() { Ok(()) } else { Err(unreachable_error(System::Chains, "timed out")) }
     }
@@ -455,17 +474,19 @@ impl Chains for Connection {
         Ok(())
     }
 
-    /// No source: its position could not be kept together with its events.
-    fn source(&self, _source: SourceId) -> Result<Option<SourceMark>, StoreError> {
-        Ok(None)
+    fn source(&self, source: SourceId) -> Result<Option<SourceMark>, StoreError> {
+        let state = self.read_only(System::Chains)?;
+        Ok(state.sources.get(&source).map(|mark| SourceMark { rejected_lines: Vec::new(), ..mark.clone() }))
     }
 
     fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
-        Ok(Vec::new())
+        let state = self.read_only(System::Chains)?;
+        Ok(state.sources.values().map(|mark| SourceMark { rejected_lines: Vec::new(), ..mark.clone() }).collect())
     }
 
-    fn rejected_lines(&self, _source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
-        Ok(Vec::new())
+    fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
+        let state = self.read_only(System::Chains)?;
+        Ok(state.sources.get(&source).map_or(Vec::new(), |mark| mark.rejected_lines.clone()))
     }
 
     fn totals(&self) -> Result<Totals, StoreError> {

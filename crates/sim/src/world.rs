@@ -10,7 +10,7 @@ use crate::disk::{DiskFault, SimDisk};
 use crate::oracle::{Oracle, View, Violation};
 use crate::owner::{Heard, Owner, SOURCE};
 use crate::random::Random;
-use crate::scenario::{Scenario, Shape, Stores};
+use crate::scenario::{Act, Mood, Scenario, Shape, Stores};
 use crate::split::{NetFault, Network, System};
 use crate::witness::Witness;
 use bursar_engine::EngineError;
@@ -46,6 +46,8 @@ struct World {
     mark: Option<SourceMark>,
     /// No fault any more.
     is_quiet: bool,
+    /// Something was done at opening for which there is no reason.
+    needless: Option<String>,
 }
 
 /// Runs a scenario; what it saw is with the witness.
@@ -83,6 +85,7 @@ impl World {
             unheard: Vec::new(),
             mark: None,
             is_quiet: false,
+            needless: None,
             witness: witness.clone(),
             shape,
         }
@@ -90,20 +93,20 @@ impl World {
 
     fn step(&mut self, random: &mut Random) -> Result<(), Violation> {
         let owner = random.place(self.owners.len());
-        match random.below(100) {
-            0..18 => self.submit(owner, random)?,
-            18..26 => self.bank.take_a_call(random, true),
-            26..34 => self.rail_answers(random),
-            34..38 => self.time_passes(random),
-            38..44 => self.arm(random),
-            44..46 => self.crash(random),
-            46..48 => self.kill(owner, random),
-            48..50 => self.damage_or_late_arrival(random),
-            50..52 => self.ask_again(owner, random)?,
-            52..56 => self.take_rows(owner, random)?,
-            56..58 => self.mend(random),
-            58..70 => self.sync(owner, random)?,
-            _ => {
+        match self.shape.mood.act(random) {
+            Act::Submit => self.submit(owner, random)?,
+            Act::RailTakes => self.bank.take_a_call(random, true),
+            Act::RailAnswers => self.rail_answers(random),
+            Act::Time => self.time_passes(random),
+            Act::Arm => self.arm(random),
+            Act::Crash => self.crash(random),
+            Act::Kill => self.kill(owner, random),
+            Act::Damage => self.damage_or_late_arrival(random),
+            Act::AskAgain => self.ask_again(owner, random)?,
+            Act::Rows => self.take_rows(owner, random)?,
+            Act::Mend => self.mend(random),
+            Act::Sync => self.sync(owner, random)?,
+            Act::Advance => {
                 // Owners have different paces, so that one can lie still for long.
                 let pace = if random.one_in(2) { 3 } else { 10 };
                 self.advance(owner, 1 + random.below(pace), random)?;
@@ -116,7 +119,8 @@ impl World {
 
     fn submit(&mut self, owner: usize, random: &mut Random) -> Result<(), Violation> {
         self.open_if_closed(owner, random)?;
-        for _ in 0..=random.below(6) {
+        let count_max = if self.shape.mood == Mood::Crashes { 16 } else { 6 };
+        for _ in 0..=random.below(count_max) {
             let request = self.shape.request(random);
             self.ask(owner, request);
         }
@@ -182,9 +186,11 @@ impl World {
         let calls = random.below(if soon { 4 } else { 40 });
         match &self.medium {
             Medium::Embedded { disk, .. } => {
-                let fault = DiskFault::ALL[random.place(DiskFault::ALL.len())];
+                // Failed syncs are the worst of them.
+                let any = DiskFault::ALL[random.place(DiskFault::ALL.len())];
+                let fault = if random.one_in(4) { DiskFault::Sync } else { any };
                 let damages = matches!(fault, DiskFault::LostWrite | DiskFault::MisdirectedWrite);
-                if !damages || self.shape.has_damage {
+                if !damages || self.may_damage() {
                     disk.arm(fault, calls);
                 }
             }
@@ -192,6 +198,14 @@ impl World {
                 let system = if random.one_in(2) { System::Chains } else { System::Table };
                 network.arm(system, NetFault::ALL[random.place(NetFault::ALL.len())], calls);
             }
+        }
+    }
+
+    /// A medium that loses nothing but what was not synced must be served without any error.
+    const fn may_damage(&self) -> bool {
+        match self.shape.mood {
+            Mood::Damage | Mood::Mixed => true,
+            Mood::Crashes | Mood::Races => false,
         }
     }
 
@@ -242,7 +256,7 @@ impl World {
 
     fn damage_or_late_arrival(&mut self, random: &mut Random) {
         match &self.medium {
-            Medium::Embedded { disk, .. } if self.shape.has_damage => {
+            Medium::Embedded { disk, .. } if self.may_damage() => {
                 disk.flip_a_bit(random);
             }
             Medium::Embedded { .. } => {}
@@ -272,19 +286,28 @@ impl World {
             && !self.is_quiet
             && random.one_in(4)
         {
-            disk.arm(DiskFault::PowerOff, random.below(60));
+            let may_damage = self.may_damage() && random.one_in(2);
+            let fault = if may_damage { DiskFault::LostWrite } else { DiskFault::PowerOff };
+            disk.arm(fault, random.below(if may_damage { 3 } else { 60 }));
         }
         match self.open(owner, random) {
             Ok(()) => {
+                if let Some(what) = self.needless.take() {
+                    return Err(Violation(what));
+                }
                 self.check_everything()?;
                 if random.one_in(2) { self.ask_again(owner, random) } else { Ok(()) }
             }
-            Err(error) => self.failed(owner, &error, random),
+            Err(error) => {
+                self.witness.count("opening: was refused");
+                self.failed(owner, &error, random)
+            }
         }
     }
 
     fn open(&mut self, owner: usize, random: &mut Random) -> Result<(), EngineError> {
         let Shape { config, routes, limits, .. } = self.shape.clone();
+        let may_damage = self.may_damage();
         let (chains, transactions): (Arc<dyn Chains>, Arc<dyn Transactions>) = match &mut self.medium {
             Medium::Embedded { disk, store } => {
                 disk.roll(random);
@@ -302,6 +325,15 @@ impl World {
                     EmbeddedStore::open_on(medium, options)?
                 };
                 self.witness.say(|| format!("         owner {owner} opens the ledger: {report:?}"));
+                if report.cut_off.is_some() {
+                    self.witness.count("opening: cut off a torn write");
+                }
+                if report.index_rebuilt.is_some() {
+                    self.witness.count("opening: made the index anew");
+                }
+                if let (Some(why), false) = (report.index_rebuilt, may_damage || disk.has_excuse()) {
+                    self.needless = Some(format!("the index was made anew, although nothing was damaged: {why}"));
+                }
                 let opened = Arc::new(opened);
                 *store = Some(opened.clone());
                 (opened.clone(), opened)

@@ -75,10 +75,8 @@ impl Machine {
                     event.status = EventStatus::Aborted(reason.clone());
                 }
                 (Appended::AlreadyAborted(reason), EventStatus::Done | EventStatus::Started) => {
-                    if !is_planted(Planted::StaleOwnerOverrules) {
-                        event.status = EventStatus::Aborted(reason.clone());
-                        self.void_after(batch, index);
-                    }
+                    event.status = EventStatus::Aborted(reason.clone());
+                    self.void_after(batch, index);
                 }
                 (Appended::Conflict, _) => {
                     if let Origin::Answered { .. } = event.origin {

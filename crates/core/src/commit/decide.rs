@@ -234,8 +234,7 @@ impl Machine {
         // An event that was lost before it was durable can have left its proposal behind. Decided again at the
         // same time it would be the same event, whom others have seen to be gone. An id never comes back.
         let seen = batch.entries.get(placed.transaction as usize).and_then(|entry| entry.table.proposed);
-        let comes_back = seen.is_some_and(|seen| seen.event.id == EventId::from_hash(&event.hash(&head.link)));
-        if comes_back && !is_planted(Planted::LostIdComesBack) {
+        if seen.is_some_and(|seen| seen.event.id == EventId::from_hash(&event.hash(&head.link))) {
             event.time_ms = event.time_ms.saturating_add(1);
         }
         let after = event.account();

@@ -115,13 +115,14 @@ impl EmbeddedStore {
         let unwritten = segments.drain(headers.len()..).map(|segment| segment.path.clone()).next();
         let mut report = OpenReport::default();
         let start = JournalPoint { position: 0, frame_number: 0, digest: ledger_digest };
-        let covered = sound_checkpoint(&*disk, &config).map_or(0, |checkpoint| checkpoint.point.position);
-        let (checkpoint, runs) = match usable_checkpoint(&*disk, &config, &segments, start) {
+        let sound = sound_checkpoint(&*disk, &config)?;
+        let covered = sound.as_ref().map_or(0, |checkpoint| checkpoint.point.position);
+        let usable = match sound {
+            Ok(checkpoint) => open_index(&*disk, &config, &segments, checkpoint)?,
+            Err(why) => Err(why),
+        };
+        let (checkpoint, runs) = match usable {
             Ok(usable) => usable,
-            Err(JOURNAL_TOO_SHORT) => {
-                let path = disk.path().join(CHECKPOINT_NAME);
-                return Err(StoreError::Damaged(Damage { path, offset: 0, what: JOURNAL_TOO_SHORT.to_owned() }));
-            }
             Err(why) => {
                 if !segments.is_empty() && why != NO_CHECKPOINT {
                     report.index_rebuilt = Some(why);
@@ -181,15 +182,23 @@ impl Drop for EmbeddedStore {
 const NO_CHECKPOINT: &str = "there is no checkpoint";
 const INDEX_DAMAGED: &str = "an index file is missing or damaged";
 
-/// The checkpoint, if there is a sound one of this ledger; otherwise why not.
-fn sound_checkpoint(disk: &dyn Disk, config: &LedgerConfig) -> Result<Checkpoint, &'static str> {
+/// Something derived, or why it has to be made anew.
+type Derived<T> = Result<T, &'static str>;
+
+/// The checkpoint, if there is a sound one of this ledger. What the system refuses to read now, it may well give
+/// later: that is an error, and no reason to do without.
+fn sound_checkpoint(disk: &dyn Disk, config: &LedgerConfig) -> Result<Derived<Checkpoint>, StoreError> {
     let bytes = match read_whole(disk, CHECKPOINT_NAME) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NO_CHECKPOINT),
-        Err(_) => return Err("the checkpoint cannot be read"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(NO_CHECKPOINT)),
+        Err(error) => {
+            let path = disk.path().join(CHECKPOINT_NAME);
+            return Err(StoreError::Io { doing: "read the checkpoint", path, error: Arc::new(error) });
+        }
     };
-    let checkpoint = Checkpoint::read(&bytes).map_err(|_| "the checkpoint is damaged")?;
-    if checkpoint.ledger == config.ledger { Ok(checkpoint) } else { Err("the checkpoint belongs to another ledger") }
+    let Ok(checkpoint) = Checkpoint::read(&bytes) else { return Ok(Err("the checkpoint is damaged")) };
+    let is_own = checkpoint.ledger == config.ledger;
+    Ok(if is_own { Ok(checkpoint) } else { Err("the checkpoint belongs to another ledger") })
 }
 
 /// Before the index is made anew although the checkpoint is sound: what it covers was durable, so the journal's end
@@ -209,27 +218,29 @@ fn check_covered(segments: &[Arc<Segment>], headers: &[SegmentHeader], covered: 
 
 const UNREADABLE_COVERED: &str = "a frame cannot be read that the checkpoint covers: it was durable";
 
-/// The checkpoint and its open index files, if they can be relied on; otherwise why not.
-fn usable_checkpoint(
+/// A checkpoint with its index files, if they are there and sound. An error if the journal is shorter than what the
+/// checkpoint covers: events that were durable are gone.
+fn open_index(
     disk: &dyn Disk,
     config: &LedgerConfig,
     segments: &[Arc<Segment>],
-    start: JournalPoint,
-) -> Result<(Checkpoint, Runs), &'static str> {
-    let checkpoint = sound_checkpoint(disk, config)?;
+    checkpoint: Checkpoint,
+) -> Result<Derived<(Checkpoint, Runs)>, StoreError> {
     let end = match segments.last() {
-        Some(segment) => segment.start + super::scan::length(segment).map_err(|_| "the journal cannot be read")?,
-        None => start.position,
+        Some(segment) => segment.start + super::scan::length(segment)?,
+        None => 0,
     };
     if checkpoint.point.position > end {
-        return Err(JOURNAL_TOO_SHORT);
+        let what = "the journal ends before the point that this checkpoint covers".to_owned();
+        return Err(StoreError::Damaged(Damage { path: disk.path().join(CHECKPOINT_NAME), offset: 0, what }));
     }
-    let runs = open_named_runs(disk, &config.ledger, &checkpoint.runs);
-    Ok((checkpoint, runs.map_err(|_| INDEX_DAMAGED)?))
+    match open_named_runs(disk, &config.ledger, &checkpoint.runs) {
+        Ok(runs) => Ok(Ok((checkpoint, runs))),
+        Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(Err(INDEX_DAMAGED)),
+        Err(error @ StoreError::Io { .. }) => Err(error),
+        Err(_) => Ok(Err(INDEX_DAMAGED)),
+    }
 }
-
-/// Not a reason to make the index anew: events that were durable are gone.
-const JOURNAL_TOO_SHORT: &str = "the journal ends before the point that this checkpoint covers";
 
 fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

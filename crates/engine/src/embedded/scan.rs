@@ -6,7 +6,6 @@ use super::journal::{JournalPoint, SEGMENT_HEADER_BYTES, Segment, SegmentHeader,
 use super::tail::{Verdict, judge};
 use crate::store::StoreError;
 use bursar_core::Hash;
-use bursar_core::planted::{Planted, is_planted};
 use std::io;
 use std::sync::Arc;
 
@@ -138,7 +137,7 @@ impl<'a> Scan<'a> {
             let body = &frame.bytes[super::frame::HEADER_BYTES..];
             let follows = header.number == self.point.frame_number + 1
                 && header.expected_digest(&self.point.digest, body) == header.digest;
-            if follows || is_planted(Planted::FrameOrderUnchecked) {
+            if follows {
                 let point = JournalPoint {
                     position: position + frame.bytes.len() as u64,
                     frame_number: header.number,
