@@ -9,6 +9,7 @@ use bursar_core::{
 
 pub(super) const CASES: &[Case] = &[
     ("a_proposal_needs_what_it_saw", a_proposal_needs_what_it_saw),
+    ("a_proposal_may_miss_an_approval", a_proposal_may_miss_an_approval),
     ("a_proposal_made_twice_is_made_once", a_proposal_made_twice),
     ("an_entry_does_not_come_back_to_what_a_slow_owner_saw", no_way_back),
     ("an_approval_of_another_event_does_nothing", a_stray_approval),
@@ -46,8 +47,8 @@ fn a_proposal_needs_what_it_saw(scene: &mut Scene) -> Checked {
     let other = posted(scene, 2);
     let another = scene.decide(&[deposit(2, 3, 10)])?.events[0].id();
     let wrong = [
-        ("nothing approved", Proposal { seen_approved: None, ..right }),
-        ("something else approved", Proposal { seen_approved: other, ..right }),
+        ("nothing approved", Proposal { seen_approved: None, approved: None, ..right }),
+        ("something else approved", Proposal { seen_approved: other, approved: other, ..right }),
         ("something else proposed", Proposal { seen_proposed: Some(another), ..right }),
     ];
     for (what, proposal) in wrong {
@@ -63,6 +64,19 @@ fn a_proposal_needs_what_it_saw(scene: &mut Scene) -> Checked {
     let entry = scene.entry(right.transaction)?;
     equal("proposed", &entry.proposed.map(|proposed| proposed.state), &Some(right.state))?;
     equal("approved is kept", &entry.approved, &posted(scene, 1))?;
+    finish(scene, run)
+}
+
+/// Whoever read the entry before somebody approved what it proposes has seen all there is.
+fn a_proposal_may_miss_an_approval(scene: &mut Scene) -> Checked {
+    scene.commit(&[deposit(1, 1, 10)])?;
+    let run = scene.decide(&[dispute(1, 1)])?.events;
+    started(scene, &run)?;
+    let Some(right) = scene.proposal(&run[0])? else { return holds("a dispute proposes", false) };
+    let slow = Proposal { seen_approved: None, ..right };
+    equal("approved meanwhile", &scene.propose(&[slow])?, &vec![ProposeResult::Proposed])?;
+    let entry = scene.entry(right.transaction)?;
+    equal("approved", &entry.approved, &posted(scene, 1))?;
     finish(scene, run)
 }
 

@@ -233,7 +233,8 @@ impl State {
         if mine {
             return Ok(ProposeResult::Proposed);
         }
-        if approved != proposal.seen_approved || there != proposal.seen_proposed {
+        let as_seen = [proposal.seen_approved, proposal.approved].contains(&approved);
+        if !as_seen || there != proposal.seen_proposed {
             return Ok(ProposeResult::Conflict);
         }
         if proposal.approved != approved {

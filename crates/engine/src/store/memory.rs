@@ -130,7 +130,9 @@ impl Tables {
         if mine {
             return ProposeResult::Proposed;
         }
-        if there != proposal.seen_proposed || entry.approved != proposal.seen_approved {
+        // Approved meanwhile, as this proposal would have it, is as good as seen.
+        let as_seen = [proposal.seen_approved, proposal.approved].contains(&entry.approved);
+        if there != proposal.seen_proposed || !as_seen {
             return ProposeResult::Conflict;
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
