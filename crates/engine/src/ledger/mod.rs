@@ -175,7 +175,8 @@ impl Ledger {
     }
 
     /// Submits requests and returns at once. `done` is called with their outcomes, in order, on a thread of the
-    /// ledger: it must be short, and must not wait for the ledger.
+    /// ledger: it must be short, must not wait for the ledger, and must not be the last to hold it, since dropping a
+    /// ledger waits for its threads.
     pub fn submit_then(
         &self,
         requests: Vec<Request>,
