@@ -100,7 +100,7 @@ fn replay_command(scenario: &Scenario) -> String {
         let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
         format!(" --steps {}", if steps.is_empty() { "0".to_owned() } else { steps.join(",") })
     });
-    format!("cargo run --release -p bursar-sim -- replay --seed {}{stores}{steps}", scenario.seed)
+    format!("cargo run --profile sim -p bursar-sim -- replay --seed {}{stores}{steps}", scenario.seed)
 }
 
 fn main() -> ExitCode {
