@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 const SEED: u64 = 1;
 /// How many units each work has.
-pub(crate) const UNIT_COUNT: u64 = 100_000;
-const CUSTOMER_COUNT: u64 = 10_000;
+pub(crate) const UNIT_COUNT: u64 = if cfg!(test) { 4000 } else { 100_000 };
+const CUSTOMER_COUNT: u64 = UNIT_COUNT / 10;
 /// The time of everything.
 const NOW_MS: u64 = 1_700_000_000_000;
 /// How many index files of transactions there are to look in, at least: so often is the memtable full.

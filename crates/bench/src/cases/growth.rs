@@ -47,14 +47,22 @@ impl IngestObserver for Clock {
 }
 
 impl Clock {
+    /// When so many rows were durable, in seconds, on a straight line between what was seen before and after.
+    fn reached(&self, rows: u64) -> f64 {
+        let mut before = (0.0, 0);
+        for &(second, count) in &self.seen {
+            if count >= rows {
+                let share = (rows - before.1) as f64 / (count - before.1).max(1) as f64;
+                return before.0 + share * (second - before.0);
+            }
+            before = (second, count);
+        }
+        before.0
+    }
+
     /// Rows per second between two counts of rows.
     fn rate(&self, from: u64, to: u64) -> f64 {
-        let first = self.seen.iter().find(|(_, rows)| *rows >= from);
-        let last = self.seen.iter().rev().find(|(_, rows)| *rows <= to);
-        match (first, last) {
-            (Some((begin, from)), Some((end, to))) if end > begin => (to - from) as f64 / (end - begin),
-            (_, _) => 0.0,
-        }
+        (to - from) as f64 / (self.reached(to) - self.reached(from))
     }
 }
 
@@ -86,4 +94,21 @@ pub(super) fn growth(bench: &mut Bench) -> Result<Vec<Figure>, Failure> {
             .goal(Goal::AtMost(1_073.741_824)),
         Figure::new("growth", "memory use of the process before", &memory(before), "MB"),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp)] // exact by construction
+    use super::*;
+
+    #[test]
+    fn a_rate_is_read_off_between_what_was_seen() {
+        let clock = Clock { started: Instant::now(), seen: vec![(1.0, 100), (1.0, 200), (3.0, 400)] };
+        assert_eq!(
+            [0, 50, 100, 150, 200, 300, 400].map(|rows| clock.reached(rows)),
+            [0.0, 0.5, 1.0, 1.0, 1.0, 2.0, 3.0]
+        );
+        assert_eq!(clock.rate(200, 400), 100.0);
+        assert_eq!(clock.rate(0, 100), 100.0);
+    }
 }
