@@ -39,6 +39,7 @@ pub(crate) enum Step {
     EmbeddedBatch,
     LookupKnown,
     LookupAbsent,
+    LookupNew,
     Verify,
 }
 
@@ -52,6 +53,7 @@ impl Step {
             Self::EmbeddedBatch => "embedded-batch",
             Self::LookupKnown => "lookup-known",
             Self::LookupAbsent => "lookup-absent",
+            Self::LookupNew => "lookup-new",
             Self::Verify => "verify",
         }
     }
@@ -65,7 +67,8 @@ impl Step {
             Self::DecideMemory => "deposit through the commit protocol on the memory store",
             Self::EmbeddedBatch => "deposit through the commit protocol on the embedded store, disk in memory",
             Self::LookupKnown => "transaction looked up in index files that have it",
-            Self::LookupAbsent => "transaction looked up in index files that do not",
+            Self::LookupAbsent => "transaction looked up in index files that have ids below and above it",
+            Self::LookupNew => "transaction looked up whose id is larger than all in the index files",
             Self::Verify => "event verified",
         }
     }
@@ -76,17 +79,18 @@ impl Step {
             Self::Parse => repeat(times, &rows_text(Ids::Rising)?, |text| parse(text)),
             Self::ParseUuid => repeat(times, &rows_text(Ids::Uuid)?, |text| parse(text)),
             Self::Hash => repeat(times, &events()?, |events| Ok(hash(events))),
-            Self::DecideMemory => repeat(times, &source_rows(), |rows| {
+            Self::DecideMemory => repeat(times, &source_rows(1), |rows| {
                 let store = Arc::new(MemoryStore::new(&config()));
                 drive(&store, rows)
             }),
-            Self::EmbeddedBatch => repeat(times, &source_rows(), |rows| {
+            Self::EmbeddedBatch => repeat(times, &source_rows(1), |rows| {
                 let store = embedded(&Arc::new(MemoryDisk::new()), 1 << 20)?;
                 drive(&store, rows)
             }),
-            Self::LookupKnown => repeat(times, &(indexed()?, keys(1)), |(store, keys)| look_up(store, keys, true)),
-            Self::LookupAbsent => {
-                repeat(times, &(indexed()?, keys(UNIT_COUNT + 1)), |(store, keys)| look_up(store, keys, false))
+            Self::LookupKnown => repeat(times, &(indexed()?, keys(2)), |(store, keys)| look_up(store, keys, true)),
+            Self::LookupAbsent => repeat(times, &(indexed()?, keys(1)), |(store, keys)| look_up(store, keys, false)),
+            Self::LookupNew => {
+                repeat(times, &(indexed()?, keys(2 * UNIT_COUNT + 1)), |(store, keys)| look_up(store, keys, false))
             }
             Self::Verify => repeat(times, &verifiable()?, verify),
         }
@@ -142,10 +146,10 @@ fn hash(events: &[Event]) -> u64 {
     u64::from(link.as_bytes()[0])
 }
 
-/// Deposits for many customers, as rows of a source.
-fn source_rows() -> Vec<SourceRow> {
+/// Deposits for many customers, as rows of a source. Ids rise in steps of `stride`.
+fn source_rows(stride: u64) -> Vec<SourceRow> {
     let row = |number| SourceRow {
-        request: Some(deposit(number, 1 + number % CUSTOMER_COUNT)),
+        request: Some(deposit(number * stride, 1 + number % CUSTOMER_COUNT)),
         line: number + 1,
         end_offset: 100 + number,
         end_line_count: number + 1,
@@ -181,17 +185,18 @@ fn drive<S: Chains + Transactions + 'static>(store: &Arc<S>, rows: &[SourceRow])
     Ok(mark.counts.applied)
 }
 
-/// A store whose transactions are in index files.
+/// A store whose transactions, which have even numbers, are in index files.
 fn indexed() -> Result<Arc<EmbeddedStore>, Failure> {
     let store = embedded(&Arc::new(MemoryDisk::new()), (UNIT_COUNT / RUN_COUNT) as usize)?;
-    drive(&store, &source_rows())?;
+    drive(&store, &source_rows(2))?;
     store.close()?;
     Ok(store)
 }
 
-/// The ids of transactions, counted from `first`, in an order that is none.
+/// Every other transaction from `first` on, in an order that is none.
 fn keys(first: u64) -> Vec<TransactionId> {
-    let mut keys: Vec<_> = (first..first + UNIT_COUNT).map(|number| transaction_id(Ids::Rising, number)).collect();
+    let numbers = (0..UNIT_COUNT).map(|index| first + 2 * index);
+    let mut keys: Vec<_> = numbers.map(|number| transaction_id(Ids::Rising, number)).collect();
     keys.sort_by_key(|id| (id.bits() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     keys
 }
@@ -215,7 +220,7 @@ fn look_up(store: &EmbeddedStore, keys: &[TransactionId], known: bool) -> Result
 fn verifiable() -> Result<Arc<MemoryDisk>, Failure> {
     let disk = Arc::new(MemoryDisk::new());
     let store = embedded(&disk, 1 << 20)?;
-    drive(&store, &source_rows())?;
+    drive(&store, &source_rows(1))?;
     store.close()?;
     Ok(disk)
 }
