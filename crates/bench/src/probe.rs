@@ -166,6 +166,13 @@ pub(crate) fn sha256_seconds(byte_count: u64) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
+/// How many seconds of processor time this process has taken so far, all threads together. Unlike the time that has
+/// passed, it hardly depends on who else uses the machine.
+pub(crate) fn processor_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// Asks the system to forget what it holds of a file in memory, so that the next reader reads the disk.
 pub(crate) fn forget(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;

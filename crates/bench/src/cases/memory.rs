@@ -27,6 +27,8 @@ type Accounts = Vec<(u128, i64, i64, bool)>;
 #[derive(Debug)]
 struct Job {
     seconds: f64,
+    /// Of all threads together.
+    processor_seconds: f64,
     counts: RowCounts,
     accounts: Accounts,
 }
@@ -56,7 +58,8 @@ fn measure<Tx: for<'de> Deserialize<'de> + Eq + Hash + Copy>(
     let workload = bench.workload(ids);
     let path = bench.source(workload)?;
     let rows = workload.rows as f64;
-    let [mut engine, mut baseline, mut scan] = [const { Series(Vec::new()) }; 3];
+    let [mut engine, mut baseline, mut scan, mut our_processor, mut their_processor] =
+        [const { Series(Vec::new()) }; 5];
     for _ in 0..bench.options.rounds {
         let ours = by_engine(&path)?;
         let theirs = by_baseline::<Tx>(&path)?;
@@ -64,6 +67,8 @@ fn measure<Tx: for<'de> Deserialize<'de> + Eq + Hash + Copy>(
         agree(&ours, &theirs)?;
         engine.push(rows / ours.seconds);
         baseline.push(rows / theirs.seconds);
+        our_processor.push(ours.processor_seconds * 1e9 / rows);
+        their_processor.push(theirs.processor_seconds * 1e9 / rows);
         let started = Instant::now();
         let scanned = probe::scan(&path)?;
         scan.push(rows / started.elapsed().as_secs_f64());
@@ -72,6 +77,7 @@ fn measure<Tx: for<'de> Deserialize<'de> + Eq + Hash + Copy>(
     Ok(vec![
         Figure::paired(case, "ingest --in-memory", &engine, "rows/s", "peer-like baseline", &baseline),
         Figure::paired(case, "ingest --in-memory", &engine, "rows/s", "bare scan", &scan),
+        Figure::paired(case, "processor time", &our_processor, "ns/row", "peer-like baseline", &their_processor),
     ])
 }
 
@@ -86,7 +92,7 @@ fn agree(ours: &Job, theirs: &Job) -> Result<(), Failure> {
 }
 
 fn by_engine(path: &Path) -> Result<Job, Failure> {
-    let started = Instant::now();
+    let (started, processor) = (Instant::now(), probe::processor_seconds());
     let ledger = Ledger::in_memory(&config(), LedgerOptions::default())?;
     let counts = take_in(&ledger, path, &mut Quiet)?;
     let mut pages = Pages { ledger: &ledger, after: None, page: Vec::new().into_iter(), failure: None };
@@ -96,22 +102,24 @@ fn by_engine(path: &Path) -> Result<Job, Failure> {
         return Err(failure);
     }
     let seconds = started.elapsed().as_secs_f64();
+    let processor_seconds = probe::processor_seconds() - processor;
     let pages = Pages { ledger: &ledger, after: None, page: Vec::new().into_iter(), failure: None };
     let accounts = pages.map(|(customer, _, account, locked)| {
         (customer.bits(), account.available.steps(), account.held.steps(), locked)
     });
     let accounts = accounts.collect();
     ledger.close()?;
-    Ok(Job { seconds, counts, accounts })
+    Ok(Job { seconds, processor_seconds, counts, accounts })
 }
 
 fn by_baseline<Tx: for<'de> Deserialize<'de> + Eq + Hash + Copy>(path: &Path) -> Result<Job, Failure> {
-    let started = Instant::now();
+    let (started, processor) = (Instant::now(), probe::processor_seconds());
     let mut baseline = Baseline::<Tx>::new();
     let counts = baseline.apply(File::open(path)?)?;
     baseline.write_accounts(BufWriter::new(io::sink()))?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(Job { seconds, counts, accounts: baseline.accounts()? })
+    let processor_seconds = probe::processor_seconds() - processor;
+    Ok(Job { seconds, processor_seconds, counts, accounts: baseline.accounts()? })
 }
 
 type AccountOut = (bursar_core::CustomerId, CurrencyIndex, bursar_core::Account, bool);
@@ -180,7 +188,8 @@ mod tests {
     #[test]
     fn an_account_that_differs_is_found() {
         let counts = RowCounts::default();
-        let job = |available| Job { seconds: 1.0, counts, accounts: vec![(1, available, 0, false)] };
+        let job =
+            |available| Job { seconds: 1.0, processor_seconds: 1.0, counts, accounts: vec![(1, available, 0, false)] };
         assert!(agree(&job(5), &job(5)).is_ok());
         assert!(agree(&job(5), &job(6)).is_err());
         assert!(agree(&job(5), &Job { accounts: Vec::new(), ..job(5) }).is_err());
