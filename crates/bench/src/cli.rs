@@ -4,7 +4,7 @@ use crate::cases::{Bench, Case, Options};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::report::{self, Format};
-use crate::steps::{Step, UNIT_COUNT};
+use crate::steps::Step;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io;
 use std::path::PathBuf;
@@ -89,13 +89,13 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
             }
             println!();
             for step in Step::value_variants() {
-                println!("steps --only {:16} {UNIT_COUNT} × {}", step.name(), step.unit());
+                println!("steps --only {:16} {} × {}", step.name(), step.unit_count(), step.unit());
             }
             Ok(())
         }
         Command::Steps { only, times } => {
             let checked = only.run(*times)?;
-            println!("{UNIT_COUNT} {checked}");
+            println!("{} {checked}", only.unit_count());
             Ok(())
         }
     }
