@@ -117,6 +117,8 @@ fn read_chain(
     entries: &mut Vec<ChainEntry>,
 ) -> Result<u64, StoreError> {
     let ReadRange { from_seq, to_seq, limit, newest_first } = range;
+    // No event is before the first; a limit counts from there.
+    let from_seq = from_seq.max(1);
     if limit == 0 {
         return Ok(0);
     }
