@@ -6,6 +6,7 @@
 
 use crate::exit::Exit;
 use bursar_core::{DisputablePolicy, LockedPolicy};
+use bursar_engine::embedded::EmbeddedOptions;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -66,6 +67,12 @@ pub(crate) struct Global {
     /// When to use colours; `auto` heeds `NO_COLOR`
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorArg,
+
+    /// About how much memory the ledger's tables may take, at least 192M; K, M and G are powers of 1024 [default: 1G;
+    /// `verify`: 2G]
+    #[arg(long, global = true, value_name = "BYTES", env = "BURSAR_MEMORY", hide_env_values = true)]
+    #[arg(value_parser = memory_bytes)]
+    pub(crate) memory: Option<u64>,
 
     /// Print no progress, no notes and no summary; errors still
     #[arg(long, short, global = true)]
@@ -459,6 +466,26 @@ pub(crate) struct ManArgs {
     /// Write a page for every command into this directory
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) to: Option<PathBuf>,
+}
+
+/// Reads a size of memory in bytes.
+fn memory_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let shift = match &text[digits.len()..] {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        _ => None,
+    };
+    let number = digits.replace('_', "").parse::<u64>().ok().zip(shift);
+    let bytes = number.and_then(|(number, shift)| number.checked_mul(1 << shift));
+    let least = EmbeddedOptions::MEMORY_BYTES_MIN;
+    match bytes {
+        None => Err("a number of bytes, or a number with K, M or G behind it, is needed".to_owned()),
+        Some(bytes) if bytes < least => Err(format!("it must be at least {}M", least >> 20)),
+        Some(bytes) => Ok(bytes),
+    }
 }
 
 /// Reads the name of a policy for locked customers, straight into the type of the rules.

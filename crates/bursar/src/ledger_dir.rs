@@ -36,7 +36,7 @@ pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
-    let (ledger, report) = Ledger::open(&global.data, LedgerOptions::default())?;
+    let (ledger, report) = Ledger::open(&global.data, options(global))?;
     if !global.quiet {
         tell(&report);
     }
@@ -44,9 +44,18 @@ pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
 }
 
 /// Creates a ledger and opens it. The directory is made if it does not exist; it must not hold other things.
-pub(crate) fn create(directory: &Path, config: &LedgerConfig) -> Result<Ledger, Failure> {
-    check_empty(directory)?;
-    Ok(Ledger::create(directory, config, LedgerOptions::default())?)
+pub(crate) fn create(global: &Global, config: &LedgerConfig) -> Result<Ledger, Failure> {
+    check_empty(&global.data)?;
+    Ok(Ledger::create(&global.data, config, options(global))?)
+}
+
+/// The usual bounds, but for the memory that was asked for.
+fn options(global: &Global) -> LedgerOptions {
+    let mut options = LedgerOptions::default();
+    if let Some(bytes) = global.memory {
+        options.embedded = options.embedded.with_memory_bytes(bytes);
+    }
+    options
 }
 
 /// Opens the ledger; where there is none, creates one with the usual policy and no named currency.
@@ -54,7 +63,7 @@ pub(crate) fn open_or_create(global: &Global) -> Result<Ledger, Failure> {
     if EmbeddedStore::exists(&global.data) {
         return open(global);
     }
-    let ledger = create(&global.data, &default_config()?)?;
+    let ledger = create(global, &default_config()?)?;
     if !global.quiet {
         note(&format_args!("note: created a ledger in {}", global.data.display()));
     }

@@ -210,7 +210,10 @@ impl ChainCheck {
             EventStatus::Done => None,
             EventStatus::Started | EventStatus::Aborted(_) => Some(linked.hash),
         };
-        self.head.take(linked.clone(), status);
+        match status {
+            EventStatus::Done => self.head.done(linked),
+            EventStatus::Started | EventStatus::Aborted(_) => self.head.take(linked.clone(), status),
+        }
         Ok(if *status == EventStatus::Done { event.transaction_state() } else { None })
     }
 

@@ -12,10 +12,8 @@ use bursar_engine::store::{ChainEntry, ReadRange};
 use bursar_engine::{Ledger, ReadError};
 use std::io::Write;
 
-/// How many events are read at once. Oldest first it is many, since each page finds its beginning by walking
-/// back from the chain's end.
-const PAGE_EVENTS_NEWEST_FIRST: usize = 4096;
-const PAGE_EVENTS_OLDEST_FIRST: usize = 1 << 16;
+/// How many events are read at once.
+const PAGE_EVENTS: usize = 4096;
 
 const fn left(name: &'static str) -> Column {
     Column { name, align: Align::Left }
@@ -93,7 +91,7 @@ impl<W: Write> Printer<'_, W> {
         let mut from_seq = chain.from.unwrap_or(1);
         let mut before = state_before(self.ledger, self.customer, from_seq)?;
         while left > 0 {
-            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_EVENTS_OLDEST_FIRST);
+            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_EVENTS);
             let range = ReadRange { from_seq, to_seq: u64::MAX, limit, newest_first: false };
             let page = self.ledger.chain(self.customer, range)?;
             for entry in &page {
@@ -115,7 +113,7 @@ impl<W: Write> Printer<'_, W> {
         let mut left = chain.limit.unwrap_or(u64::MAX);
         let mut to_seq = chain.from.unwrap_or(u64::MAX);
         while left > 0 && to_seq > 0 {
-            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_EVENTS_NEWEST_FIRST);
+            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_EVENTS);
             let range = ReadRange { from_seq: 1, to_seq, limit, newest_first: true };
             let page = self.ledger.chain(self.customer, range)?;
             let Some(oldest) = page.last() else { break };

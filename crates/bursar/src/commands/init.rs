@@ -9,7 +9,7 @@ use bursar_engine::new_config;
 /// Creates a ledger.
 pub(crate) fn run(global: &Global, init: Init) -> Result<(), Failure> {
     let Init { policy, currencies } = init;
-    create(&global.data, &new_config(policy, currencies)?)?.close()?;
+    create(global, &new_config(policy, currencies)?)?.close()?;
     if !global.quiet {
         note(&format_args!("created a ledger in {}", global.data.display()));
     }

@@ -16,7 +16,10 @@ pub(crate) fn run(global: &Global, only: Option<CustomerId>, format: Format) -> 
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
-    let options = VerifyOptions { only, ..VerifyOptions::default() };
+    let mut options = VerifyOptions { only, ..VerifyOptions::default() };
+    if let Some(bytes) = global.memory {
+        options.memory_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
     let mut progress = Progress::new(Some(0), global.quiet);
     let verified = verify(&global.data, &options, &mut |told| progress.update_bytes(told.bytes, told.bytes_total));
     progress.finish();

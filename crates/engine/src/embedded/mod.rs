@@ -14,6 +14,7 @@
 //! `docs/format.md`.
 
 mod batch;
+mod chain_walk;
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub mod disk;

@@ -12,6 +12,7 @@
 //! Every case and its decision: `docs/format.md`, "Opening".
 
 use super::batch::OpenBatch;
+use super::chain_walk::Waymarks;
 use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunName, is_index_file};
 use super::disk::{Disk, LockError, RealDisk};
 use super::frame::Frame;
@@ -152,7 +153,8 @@ impl EmbeddedStore {
         let state = Mutex::new(state);
         let poison = OnceLock::new();
         let shared = Shared { disk, config, ledger_digest, options, journal, state, poison };
-        Ok((Self { shared: Arc::new(shared), maintenance: Maintenance::default() }, report))
+        let (maintenance, waymarks) = (Maintenance::default(), Waymarks::default());
+        Ok((Self { shared: Arc::new(shared), maintenance, waymarks }, report))
     }
 
     /// Makes everything durable, writes the newest events to index files, and gives back reserved room. The

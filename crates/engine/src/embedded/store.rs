@@ -11,20 +11,20 @@
 //! index files and checkpoints are written by [`super::maintenance`].
 
 use super::batch::{BatchEvent, OpenBatch};
+use super::chain_walk::{Waymarks, read_event};
 use super::checkpoint::RunName;
 use super::disk::Disk;
-use super::frame::Frame;
 use super::index::Index;
 use super::journal::Journal;
 use super::maintenance::Maintenance;
 use super::memtable::{MemoryHead, MemoryTransaction, OpenEvent, Table};
-use super::record::{Stored, StoredEvent};
+use super::record::Stored;
 use crate::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions};
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    AbortReason, CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record,
-    TransactionEntry, TransactionId,
+    CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record, TransactionEntry,
+    TransactionId,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,6 +42,27 @@ pub struct EmbeddedOptions {
     pub background: bool,
 }
 
+/// What a store takes beside its memtables: buffers, frames on their way, index files being merged.
+const MEMORY_BYTES_FIXED: u64 = 128 << 20;
+/// What an entry costs at the most, counted once: a transaction and a customer, in the memtable and in the frozen one
+/// that is being written meanwhile, with the room that hash tables keep, and an entry of the file being made.
+const MEMORY_BYTES_PER_ENTRY: u64 = 896;
+
+impl EmbeddedOptions {
+    /// No store can do with less, in bytes.
+    pub const MEMORY_BYTES_MIN: u64 = 192 << 20;
+
+    /// Bounds the store's memory to about so many bytes, at least [`Self::MEMORY_BYTES_MIN`]. What the default allows
+    /// is 1 GiB. Not in it is what grows with the history, filters and first keys of index files: about 1.3 bytes
+    /// for each entry, so 130 MB for 100 million transactions, and twice that while the largest files are merged.
+    #[must_use]
+    pub fn with_memory_bytes(mut self, bytes: u64) -> Self {
+        let room = bytes.max(Self::MEMORY_BYTES_MIN) - MEMORY_BYTES_FIXED;
+        self.memtable_entries_max = usize::try_from(room / MEMORY_BYTES_PER_ENTRY).unwrap_or(usize::MAX);
+        self
+    }
+}
+
 impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self { segment_bytes: 256 << 20, memtable_entries_max: 1 << 20, background: true }
@@ -53,6 +74,7 @@ impl Default for EmbeddedOptions {
 pub struct EmbeddedStore {
     pub(super) shared: Arc<Shared>,
     pub(super) maintenance: Maintenance,
+    pub(super) waymarks: Waymarks,
 }
 
 /// What the store shares with the thread that writes its index files.
@@ -212,10 +234,8 @@ impl State {
             return Ok(Some(status));
         }
         let newest = self.head_mut(event.customer)?.and_then(|head| head.newest);
-        let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: true };
-        let mut entries = Vec::new();
-        read_chain(&shared.journal, newest, range, &mut entries)?;
-        Ok(entries.pop().filter(|entry| entry.linked.id() == event.id).map(|entry| entry.status))
+        let found = read_event(&shared.journal, newest, event.seq)?;
+        Ok(found.filter(|entry| entry.linked.id() == event.id).map(|entry| entry.status))
     }
 
     fn entry(&mut self, shared: &Shared, transaction: TransactionId) -> Result<TransactionEntry, StoreError> {
@@ -260,60 +280,6 @@ impl State {
             self.proposals.remove(&transaction);
         }
     }
-}
-
-/// Reads a chain from its newest record back.
-pub(super) fn read_chain(
-    journal: &Journal,
-    newest: Option<u64>,
-    range: ReadRange,
-    entries: &mut Vec<ChainEntry>,
-) -> Result<(), StoreError> {
-    let mut frame: Option<Frame> = None;
-    let mut next = newest;
-    let mut closings: BTreeMap<u64, Option<AbortReason>> = BTreeMap::new();
-    let mut found: Vec<(u64, EventStatus)> = Vec::new();
-    let first_entry = entries.len();
-    if range.limit == 0 {
-        return Ok(());
-    }
-    while let Some(position) = next {
-        match journal.record(position, &mut frame)? {
-            Stored::Event(StoredEvent { linked, done, previous, .. }) => {
-                let seq = linked.event.seq;
-                let status = match (done, closings.remove(&seq)) {
-                    (true, _) | (false, Some(None)) => EventStatus::Done,
-                    (false, Some(Some(reason))) => EventStatus::Aborted(reason),
-                    (false, None) => EventStatus::Started,
-                };
-                if seq < range.from_seq {
-                    break;
-                }
-                if seq <= range.to_seq {
-                    if range.newest_first {
-                        entries.push(ChainEntry { linked, status });
-                        if entries.len() - first_entry >= range.limit {
-                            break;
-                        }
-                    } else {
-                        found.push((position, status));
-                    }
-                }
-                next = previous;
-            }
-            Stored::Closing(closing) => {
-                closings.insert(closing.event.seq, closing.aborted);
-                next = Some(closing.previous);
-            }
-            Stored::Mark(_) => break,
-        }
-    }
-    for (position, status) in found.into_iter().rev().take(range.limit) {
-        if let Stored::Event(event) = journal.record(position, &mut frame)? {
-            entries.push(ChainEntry { linked: event.linked, status });
-        }
-    }
-    Ok(())
 }
 
 impl Chains for EmbeddedStore {
@@ -393,7 +359,7 @@ impl Chains for EmbeddedStore {
             let mut state = self.shared.lock();
             state.head_mut(customer)?.and_then(|head| head.newest)
         };
-        read_chain(&self.shared.journal, newest, range, entries)
+        self.waymarks.read(&self.shared.journal, customer, newest, range, entries).map(|_| ())
     }
 
     fn open_customers(&self) -> Result<Vec<CustomerId>, StoreError> {
@@ -487,5 +453,19 @@ impl Transactions for EmbeddedStore {
         }
         events.reverse();
         Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EmbeddedOptions;
+
+    #[test]
+    fn the_default_is_a_gibibyte() {
+        let default = EmbeddedOptions::default();
+        assert_eq!(default.with_memory_bytes(1 << 30), default);
+        let least = default.with_memory_bytes(0).memtable_entries_max;
+        assert_eq!(least, default.with_memory_bytes(EmbeddedOptions::MEMORY_BYTES_MIN).memtable_entries_max);
+        assert!((50_000..100_000).contains(&least), "{least}");
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! One pass follows the customers of one [`Partition`], so that its tables fit into memory.
 
+use super::effects::Effects;
 use super::report::{Finding, FindingCode, Findings, LostEvents};
+use super::walk::Digests;
 use crate::embedded::journal::Segment;
 use crate::embedded::memtable::Table;
-use crate::embedded::record::{StoredClosing, StoredEvent};
+use crate::embedded::record::{Stored, StoredClosing, StoredEvent};
 use crate::embedded::scan::length;
 use crate::totals::Totals;
 use bursar_core::{
@@ -29,7 +31,7 @@ impl Partition {
     pub(super) const ALL: Self = Self::Bits { count: 0, value: 0 };
 
     /// Whether an id belongs to it: a customer's, or a transaction's.
-    fn has(self, id: u128) -> bool {
+    pub(super) fn has(self, id: u128) -> bool {
         match self {
             Self::Bits { count: 0, .. } => true,
             Self::Bits { count, value } => mixed(id) & ((1 << count) - 1) == value,
@@ -46,6 +48,14 @@ impl Partition {
         matches!(self, Self::Bits { count: 1.., .. })
     }
 
+    /// Its share of the frames' digests: each belongs to one partition, however they were divided.
+    pub(super) const fn digests(self) -> Digests {
+        match self {
+            Self::Bits { count, value } => Digests::Share { rest: value, count: 1 << count },
+            Self::Only(_) => Digests::ALL,
+        }
+    }
+
     /// The two halves of it, if it has any.
     pub(super) const fn halves(self) -> Option<[Self; 2]> {
         match self {
@@ -58,7 +68,8 @@ impl Partition {
     }
 }
 
-const fn mixed(id: u128) -> u64 {
+/// The bits of an id, spread.
+pub(super) const fn mixed(id: u128) -> u64 {
     let folded = (id as u64) ^ (id >> 64) as u64;
     folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
 }
@@ -173,9 +184,14 @@ pub(super) struct Chains<'a> {
     pub(super) ledger_digest: Hash,
     pub(super) partition: Partition,
     ids: Table<CustomerId, u32>,
+    /// See [`Chains::bring_near`].
+    near: Vec<u32>,
     pub(super) slots: Vec<Slot>,
     pub(super) customers: Vec<CustomerId>,
+    /// What is known of transactions; empty if it is gathered in `effects`.
     pub(super) transactions: Table<TransactionId, Known>,
+    /// What events did to transactions, to be checked at the end; `None` if they are looked up event by event.
+    pub(super) effects: Option<Effects>,
     /// Transactions of this partition by their own ids, and who made them; only if there are several partitions.
     makers: Table<TransactionId, CustomerId>,
     /// Transactions that open events would make.
@@ -195,9 +211,11 @@ impl<'a> Chains<'a> {
             config,
             partition,
             ids: Table::default(),
+            near: Vec::new(),
             slots: Vec::new(),
             customers: Vec::new(),
             transactions: Table::default(),
+            effects: None,
             makers: Table::default(),
             pending_makers: Table::default(),
             findings: Findings::new(findings_max),
@@ -215,6 +233,7 @@ impl<'a> Chains<'a> {
             // With what comparing the index takes.
             + self.transactions.capacity() * (size_of::<(TransactionId, Known)>() + 33)
             + self.makers.capacity() * 33
+            + self.effects.as_ref().map_or(0, Effects::memory_bytes)
     }
 
     /// The chain of a customer of this partition; begun if there is none yet.
@@ -226,6 +245,27 @@ impl<'a> Chains<'a> {
             self.customers.push(customer);
         }
         index as usize
+    }
+
+    /// Touches the slots of the customers whose events come next: memory answers for all of them at about the same
+    /// time, and not for one after the other. Changes nothing.
+    pub(super) fn bring_near(&mut self, records: &[(u64, Stored)]) {
+        self.near.clear();
+        for (_, record) in records {
+            if let Stored::Event(stored) = record
+                && self.partition.has_customer(stored.linked.event.customer)
+                && let Some(&index) = self.ids.get(&stored.linked.event.customer)
+            {
+                self.near.push(index);
+            }
+        }
+        let touched = |&index: &u32| {
+            let slot = &self.slots[index as usize];
+            let head = slot.check.head();
+            let ends = [head.seq, u64::from(head.link.0[0]), u64::from(head.state.locked), head.open.len() as u64];
+            ends.iter().sum::<u64>().wrapping_add(slot.newest.unwrap_or(0)).wrapping_add(slot.open.len() as u64)
+        };
+        std::hint::black_box(self.near.iter().map(touched).fold(0, u64::wrapping_add));
     }
 
     /// Adds a finding about an event.
@@ -255,11 +295,13 @@ impl<'a> Chains<'a> {
     }
 
     /// Takes an event record of any customer.
-    pub(super) fn event(&mut self, position: u64, stored: StoredEvent) {
+    pub(super) fn event(&mut self, position: u64, stored: &StoredEvent) {
         let customer = stored.linked.event.customer;
         self.last_time_ms = self.last_time_ms.max(stored.linked.event.time_ms);
-        if self.partition.is_part() {
-            self.watch_maker(position, &stored);
+        if let Some(effects) = &mut self.effects {
+            effects.event(position, stored);
+        } else if self.partition.is_part() {
+            self.watch_maker(position, stored);
         }
         if !self.partition.has_customer(customer) {
             return;
@@ -267,12 +309,12 @@ impl<'a> Chains<'a> {
         self.event_count += 1;
         self.totals.begun(&stored.linked.event);
         let index = self.slot(customer);
-        self.check_place(index, position, &stored);
+        self.check_place(index, position, stored);
         let StoredEvent { linked, done, .. } = stored;
         let slot = &mut self.slots[index];
         slot.newest = Some(position);
-        if !done {
-            slot.open.push(OpenHere { linked, position });
+        if !*done {
+            slot.open.push(OpenHere { linked: linked.clone(), position });
             return;
         }
         if !slot.open.is_empty() {
@@ -281,13 +323,14 @@ impl<'a> Chains<'a> {
             self.find(FindingCode::Chain("done_after_open"), position, what, (customer, seq));
             self.slots[index].lose_up_to(customer, seq - 1);
         }
-        self.follow(index, &linked, &EventStatus::Done, position, position);
+        self.follow(index, linked, &EventStatus::Done, position, position);
     }
 
     /// Checks an event's place in its chain, and the positions it points to.
     fn check_place(&mut self, index: usize, position: u64, stored: &StoredEvent) {
         let event = &stored.linked.event;
         let (customer, seq) = (event.customer, event.seq);
+        let gathers = self.effects.is_some();
         let slot = &self.slots[index];
         let (expected, newest) = (slot.last_seq() + 1, slot.newest);
         if seq != expected {
@@ -305,6 +348,7 @@ impl<'a> Chains<'a> {
             self.find(FindingCode::Previous, position, what, (customer, seq));
         }
         let transaction_before = match event.kind {
+            RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback if gathers => return,
             RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback => event
                 .transaction
                 .and_then(|transaction| self.transactions.get(&transaction))
@@ -327,7 +371,9 @@ impl<'a> Chains<'a> {
     /// Takes a closing record of any customer.
     pub(super) fn closing(&mut self, position: u64, closing: &StoredClosing) {
         let (customer, seq) = (closing.event.customer, closing.event.seq);
-        if self.partition.is_part()
+        if let Some(effects) = &mut self.effects {
+            effects.closing(position, closing);
+        } else if self.partition.is_part()
             && let Some(transaction) = self.pending_makers.remove(&(customer, seq))
             && closing.aborted.is_none()
         {
@@ -384,7 +430,7 @@ impl<'a> Chains<'a> {
             status: known.status,
         });
         let slot = &mut self.slots[index];
-        let known = if slot.gapped { assumed(known, linked) } else { known };
+        let known = if slot.gapped || self.effects.is_some() { assumed(known, linked) } else { known };
         if slot.unknown {
             let mut head = slot.check.head().clone();
             head.take(linked.clone(), status);
@@ -400,7 +446,9 @@ impl<'a> Chains<'a> {
         match status {
             EventStatus::Done => {
                 self.totals.done(event);
-                if let Some((transaction, state)) = event.transaction.zip(event.transaction_state()) {
+                if self.effects.is_none()
+                    && let Some((transaction, state)) = event.transaction.zip(event.transaction_state())
+                {
                     let TransactionState { kind, amount, currency, status, .. } = state;
                     let known = Known { slot: index as u32, kind, status, currency, amount, position: effect };
                     self.transactions.insert(transaction, known);
@@ -437,7 +485,8 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// What an event's transaction must have been for the event to be right, where events before it are missing.
+/// What an event's transaction must have been for the event to be right: where events before it are missing, and
+/// where it is compared later with what it was.
 fn assumed(known: Option<TransactionState>, linked: &LinkedEvent) -> Option<TransactionState> {
     let before = match linked.event.kind {
         RequestKind::Dispute => TransactionStatus::Posted,

@@ -6,11 +6,16 @@
 //!         └─► index    checkpoint and index files, against what the chains say at their point
 //! ```
 //!
+//! It is read twice at the most. The first reading is quick: it checks everything, and finds whether all is well
+//! ([`effects`] has why that is quicker). Only where it is not, or cannot be told so, the second reading looks
+//! everything up event by event, to say what is wrong, and where.
+//!
 //! Nothing is changed, and nothing is refused: a directory that cannot be opened is read as far as it goes. The
-//! chains' tables are bounded: where they would not fit into memory, the journal is read several times, each time
-//! for a part of the customers. What each finding means is in `docs/format.md`, "Verification".
+//! tables are bounded: where they would not fit into memory, each reading goes through the journal several times,
+//! each time for a part of the customers and transactions. What each finding means is in `docs/format.md`, "Verification".
 
 mod chains;
+mod effects;
 mod index;
 mod pass;
 mod report;
@@ -29,12 +34,14 @@ use super::scan::open_segments;
 use crate::store::{Damage as StoreDamage, StoreError};
 use bursar_core::{CustomerId, LedgerConfig};
 use chains::Partition;
+use effects::Effects;
 use index::Derived;
-use pass::{Inputs, Pass, Sums};
+use pass::{Inputs, Pass, Ran, Sums, Way};
 use report::Findings;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What to verify, and within which bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +109,36 @@ pub fn verify_on(
         note_file(&disk, &name, derived.as_ref(), &mut report)?;
     }
     let inputs = Inputs { disk, options: *options, config, segments, derived };
-    let sums = all_passes(&inputs, &mut report, progress)?;
-    let mut findings = Findings::new(options.findings_max);
-    let (listed, late) = sums.conclude(&inputs, &mut report, &mut findings);
+    if early.is_empty() && inputs.config.is_some() && options.only.is_none() {
+        if let Some(sound) = quickly(&inputs, report.clone(), progress) {
+            return Ok(sound);
+        }
+    }
+    let sums = all_passes(&inputs, Way::Thorough, &mut report, progress)?.unwrap_or_default();
+    Ok(concluded(sums, &inputs, early, report))
+}
+
+/// The quick reading; `None` unless all is well. An error is met again by the thorough one, or was none for it.
+fn quickly(
+    inputs: &Inputs,
+    mut report: VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Option<VerifyReport> {
+    let doubt = AtomicBool::new(false);
+    let sums = all_passes(inputs, Way::Quick { doubt: &doubt }, &mut report, progress).ok()??;
+    let matched = sums.index_is_matched(inputs.derived.as_ref());
+    let report = concluded(sums, inputs, Vec::new(), report);
+    (matched && report.is_sound()).then_some(report)
+}
+
+fn concluded(sums: Sums, inputs: &Inputs, early: Vec<Finding>, mut report: VerifyReport) -> VerifyReport {
+    let mut findings = Findings::new(inputs.options.findings_max);
+    let (listed, late) = sums.conclude(inputs, &mut report, &mut findings);
     findings.append(listed);
     early.into_iter().chain(late).for_each(|finding| findings.push(finding));
     report.finding_count = findings.count;
     report.findings = findings.list;
-    Ok(report)
+    report
 }
 
 fn io_error(disk: &Arc<dyn Disk>, error: io::Error) -> StoreError {
@@ -162,15 +191,22 @@ fn note_file(
 
 /// The partitions that the journal is read for: as many as memory asks for, and as threads can work on. A guess by
 /// the journal's length; a pass that turns out too large is divided.
-fn first_partitions(inputs: &Inputs, threads: usize) -> Vec<Partition> {
+fn first_partitions(inputs: &Inputs, way: Way<'_>, threads: usize) -> Vec<Partition> {
     if let Some(customer) = inputs.options.only {
         return vec![Partition::Only(customer)];
     }
     let bytes = inputs.places().journal_end();
     let wanted = if bytes < PARALLEL_BYTES_MIN { 1 } else { threads as u64 };
     let mut list = vec![Partition::ALL];
-    // About as much memory as journal: a transaction takes about as much of both.
-    while (list.len() as u64) < wanted || bytes / list.len() as u64 > inputs.memory_bytes_max(threads) as u64 {
+    let needed = match way {
+        Way::Quick { .. } => {
+            let customers = inputs.derived.as_ref().map_or(0, |derived| derived.checkpoint.totals.customer_count);
+            Effects::expected_bytes(bytes).saturating_add(customers.saturating_mul(CUSTOMER_BYTES))
+        }
+        // About as much memory as journal: a transaction takes about as much of both.
+        Way::Thorough => bytes,
+    };
+    while (list.len() as u64) < wanted || needed / list.len() as u64 > inputs.memory_bytes_max(threads) as u64 {
         let halves: Option<Vec<[Partition; 2]>> = list.iter().map(|partition| partition.halves()).collect();
         let Some(halves) = halves else { break };
         list = halves.into_iter().flatten().collect();
@@ -178,18 +214,22 @@ fn first_partitions(inputs: &Inputs, threads: usize) -> Vec<Partition> {
     list
 }
 
+/// About how much memory a customer takes, with the room that tables keep.
+const CUSTOMER_BYTES: u64 = 400;
+
 /// A shorter journal is read by one thread.
 const PARALLEL_BYTES_MIN: u64 = 16 << 20;
 
 /// Reads the journal for every partition, several at a time. Passes share nothing; the first one checks what is the
-/// same for all.
+/// same for all. `None`: not all is well, of which the quick way says no more.
 fn all_passes(
     inputs: &Inputs,
+    way: Way<'_>,
     report: &mut VerifyReport,
     progress: &mut dyn FnMut(VerifyProgress),
-) -> Result<Sums, StoreError> {
+) -> Result<Option<Sums>, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
-    let mut left = first_partitions(inputs, threads);
+    let mut left = first_partitions(inputs, way, threads);
     let memory_bytes_max = inputs.memory_bytes_max(threads.min(left.len()));
     let mut sums = Sums::default();
     let mut round = 0;
@@ -203,25 +243,26 @@ fn all_passes(
             let others: Vec<_> = now[1..]
                 .iter()
                 .map(|&partition| {
-                    scope.spawn(move || Pass::new(inputs, partition, false, memory_bytes_max).run(&mut |_, _| ()))
+                    scope.spawn(move || Pass::new(inputs, way, partition, false, memory_bytes_max).run(&mut |_, _| ()))
                 })
                 .collect();
             let mut told = |bytes, bytes_total| {
                 progress(VerifyProgress { bytes, bytes_total, pass: round, pass_count: rounds });
             };
-            let mut passes = vec![Pass::new(inputs, now[0], first, memory_bytes_max).run(&mut told)];
+            let mut passes = vec![Pass::new(inputs, way, now[0], first, memory_bytes_max).run(&mut told)];
             passes.extend(others.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked(inputs)))));
             passes
         });
         report.pass_count += now.len() as u64;
         for (partition, pass) in now.into_iter().zip(passes) {
             match pass? {
-                Some(done) => sums.passes.push(done),
-                None => left.extend(partition.halves().into_iter().flatten()),
+                Ran::Done(done) => sums.passes.push(done),
+                Ran::TooLarge => left.extend(partition.halves().into_iter().flatten()),
+                Ran::Doubtful => return Ok(None),
             }
         }
     }
-    Ok(sums)
+    Ok(Some(sums))
 }
 
 /// More threads than this wait for memory.

@@ -2,9 +2,10 @@
 
 use super::VerifyOptions;
 use super::chains::{Chains, Damage, Partition, Places};
+use super::effects::Effects;
 use super::index::Derived;
 use super::report::{Finding, FindingCode, Findings, Lost, LostEvents, Note, VerifyReport};
-use super::walk::{Ending, Fault, Seen, Walk};
+use super::walk::{Digests, Ending, Fault, Seen, Walk};
 use crate::embedded::codec::Decoder;
 use crate::embedded::disk::Disk;
 use crate::embedded::frame::{FrameHeader, HEADER_BYTES, is_end};
@@ -15,9 +16,13 @@ use crate::totals::{CurrencyTotals, Totals};
 use bursar_core::{Currencies, CurrencyIndex, EventStatus, LedgerConfig, Policy, Sum};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many bytes of the journal lie between two reports of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
+
+/// How many records are read before they are taken; they stay in a processor's first cache.
+const RECORDS_AT_ONCE: usize = 64;
 
 /// What a verification reads.
 pub(super) struct Inputs {
@@ -40,6 +45,24 @@ impl Inputs {
     }
 }
 
+/// How a reading goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Finds whether all is well, and no more: the first doubt ends all passes of the reading.
+    Quick { doubt: &'a AtomicBool },
+    /// Finds everything, and says what it is.
+    Thorough,
+}
+
+/// How a pass ended.
+pub(super) enum Ran {
+    Done(Box<Done>),
+    /// The tables grew beyond their limit.
+    TooLarge,
+    /// Of a quick one: not all is well, or it cannot be told so.
+    Doubtful,
+}
+
 /// What a pass found.
 pub(super) struct Done {
     /// Whether it is the one that checked what is the same for all.
@@ -60,23 +83,37 @@ pub(super) struct Done {
     frame_count: u64,
     end: JournalPoint,
     torn: Option<Note>,
+    /// Of a quick pass: how many entries of index files lead to its transactions.
+    index_matches: u64,
 }
 
 /// A pass under way.
 pub(super) struct Pass<'a> {
     inputs: &'a Inputs,
+    way: Way<'a>,
     chains: Chains<'a>,
     memory_bytes_max: usize,
     sources: BTreeMap<SourceId, SourceMark>,
+    /// Records that were read and are to be taken next.
+    records: Vec<(u64, Stored)>,
     done: Done,
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(inputs: &'a Inputs, partition: Partition, first: bool, memory_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        inputs: &'a Inputs,
+        way: Way<'a>,
+        partition: Partition,
+        first: bool,
+        memory_bytes_max: usize,
+    ) -> Self {
         let findings_max = inputs.options.findings_max;
         // Without the ledger's own, no record is looked into.
         let any = LedgerConfig { ledger: [0; 16], policy: Policy::default(), currencies: Currencies::default() };
-        let chains = Chains::new(inputs.places(), inputs.config.clone().unwrap_or(any), partition, findings_max);
+        let mut chains = Chains::new(inputs.places(), inputs.config.clone().unwrap_or(any), partition, findings_max);
+        if let (Way::Quick { .. }, Some(config)) = (way, &inputs.config) {
+            chains.effects = Some(Effects::new(config.ledger, partition, inputs.derived.as_ref()));
+        }
         let end = JournalPoint { position: 0, frame_number: 0, digest: chains.ledger_digest };
         let done = Done {
             first,
@@ -93,14 +130,20 @@ impl<'a> Pass<'a> {
             frame_count: 0,
             end,
             torn: None,
+            index_matches: 0,
         };
-        Self { inputs, chains, memory_bytes_max, sources: BTreeMap::new(), done }
+        Self { inputs, way, chains, memory_bytes_max, sources: BTreeMap::new(), records: Vec::new(), done }
     }
 
-    /// Reads the journal once. `None`: the tables grew beyond their limit.
-    pub(super) fn run(mut self, told: &mut dyn FnMut(u64, u64)) -> Result<Option<Done>, StoreError> {
+    /// Reads the journal once.
+    pub(super) fn run(mut self, told: &mut dyn FnMut(u64, u64)) -> Result<Ran, StoreError> {
         let ledger = self.inputs.config.as_ref().map(|config| (config.ledger, config.digest()));
-        let mut walk = Walk::new(&self.inputs.segments, ledger, self.done.first);
+        let digests = match self.way {
+            Way::Quick { .. } => self.chains.partition.digests(),
+            Way::Thorough if self.done.first => Digests::ALL,
+            Way::Thorough => Digests::None,
+        };
+        let mut walk = Walk::new(&self.inputs.segments, ledger, digests);
         let bytes_total = self.chains.places.journal_end();
         let point = self.inputs.derived.as_ref().map(|derived| derived.checkpoint.point.position);
         let (mut due, mut told_at) = (point.is_some(), 0);
@@ -120,10 +163,13 @@ impl<'a> Pass<'a> {
                         told(end, bytes_total);
                         let is_divisible = self.chains.partition.halves().is_some();
                         if is_divisible && self.chains.memory_bytes() > self.memory_bytes_max {
-                            return Ok(None);
+                            return Ok(Ran::TooLarge);
                         }
                     }
                 }
+            }
+            if self.is_doubtful() {
+                return Ok(Ran::Doubtful);
             }
         }
         let (ending, end) = (walk.ending, walk.end);
@@ -135,6 +181,15 @@ impl<'a> Pass<'a> {
             self.at_checkpoint(end)?;
         }
         self.finish();
+        if let Some(effects) = self.chains.effects.take() {
+            match effects.check(self.inputs.derived.as_ref())? {
+                Some(index_matches) => self.done.index_matches = index_matches,
+                None => self.doubt(),
+            }
+        }
+        if self.is_doubtful() {
+            return Ok(Ran::Doubtful);
+        }
         let Self { chains, mut done, .. } = self;
         if ending == Ending::Torn {
             let at = chains.places.finding(FindingCode::FrameUnreadable, end, String::new());
@@ -144,7 +199,26 @@ impl<'a> Pass<'a> {
         done.end.position = end;
         (done.event_count, done.totals) = (chains.event_count, chains.totals);
         (done.chains, done.damages) = (chains.findings, chains.damages);
-        Ok(Some(done))
+        Ok(Ran::Done(Box::new(done)))
+    }
+
+    /// Ends a quick reading.
+    fn doubt(&self) {
+        if let Way::Quick { doubt } = self.way {
+            doubt.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a quick reading is at its end before the journal is: this pass has found something, or another one.
+    fn is_doubtful(&self) -> bool {
+        let Way::Quick { doubt } = self.way else { return false };
+        let chains = &self.chains;
+        let found = chains.findings.count > 0 || self.done.frames_count > 0 || !self.done.derived.is_empty();
+        let doubts = chains.effects.as_ref().is_some_and(Effects::is_doubtful);
+        if found || doubts || !chains.damages.is_empty() {
+            doubt.store(true, Ordering::Relaxed);
+        }
+        doubt.load(Ordering::Relaxed)
     }
 
     fn find(&mut self, position: u64, finding: Finding) {
@@ -168,24 +242,44 @@ impl<'a> Pass<'a> {
         let end = position + bytes.len() as u64;
         let follows = self.inputs.config.is_some();
         let mut decoder = Decoder::new(bytes, HEADER_BYTES);
-        for index in 0..header.record_count {
-            let at = position + decoder.offset() as u64;
-            match take_record(&mut decoder, position, header.time_ms) {
-                Ok(Stored::Event(event)) if follows => self.chains.event(at, event),
-                Ok(Stored::Closing(closing)) if follows => self.chains.closing(at, &closing),
-                Ok(Stored::Event(_) | Stored::Closing(_)) => {}
-                Ok(Stored::Mark(mark)) if self.done.first => self.take_mark(at, &mark),
-                Ok(Stored::Mark(_)) => {}
-                Err(malformed) => {
-                    let what = "a record cannot be read, and so none of those behind it in this frame";
-                    let at = position + malformed.offset as u64;
-                    let finding = self.chains.places.finding(FindingCode::RecordUnreadable, at, what);
-                    let record_count = Some(u64::from(header.record_count - index));
-                    let lost = Some(Lost { bytes: end - at, record_count, ..Lost::default() });
-                    self.chains.damages.push(Damage::at(at));
-                    self.find(at, Finding { lost, ..finding });
-                    return end;
+        let mut index = 0;
+        while index < header.record_count {
+            let mut unreadable = None;
+            while index < header.record_count && self.records.len() < RECORDS_AT_ONCE {
+                let at = position + decoder.offset() as u64;
+                match take_record(&mut decoder, position, header.time_ms) {
+                    Ok(record) => self.records.push((at, record)),
+                    Err(malformed) => {
+                        unreadable = Some(malformed);
+                        break;
+                    }
                 }
+                index += 1;
+            }
+            let mut records = std::mem::take(&mut self.records);
+            if follows {
+                self.chains.bring_near(&records);
+            }
+            for (at, record) in &records {
+                let at = *at;
+                match record {
+                    Stored::Event(event) if follows => self.chains.event(at, event),
+                    Stored::Closing(closing) if follows => self.chains.closing(at, closing),
+                    Stored::Mark(mark) if self.done.first => self.take_mark(at, mark),
+                    Stored::Event(_) | Stored::Closing(_) | Stored::Mark(_) => {}
+                }
+            }
+            records.clear();
+            self.records = records;
+            if let Some(malformed) = unreadable {
+                let what = "a record cannot be read, and so none of those behind it in this frame";
+                let at = position + malformed.offset as u64;
+                let finding = self.chains.places.finding(FindingCode::RecordUnreadable, at, what);
+                let record_count = Some(u64::from(header.record_count - index));
+                let lost = Some(Lost { bytes: end - at, record_count, ..Lost::default() });
+                self.chains.damages.push(Damage::at(at));
+                self.find(at, Finding { lost, ..finding });
+                return end;
             }
         }
         if !is_end(&bytes[decoder.offset()..]) {
@@ -261,10 +355,17 @@ impl<'a> Pass<'a> {
 /// What all passes found.
 #[derive(Default)]
 pub(super) struct Sums {
-    pub(super) passes: Vec<Done>,
+    pub(super) passes: Vec<Box<Done>>,
 }
 
 impl Sums {
+    /// Whether every entry of the index files leads to an event that took effect on the entry's transaction.
+    pub(super) fn index_is_matched(&self, derived: Option<&Derived>) -> bool {
+        let runs = derived.into_iter().flat_map(|derived| &derived.transactions);
+        let entry_count: u64 = runs.map(|(_, run)| run.entry_count()).sum();
+        entry_count == self.passes.iter().map(|pass| pass.index_matches).sum::<u64>()
+    }
+
     /// Puts together what the passes found: first what concerns the journal, then what is derived.
     pub(super) fn conclude(
         self,

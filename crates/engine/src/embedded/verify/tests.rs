@@ -454,3 +454,88 @@ fn index_files_with_other_heads_or_positions_are_found() {
         assert!(!all.is_empty() && all.iter().all(|(found, _)| *found == code), "{file}: {all:?}");
     }
 }
+
+/// What the quick reading says of a ledger: whether all is well, as far as it can tell.
+fn is_quickly_sound(disk: &Arc<MemoryDisk>, memory_bytes_max: usize) -> bool {
+    let disk: Arc<dyn Disk> = disk.clone();
+    let config = ledger_file::read(&*disk).unwrap();
+    let mut early = Vec::new();
+    let derived = open_derived(&disk, &config, &mut early).unwrap();
+    assert_eq!(early, []);
+    let segments = open_segments(&*disk).unwrap();
+    let options = VerifyOptions { memory_bytes_max, ..VerifyOptions::default() };
+    let inputs = Inputs { disk, options, config: Some(config), segments, derived };
+    quickly(&inputs, VerifyReport::default(), &mut |_| {}).is_some()
+}
+
+/// Were it not enough for sound ledgers, each would be read twice, and nobody would notice.
+#[test]
+fn one_quick_reading_is_enough_for_a_sound_ledger() {
+    for events in [90, 200, 700] {
+        let disk = small_ledger(events, OPTIONS);
+        for memory_bytes_max in [2 << 30, 4 << 10] {
+            assert!(is_quickly_sound(&disk, memory_bytes_max), "{events} events, {memory_bytes_max} bytes");
+        }
+        let copy = Arc::new(disk.copy());
+        for name in copy.files().keys().filter(|name| name.starts_with("index-") || name.starts_with("checkpoint")) {
+            copy.remove(name).unwrap();
+        }
+        assert!(is_quickly_sound(&copy, 2 << 30), "{events} events, without what is derived");
+    }
+}
+
+/// The last event of a chain is replaced by one that its customer's chain alone does not contradict, with every hash
+/// and digest made right, behind what the index covers. Only what is known of the transaction finds it.
+#[test]
+fn events_that_do_not_fit_their_transactions_are_found() {
+    type Forge = fn(&mut StoredEvent);
+    let disk = small_ledger(200, OPTIONS);
+    let of = |event: &StoredEvent| (event.linked.event.customer.bits(), event.linked.event.kind);
+    let (wide, five) = ((1 << 100, RequestKind::Deposit), (5, RequestKind::Dispute));
+    let cases: [(&str, (u128, RequestKind), u128, Forge, &str); 6] = [
+        ("a transaction of another customer", wide, 9101, |e| set_transaction(e, 9100), "not_allowed"),
+        ("one that was made long before", wide, 9101, |e| set_transaction(e, 9002), "not_allowed"),
+        ("a dispute of another customer's", five, 9102, |e| set_transaction(e, 9100), "not_allowed"),
+        ("a dispute of none", five, 9102, |e| set_transaction(e, 9199), "not_allowed"),
+        ("a dispute with another kind", five, 9102, withdrawn, "malformed"),
+        ("a dispute that points elsewhere", five, 9102, point_back, "transaction_previous"),
+    ];
+    for (name, which, transaction, forge, code) in cases {
+        let all = frames(&disk);
+        let wanted = Some(TransactionId::new(transaction));
+        let found_at = all.iter().rev().find_map(|at| {
+            let is_it = |(_, e): &(u64, StoredEvent)| of(e) == which && e.linked.event.transaction == wanted;
+            events(&disk, at).into_iter().find(is_it).map(|(position, event)| (at, position, event))
+        });
+        let (at, position, original) = found_at.unwrap();
+        let (customer, seq) = (original.linked.event.customer, original.linked.event.seq);
+        let link = all.iter().flat_map(|at| events(&disk, at)).find_map(|(_, e)| {
+            (e.linked.event.customer == customer && e.linked.event.seq + 1 == seq).then_some(e.linked.hash)
+        });
+        let link = link.unwrap();
+        assert_eq!(original.linked.event.hash(&link), original.linked.hash, "{name}: the link before it");
+        let mut forged = original;
+        forge(&mut forged);
+        forged.linked = LinkedEvent::new(forged.linked.event, &link);
+        let copy = Arc::new(disk.copy());
+        replace(&copy, at, position, &forged);
+        reseal(&copy);
+        let all = found(&copy);
+        assert!(all.contains(&(code, Some((customer.bits(), seq)))), "{name}: {all:?}");
+        for memory_bytes_max in [2 << 30, 4 << 10] {
+            assert!(!is_quickly_sound(&copy, memory_bytes_max), "{name}, {memory_bytes_max} bytes");
+        }
+    }
+}
+
+fn set_transaction(event: &mut StoredEvent, transaction: u128) {
+    event.linked.event.transaction = Some(TransactionId::new(transaction));
+}
+
+fn withdrawn(event: &mut StoredEvent) {
+    event.linked.event.transaction_kind = bursar_core::TransactionKind::Withdrawal;
+}
+
+fn point_back(event: &mut StoredEvent) {
+    event.transaction_previous = event.transaction_previous.map(|position| position - 1);
+}

@@ -78,15 +78,38 @@ impl Piece {
     }
 }
 
+/// Of which frames a walk checks the digest. A digest builds on what the frame before says is its own; so it can be
+/// checked without that frame's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Digests {
+    /// None: another walk does.
+    None,
+    /// Those whose numbers have this rest when they are divided by the count of walks.
+    Share { rest: u64, count: u64 },
+}
+
+impl Digests {
+    pub(super) const ALL: Self = Self::Share { rest: 0, count: 1 };
+
+    const fn has(self, frame_number: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::Share { rest, count } => frame_number % count == rest,
+        }
+    }
+}
+
 /// A walk over all frames.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     segments: &'a [Arc<Segment>],
     ledger: Option<[u8; 16]>,
-    check_digests: bool,
+    digests: Digests,
     /// The segment that is being read.
     index: usize,
     entered: bool,
+    /// The segment's length.
+    length: u64,
     /// Where the next frame should be.
     pub(super) position: u64,
     /// The end of the last frame.
@@ -102,13 +125,14 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// From the journal's beginning. Without the ledger's id and digest, the first frame is taken as it comes.
-    pub(super) fn new(segments: &'a [Arc<Segment>], ledger: Option<([u8; 16], Hash)>, check_digests: bool) -> Self {
+    pub(super) fn new(segments: &'a [Arc<Segment>], ledger: Option<([u8; 16], Hash)>, digests: Digests) -> Self {
         Self {
             segments,
             ledger: ledger.map(|(id, _)| id),
-            check_digests,
+            digests,
             index: 0,
             entered: false,
+            length: 0,
             position: 0,
             end: 0,
             number: 0,
@@ -132,7 +156,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let offset = self.position - segment.start;
-            if offset >= length(segment)? {
+            if offset >= self.length {
                 self.index += 1;
                 self.entered = false;
                 continue;
@@ -182,7 +206,7 @@ impl<'a> Walk<'a> {
         if header.number > expected {
             let what = "frames are missing before this one, by its number";
             self.fault(FindingCode::FrameNumber, position, what, Some((0, None)));
-        } else if self.check_digests {
+        } else if self.digests.has(header.number) {
             let digest = self.digest;
             let bytes = self.piece.view(self.segments, self.index, offset, header.frame_bytes() as usize)?;
             if header.expected_digest(&digest, bytes.get(HEADER_BYTES..).unwrap_or_default()) == header.digest {
@@ -200,6 +224,7 @@ impl<'a> Walk<'a> {
     /// Begins a segment: its place, its header.
     fn enter(&mut self, segment: &Arc<Segment>) -> Result<(), StoreError> {
         self.entered = true;
+        self.length = length(segment)?;
         if segment.start > self.position {
             let lost = segment.start - self.position;
             let what = "the journal has a hole: a segment is missing, or has lost its end";

@@ -1,0 +1,366 @@
+//! What events did to transactions, gathered in little room and checked at the end of a reading, all at once.
+//!
+//! A table of all transactions would be asked once per event, mostly about an id that is not there, and each time
+//! memory far away answers. Here every event leaves 24 bytes instead; sorted by the fingerprints of their
+//! transactions they lie beside each other, oldest first, and in the order of the index files as well. So one walk
+//! over them finds whether every transaction was made once, whether disputes, resolves and chargebacks came upon what
+//! they say they came upon, and whether the index leads to the newest event of each.
+//!
+//! What this module does not do: say what is wrong. It says that all is well, or that it cannot tell; then the journal
+//! is read again with [`super::chains`]' tables.
+
+use super::chains::{Partition, mixed};
+use super::index::Derived;
+use crate::embedded::memtable::Table;
+use crate::embedded::record::{StoredClosing, StoredEvent};
+use crate::embedded::run::{IdRange, TransactionRun, fingerprint, kept};
+use crate::store::StoreError;
+use bursar_core::{AbortReason, CustomerId, Event, RequestKind, TransactionId, TransactionKind};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// How many elements of a bucket are allocated at once: few at first, since a ledger may be small.
+const FIRST_CHUNK_ELEMENTS: usize = 8;
+const CHUNK_ELEMENTS: usize = 1024;
+/// Elements are put into so many buckets, by the top bits of their fingerprints. Few enough that the place where each
+/// of them goes on stays in a processor's first cache, with the address of its page.
+const BUCKET_BITS: u32 = 6;
+/// No journal that is checked this way is longer.
+const POSITION_MAX: u64 = (1 << 58) - 1;
+
+/// What an element tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// An event was done with its frame: it took effect here, and points to the one before on its transaction.
+    Done,
+    /// An event was begun here, and points to the one before.
+    Begun,
+    /// An event that had been begun took effect here.
+    Closed,
+    /// An event was aborted here, or is open at the end: it must have been allowed, and had no effect.
+    Claimed,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [Self::Done, Self::Begun, Self::Closed, Self::Claimed];
+}
+
+/// What one record means for a transaction.
+#[derive(Clone, Copy, Debug)]
+struct Element {
+    fingerprint: u64,
+    /// The record's position, then the role, then the kind.
+    place: u64,
+    /// A keyed digest of all of a transaction that never changes. Where the element has a position to compare as
+    /// well, that is added to it.
+    says: u64,
+}
+
+const _: () = assert!(size_of::<Element>() == 24, "memory is reckoned by it");
+
+impl Element {
+    const fn position(&self) -> u64 {
+        self.place >> 6
+    }
+
+    fn role(&self) -> Role {
+        Role::ALL[(self.place >> 3 & 0b11) as usize]
+    }
+
+    fn kind(&self) -> Option<RequestKind> {
+        RequestKind::from_code((self.place & 0b111) as u8)
+    }
+}
+
+/// An event that is not closed yet.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    transaction: TransactionId,
+    fingerprint: u64,
+    kind: RequestKind,
+    digest: u64,
+}
+
+/// A part of the journal that one index file covers, and the ids it is asked about.
+#[derive(Clone, Copy, Debug)]
+struct Covered {
+    from: u64,
+    to: u64,
+    ids: IdRange,
+}
+
+/// What a pass gathers of the transactions of its partition.
+#[derive(Debug)]
+pub(super) struct Effects {
+    ledger: [u8; 16],
+    partition: Partition,
+    /// Keys that nobody knows: an edit cannot aim at equal digests.
+    keys: RandomState,
+    /// The chunk of each bucket that is being filled.
+    filling: Vec<Vec<Element>>,
+    full: Vec<Vec<Vec<Element>>>,
+    /// How many elements there is room for.
+    element_room: usize,
+    open: Table<(CustomerId, u64), Open>,
+    /// Up to where the index covers the journal.
+    covered_to: u64,
+    covered: Vec<Covered>,
+    covered_index: usize,
+    doubtful: bool,
+}
+
+/// Which position an element points to, spread over all bits; that it points nowhere differs from all of them.
+const fn pointing(previous: Option<u64>) -> u64 {
+    match previous {
+        Some(position) => mixed(position as u128 + 1),
+        None => 0,
+    }
+}
+
+impl Effects {
+    /// For the transactions of a partition.
+    pub(super) fn new(ledger: [u8; 16], partition: Partition, derived: Option<&Derived>) -> Self {
+        let runs = derived.into_iter().flat_map(|derived| derived.transactions.iter().rev());
+        Self {
+            ledger,
+            partition,
+            keys: RandomState::new(),
+            filling: vec![Vec::new(); 1 << BUCKET_BITS],
+            full: vec![Vec::new(); 1 << BUCKET_BITS],
+            element_room: 0,
+            open: Table::default(),
+            covered_to: derived.map_or(0, |derived| derived.checkpoint.point.position),
+            covered: runs.map(|(name, run)| Covered { from: name.from, to: name.to, ids: run.ids() }).collect(),
+            covered_index: 0,
+            doubtful: false,
+        }
+    }
+
+    /// About how much memory a journal of so many bytes takes.
+    pub(super) const fn expected_bytes(journal_bytes: u64) -> u64 {
+        journal_bytes / JOURNAL_BYTES_PER_EVENT * size_of::<Element>() as u64
+    }
+
+    /// How much memory is taken.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.element_room * size_of::<Element>() + self.open.capacity() * (size_of::<((CustomerId, u64), Open)>() + 1)
+    }
+
+    /// Whether something was met already that this cannot tell right from wrong.
+    pub(super) const fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// Takes an event record of any customer.
+    pub(super) fn event(&mut self, position: u64, stored: &StoredEvent) {
+        let event = &stored.linked.event;
+        let Some(transaction) = event.transaction.filter(|transaction| self.partition.has(transaction.bits())) else {
+            return;
+        };
+        let (fingerprint, digest) = (fingerprint(&self.ledger, transaction.bits()), self.digest(event, transaction));
+        let makes = makes(event.kind);
+        let says = if makes { digest } else { digest.wrapping_add(pointing(stored.transaction_previous)) };
+        if stored.done {
+            self.cover(position, transaction);
+            self.push(fingerprint, position, Role::Done, event.kind, says);
+            return;
+        }
+        if !makes {
+            self.push(fingerprint, position, Role::Begun, event.kind, says);
+        }
+        let open = Open { transaction, fingerprint, kind: event.kind, digest };
+        self.doubtful |= self.open.insert((event.customer, event.seq), open).is_some();
+    }
+
+    /// Takes a closing record of any customer.
+    pub(super) fn closing(&mut self, position: u64, closing: &StoredClosing) {
+        if self.open.is_empty() {
+            return;
+        }
+        let Some(open) = self.open.remove(&(closing.event.customer, closing.event.seq)) else { return };
+        let Open { transaction, fingerprint, kind, digest } = open;
+        match closing.aborted {
+            None => {
+                self.cover(position, transaction);
+                self.push(fingerprint, position, Role::Closed, kind, digest);
+            }
+            // What was aborted for another event's sake was right when it was decided.
+            Some(AbortReason::TransactionConflict) => {}
+            Some(AbortReason::RailRefused(_) | AbortReason::Operator(_)) => {
+                self.push(fingerprint, position, Role::Claimed, kind, digest);
+            }
+        }
+    }
+
+    fn push(&mut self, fingerprint: u64, position: u64, role: Role, kind: RequestKind, says: u64) {
+        self.doubtful |= position > POSITION_MAX;
+        let place = position << 6 | (role as u64) << 3 | u64::from(kind.code());
+        let bucket = (fingerprint >> (u64::BITS - BUCKET_BITS)) as usize;
+        let chunk = &mut self.filling[bucket];
+        if chunk.len() == chunk.capacity() {
+            let room = if chunk.capacity() == 0 { FIRST_CHUNK_ELEMENTS } else { CHUNK_ELEMENTS };
+            let full = std::mem::replace(chunk, Vec::with_capacity(room));
+            self.element_room += chunk.capacity();
+            self.full[bucket].push(full);
+        }
+        chunk.push(Element { fingerprint, place, says });
+    }
+
+    /// All of a transaction that never changes.
+    fn digest(&self, event: &Event, transaction: TransactionId) -> u64 {
+        let withdrawal = event.transaction_kind == TransactionKind::Withdrawal;
+        let mut hasher = self.keys.build_hasher();
+        hasher.write_u128(transaction.bits());
+        hasher.write_u128(event.customer.bits());
+        hasher.write_u64(event.amount.steps().cast_unsigned());
+        hasher.write_u64(u64::from(event.currency.0) << 1 | u64::from(withdrawal));
+        hasher.finish()
+    }
+
+    /// An effect before the checkpoint's point lies in a part that an index file covers, which must be asked about
+    /// its transaction. Positions ascend.
+    fn cover(&mut self, position: u64, transaction: TransactionId) {
+        if position >= self.covered_to {
+            return;
+        }
+        while self.covered.get(self.covered_index).is_some_and(|covered| covered.to <= position) {
+            self.covered_index += 1;
+        }
+        let covered = self.covered.get(self.covered_index);
+        let findable = |c: &Covered| c.from <= position && c.ids.contains(transaction.bits());
+        self.doubtful |= !covered.is_some_and(findable);
+    }
+
+    /// Checks everything gathered. Gives how many entries of index files lead to it; `None` where something is not as
+    /// it should be, or cannot be told from it.
+    pub(super) fn check(mut self, derived: Option<&Derived>) -> Result<Option<u64>, StoreError> {
+        for open in std::mem::take(&mut self.open).into_values() {
+            self.push(open.fingerprint, POSITION_MAX, Role::Claimed, open.kind, open.digest);
+        }
+        let mut index = Entries::new(derived);
+        let mut sorted: Vec<Element> = Vec::new();
+        let filling = std::mem::take(&mut self.filling);
+        for (filling, full) in filling.into_iter().zip(std::mem::take(&mut self.full)) {
+            if self.doubtful {
+                return Ok(None);
+            }
+            sorted.clear();
+            full.into_iter().chain([filling]).for_each(|chunk| sorted.extend(chunk));
+            sorted.sort_unstable_by_key(|element| (element.fingerprint, element.place));
+            let mut rest = &sorted[..];
+            while let Some(first) = rest.first() {
+                let count = rest.iter().take_while(|next| kept(next.fingerprint) == kept(first.fingerprint)).count();
+                let (group, later) = rest.split_at(count);
+                rest = later;
+                index.seek(kept(first.fingerprint))?;
+                for same in group.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
+                    let newest = follow(same, self.covered_to);
+                    let Some(newest) = newest else { return Ok(None) };
+                    if newest.is_some_and(|newest| !index.leads_to(same[0].fingerprint, newest)) {
+                        return Ok(None);
+                    }
+                }
+                index.count_matches(group);
+            }
+        }
+        Ok(Some(index.matched))
+    }
+}
+
+/// A little less than an event takes in a journal.
+const JOURNAL_BYTES_PER_EVENT: u64 = 52;
+
+const fn makes(kind: RequestKind) -> bool {
+    match kind {
+        RequestKind::Deposit | RequestKind::Withdrawal => true,
+        RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback | RequestKind::Unlock => false,
+    }
+}
+
+/// Follows one transaction. `None`: something is wrong. Otherwise the position of its newest effect before
+/// `covered_to`, if it had one by then.
+fn follow(elements: &[Element], covered_to: u64) -> Option<Option<u64>> {
+    // The digest, whether it is in dispute, whether it is charged back, and the newest effect.
+    let mut state: Option<(u64, RequestKind, u64)> = None;
+    let mut newest_covered = None;
+    for element in elements {
+        let (kind, role, position) = (element.kind()?, element.role(), element.position());
+        let after = match (makes(kind), state) {
+            (true, None) => (element.says, kind, position),
+            (true, Some(_)) | (false, None) => return None,
+            (false, Some((digest, before, newest))) => {
+                let points = match role {
+                    Role::Done | Role::Begun => pointing(Some(newest)),
+                    Role::Closed | Role::Claimed => 0,
+                };
+                let fits = match kind {
+                    RequestKind::Dispute => before != RequestKind::Dispute && before != RequestKind::Chargeback,
+                    RequestKind::Resolve | RequestKind::Chargeback => before == RequestKind::Dispute,
+                    RequestKind::Deposit | RequestKind::Withdrawal | RequestKind::Unlock => false,
+                };
+                if element.says != digest.wrapping_add(points) || !fits {
+                    return None;
+                }
+                (digest, kind, position)
+            }
+        };
+        match role {
+            Role::Done | Role::Closed => {
+                state = Some(after);
+                if position < covered_to {
+                    newest_covered = Some(position);
+                }
+            }
+            Role::Begun | Role::Claimed => {}
+        }
+    }
+    Some(newest_covered)
+}
+
+/// The entries of all index files of transactions, in order of fingerprints.
+struct Entries<'a> {
+    runs: Vec<(u64, u64, &'a TransactionRun, Ahead<'a>)>,
+    /// The positions that the entries of one fingerprint lead to.
+    candidates: Vec<u64>,
+    matched: u64,
+}
+
+type Ahead<'a> = std::iter::Peekable<crate::embedded::run::TransactionIter<'a>>;
+
+impl<'a> Entries<'a> {
+    fn new(derived: Option<&'a Derived>) -> Self {
+        let runs = derived.into_iter().flat_map(|derived| &derived.transactions);
+        let runs = runs.map(|(name, run)| (name.from, name.to, run, run.iter().peekable())).collect();
+        Self { runs, candidates: Vec::new(), matched: 0 }
+    }
+
+    /// Reads on to the entries of a fingerprint. Those before it belong to transactions of other partitions, or to
+    /// none; that shows when all matches are counted.
+    fn seek(&mut self, wanted: u64) -> Result<(), StoreError> {
+        self.candidates.clear();
+        for (_, _, _, entries) in &mut self.runs {
+            while let Some(entry) = entries.next_if(|entry| !matches!(entry, Ok((key, _)) if *key > wanted)) {
+                let (key, position) = entry?;
+                if key == wanted {
+                    self.candidates.push(position);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a lookup finds the entry for this position.
+    fn leads_to(&self, fingerprint: u64, position: u64) -> bool {
+        let run = self.runs.iter().find(|(from, to, ..)| (*from..*to).contains(&position));
+        self.candidates.contains(&position) && run.is_some_and(|(_, _, run, _)| run.may_contain(fingerprint))
+    }
+
+    /// Counts the candidates that lead to an effect of these transactions. One that leads elsewhere would be met by
+    /// a lookup before the right one.
+    fn count_matches(&mut self, group: &[Element]) {
+        let is_effect = |element: &Element| matches!(element.role(), Role::Done | Role::Closed);
+        for &candidate in &self.candidates {
+            let found = group.iter().any(|element| element.position() == candidate && is_effect(element));
+            self.matched += u64::from(found);
+        }
+    }
+}
