@@ -12,6 +12,7 @@ pub mod conformance;
 #[cfg(test)]
 extern crate self as bursar_engine;
 
+pub mod accounts_only;
 pub mod chain_file;
 pub mod csv;
 pub mod driver;
