@@ -13,6 +13,7 @@ pub mod conformance;
 extern crate self as bursar_engine;
 
 pub mod accounts_only;
+mod by_id;
 pub mod chain_file;
 pub mod csv;
 pub mod driver;

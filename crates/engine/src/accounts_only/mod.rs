@@ -164,15 +164,14 @@ impl AccountsOnly {
         while at < count {
             let end = count.min(at + WARM_ROWS);
             self.warm(batch, customers, at, end);
-            for index in at..end {
-                let row = &batch.rows()[index];
+            for (row, &customer) in batch.rows()[at..end].iter().zip(&customers[at..end]) {
                 let told = match &row.content {
                     Err(error) => {
                         report.counts.unreadable += 1;
                         *report.unreadable.entry(error.code()).or_default() += 1;
                         observer.unreadable(batch.text_of(row), row.line, error)
                     }
-                    Ok(request) => match self.take(request, customers[index])? {
+                    Ok(request) => match self.take(request, customer)? {
                         Taken::Applied => {
                             report.counts.applied += 1;
                             continue;

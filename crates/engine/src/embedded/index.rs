@@ -95,10 +95,10 @@ impl Index {
         journal: &Journal,
         transaction: TransactionId,
     ) -> Result<Option<MemoryTransaction>, StoreError> {
-        if let Some(found) = self.active.transactions.get(&transaction) {
+        if let Some(found) = self.active.transactions.get(transaction) {
             return Ok(Some(*found));
         }
-        if let Some(found) = self.frozen.as_ref().and_then(|frozen| frozen.memtable.transactions.get(&transaction)) {
+        if let Some(found) = self.frozen.as_ref().and_then(|frozen| frozen.memtable.transactions.get(transaction)) {
             return Ok(Some(*found));
         }
         if self.runs.transactions.is_empty() {
