@@ -47,6 +47,39 @@ pub struct Change {
     pub state: CustomerState,
 }
 
+/// What an accepted request does to the one account it concerns: a [`Change`] without the customer's other accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The kind of the event.
+    pub kind: RequestKind,
+    /// The currency whose account changes. For an unlock: the customer's first.
+    pub currency: CurrencyIndex,
+    /// The amount of the transaction; zero for an unlock.
+    pub amount: Amount,
+    /// The transaction and its new state; an unlock has none.
+    pub transaction: Option<(TransactionId, TransactionState)>,
+    /// The account afterwards.
+    pub account: Account,
+    /// Whether the customer is locked afterwards.
+    pub locked: bool,
+}
+
+impl Effect {
+    /// The change that it makes of the customer's whole state.
+    pub fn change(&self, before: &CustomerState) -> Change {
+        let Self { kind, currency, amount, transaction, .. } = *self;
+        let mut state = before.clone();
+        self.apply(&mut state);
+        Change { kind, currency, amount, transaction, state }
+    }
+
+    /// Takes the customer's state to what it is afterwards.
+    pub fn apply(&self, state: &mut CustomerState) {
+        state.accounts.set(self.currency, self.account);
+        state.locked = self.locked;
+    }
+}
+
 /// Decides a request.
 ///
 /// `before` is the customer's state by the newest event of the chain, the default where there is no chain.
@@ -57,6 +90,17 @@ pub fn decide(
     known: Known,
     request: &Request,
 ) -> Result<Decision, Rejection> {
+    let effect = decide_effect(config, before, known, request)?;
+    Ok(effect.map_or(Decision::AlreadyApplied, |effect| Decision::Change(effect.change(before))))
+}
+
+/// As [`decide`], for who wants only what changes; `None`: it was done before.
+pub fn decide_effect(
+    config: &LedgerConfig,
+    before: &CustomerState,
+    known: Known,
+    request: &Request,
+) -> Result<Option<Effect>, Rejection> {
     match &request.action {
         Action::Deposit(movement) => move_money(config, before, known, request, movement, TransactionKind::Deposit),
         Action::Withdrawal(movement) => {
@@ -76,7 +120,7 @@ fn move_money(
     request: &Request,
     movement: &Movement,
     kind: TransactionKind,
-) -> Result<Decision, Rejection> {
+) -> Result<Option<Effect>, Rejection> {
     let Movement { transaction, amount, currency } = *movement;
     if !amount.is_positive() {
         return Err(Rejection::AmountNotPositive { currency, asked: amount });
@@ -88,7 +132,7 @@ fn move_money(
         TransactionState { customer: request.customer, kind, amount, currency, status: TransactionStatus::Posted };
     if let Some(existing) = known.state {
         let same = TransactionState { status: TransactionStatus::Posted, ..existing } == state;
-        return if same { Ok(Decision::AlreadyApplied) } else { Err(Rejection::TransactionIdTaken { existing }) };
+        return if same { Ok(None) } else { Err(Rejection::TransactionIdTaken { existing }) };
     }
     if known.reserved {
         return Err(Rejection::TransactionPending);
@@ -103,7 +147,7 @@ fn move_money(
         TransactionKind::Withdrawal => account.available.checked_sub(amount),
     };
     let after = checked(available, Some(account.held)).ok_or(Rejection::BalanceOverflow { currency, asked: amount })?;
-    Ok(change(before, request.action.kind(), transaction, state, after, before.locked))
+    Ok(Some(effect(request.action.kind(), transaction, state, after, before.locked)))
 }
 
 /// Disputes, resolves and chargebacks: they open or close a dispute of a transaction that exists.
@@ -113,7 +157,7 @@ fn settle_dispute(
     known: Known,
     request: &Request,
     reference: &Reference,
-) -> Result<Decision, Rejection> {
+) -> Result<Option<Effect>, Rejection> {
     let kind = request.action.kind();
     let Some(existing) = known.state else { return Err(Rejection::UnknownTransaction) };
     if existing.customer != request.customer {
@@ -168,16 +212,16 @@ fn settle_dispute(
     let after = checked(available, held).ok_or(Rejection::BalanceOverflow { currency, asked: amount })?;
     let locks = kind == RequestKind::Chargeback && !is_planted(Planted::LockLeftOut);
     let locked = before.locked || locks;
-    Ok(change(before, kind, reference.transaction, TransactionState { status, ..existing }, after, locked))
+    Ok(Some(effect(kind, reference.transaction, TransactionState { status, ..existing }, after, locked)))
 }
 
-fn unlock(before: &CustomerState) -> Result<Decision, Rejection> {
-    let Some((currency, _)) = before.accounts.iter().next() else { return Err(Rejection::UnknownCustomer) };
+fn unlock(before: &CustomerState) -> Result<Option<Effect>, Rejection> {
+    let Some((currency, account)) = before.accounts.iter().next() else { return Err(Rejection::UnknownCustomer) };
     if !before.locked {
         return Err(Rejection::NotLocked);
     }
-    let state = CustomerState { locked: false, accounts: before.accounts.clone() };
-    Ok(Decision::Change(Change { kind: RequestKind::Unlock, currency, amount: Amount::ZERO, transaction: None, state }))
+    let (kind, amount) = (RequestKind::Unlock, Amount::ZERO);
+    Ok(Some(Effect { kind, currency, amount, transaction: None, account, locked: false }))
 }
 
 fn refuse_if_locked(policy: LockedPolicy, before: &CustomerState, kind: RequestKind) -> Result<(), Rejection> {
@@ -198,23 +242,15 @@ fn checked(available: Option<Amount>, held: Option<Amount>) -> Option<Account> {
     Some(account)
 }
 
-fn change(
-    before: &CustomerState,
+fn effect(
     kind: RequestKind,
     transaction: TransactionId,
     state: TransactionState,
-    after: Account,
+    account: Account,
     locked: bool,
-) -> Decision {
-    let mut accounts = before.accounts.clone();
-    accounts.set(state.currency, after);
-    Decision::Change(Change {
-        kind,
-        currency: state.currency,
-        amount: state.amount,
-        transaction: Some((transaction, state)),
-        state: CustomerState { locked, accounts },
-    })
+) -> Effect {
+    let TransactionState { currency, amount, .. } = state;
+    Effect { kind, currency, amount, transaction: Some((transaction, state)), account, locked }
 }
 
 /// Whether an event of this kind may lead from one account to the other: the invariants of money, checked

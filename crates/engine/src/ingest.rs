@@ -153,7 +153,8 @@ pub fn ingest(
     }
     observer.opened(reader.header(), start).map_err(IngestError::Observer)?;
     if options.tell_earlier && mark.offset > 0 {
-        tell_earlier(ledger, &mut reader, &mark, observer)?;
+        let rejected = ledger.rejected_lines(mark.source).map_err(IngestError::Ledger)?;
+        tell_earlier(&rejected, &mut reader, mark.offset, observer)?;
     }
     if report.already_in {
         return Ok(report);
@@ -238,23 +239,22 @@ fn copy(source: &mut Source, path: &Path) -> io::Result<()> {
     file.flush()
 }
 
-/// Tells of the rows that earlier runs did not apply, by reading the source's beginning again.
-fn tell_earlier(
-    ledger: &Ledger,
+/// Tells of the rows that earlier runs did not apply, by reading the source's beginning again, up to `end_offset`.
+pub(crate) fn tell_earlier(
+    rejected_lines: &[(u64, u8)],
     reader: &mut RowReader<Source>,
-    mark: &SourceMark,
+    end_offset: u64,
     observer: &mut dyn IngestObserver,
 ) -> Result<(), IngestError> {
-    let rejected: BTreeMap<u64, u8> =
-        ledger.rejected_lines(mark.source).map_err(IngestError::Ledger)?.into_iter().collect();
+    let rejected: BTreeMap<u64, u8> = rejected_lines.iter().copied().collect();
     let mut batch = RowBatch::new();
     let name = reader.input().name().to_owned();
-    while reader.position().offset < mark.offset {
+    while reader.position().offset < end_offset {
         let more = reader.next_batch(&mut batch);
         if !more.map_err(|error| IngestError::Read { name: name.clone(), error })? {
             break;
         }
-        for row in batch.rows().iter().take_while(|row| row.after.offset <= mark.offset) {
+        for row in batch.rows().iter().take_while(|row| row.after.offset <= end_offset) {
             let told = match (&row.content, rejected.get(&row.line)) {
                 (Err(error), _) => observer.unreadable(batch.text_of(row), row.line, error),
                 (Ok(_), Some(&index)) => match Rejection::ALL.get(usize::from(index)) {

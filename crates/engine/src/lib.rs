@@ -12,6 +12,8 @@ pub mod conformance;
 #[cfg(test)]
 extern crate self as bursar_engine;
 
+pub mod accounts_only;
+mod by_id;
 pub mod chain_file;
 pub mod csv;
 pub mod driver;

@@ -7,10 +7,12 @@ use crate::exit::Failure;
 use crate::ledger_dir::with_ledger;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
 use crate::shown::Money;
-use bursar_core::{Account, CurrencyIndex, CustomerId, CustomerState};
+use bursar_core::{Account, Currencies, CurrencyIndex, CustomerId, CustomerState};
+use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::write_accounts;
 use bursar_engine::store::CustomerHead;
 use bursar_engine::{Ledger, ReadError};
+use std::borrow::Borrow;
 use std::vec;
 
 /// How many customers are read at once.
@@ -34,16 +36,30 @@ pub(crate) fn run(global: &Global, at: Option<AsOf>, format: Format) -> Result<(
 /// Prints all accounts of a ledger.
 pub(crate) fn print(ledger: &Ledger, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
     let mut customers = Customers::new(ledger, at);
-    let rows = customers.by_ref().flat_map(|(customer, state)| {
-        let row = |(currency, account)| (customer, currency, account, state.locked);
-        state.accounts.iter().map(row).collect::<Vec<Row>>()
+    print_customers(&ledger.config().currencies, format, customers.by_ref())?;
+    customers.end()
+}
+
+/// Prints accounts that belong to no ledger.
+pub(super) fn print_only(accounts: &AccountsOnly, format: Format) -> Result<(), Failure> {
+    print_customers(&accounts.config().currencies, format, accounts.customers())
+}
+
+fn print_customers<S: Borrow<CustomerState>>(
+    currencies: &Currencies,
+    format: Format,
+    customers: impl Iterator<Item = (CustomerId, S)>,
+) -> Result<(), Failure> {
+    let rows = customers.flat_map(|(customer, state)| {
+        let CustomerState { locked, accounts } = state.borrow();
+        let row = |(currency, account)| (customer, currency, account, *locked);
+        accounts.iter().map(row).collect::<Vec<Row>>()
     });
     let printed = match format {
-        Format::Csv => write_accounts(stdout(), &ledger.config().currencies, rows).map(drop),
-        Format::Table | Format::Json => print_rows(Money(&ledger.config().currencies), format, rows),
+        Format::Csv => write_accounts(stdout(), currencies, rows).map(drop),
+        Format::Table | Format::Json => print_rows(Money(currencies), format, rows),
     };
-    printed.map_err(|error| Failure::stdout(&error))?;
-    customers.end()
+    printed.map_err(|error| Failure::stdout(&error))
 }
 
 /// An account: whose, in which currency, and whether the customer is locked.

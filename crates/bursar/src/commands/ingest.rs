@@ -7,15 +7,18 @@ use crate::cli::Global;
 use crate::exit::{Exit, Failure, FailureKind, note};
 use crate::ingest::observer::{Observer, Show};
 use crate::ingest::rejects::Rejects;
-use crate::ingest::summary::{Summary, all_counts, minus};
+use crate::ingest::summary::{Summary, all_counts};
 use crate::ingest::trial;
 use crate::interrupt::Interrupt;
 use crate::ledger_dir::{default_config, open_or_create};
 use crate::output::Format;
 use crate::progress::grouped;
+use bursar_core::LedgerConfig;
+use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::{self, Diagnostic, HeaderError};
 use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::ingest::{IngestError, IngestOptions, IngestReport, ingest};
+use bursar_engine::store::RowCounts;
 use bursar_engine::{Ledger, LedgerOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -28,12 +31,16 @@ pub(crate) fn run(global: &Global, asked: &Ingest, show: Show, format: Format) -
     if asked.dry_run {
         return dry_run(global, asked, show, &interrupt, format);
     }
-    let ledger = if asked.in_memory {
-        Ledger::in_memory(&default_config()?, LedgerOptions::default())?
-    } else {
-        open_or_create(global)?
-    };
-    let done = take_all(&ledger, asked, show, &interrupt).and_then(|exit| {
+    if asked.in_memory {
+        let mut accounts = AccountsOnly::new(default_config()?);
+        let exit = take_all(&mut Target::AccountsOnly(&mut accounts), asked, show, &interrupt)?;
+        if exit == Exit::Done && asked.report {
+            accounts::print_only(&accounts, format)?;
+        }
+        return Ok(exit);
+    }
+    let ledger = open_or_create(global)?;
+    let done = take_all(&mut Target::Ledger(&ledger), asked, show, &interrupt).and_then(|exit| {
         if exit == Exit::Done && asked.report {
             accounts::print(&ledger, None, format)?;
         }
@@ -61,7 +68,7 @@ fn dry_run(
         let real = trial::lock(&global.data)?;
         (Some(trial::open(&real)?), trial::open(&real)?)
     };
-    let exit = take_all(&ledger, asked, show, interrupt)?;
+    let exit = take_all(&mut Target::Ledger(&ledger), asked, show, interrupt)?;
     if exit == Exit::Done && asked.report {
         print_changes(before.as_ref(), &ledger, format)?;
     }
@@ -71,12 +78,56 @@ fn dry_run(
     Ok(exit)
 }
 
+/// Where rows go.
+enum Target<'a> {
+    Ledger(&'a Ledger),
+    /// With `--in-memory`, where nothing but the accounts is asked for.
+    AccountsOnly(&'a mut AccountsOnly),
+}
+
+impl Target<'_> {
+    fn config(&self) -> &LedgerConfig {
+        match self {
+            Self::Ledger(ledger) => ledger.config(),
+            Self::AccountsOnly(accounts) => accounts.config(),
+        }
+    }
+
+    /// Whether it copies what can be read only once.
+    fn is_kept(&self) -> bool {
+        match self {
+            Self::Ledger(ledger) => ledger.embedded().is_some(),
+            Self::AccountsOnly(_) => false,
+        }
+    }
+
+    fn counts(&self) -> Result<RowCounts, Failure> {
+        match self {
+            Self::Ledger(ledger) => Ok(all_counts(ledger)?),
+            Self::AccountsOnly(accounts) => Ok(accounts.counts()),
+        }
+    }
+
+    fn ingest(
+        &mut self,
+        source: csv::Source,
+        options: IngestOptions,
+        observer: &mut Observer<'_>,
+    ) -> Result<IngestReport, IngestError> {
+        match self {
+            Self::Ledger(ledger) => ingest(ledger, source, options, observer),
+            Self::AccountsOnly(accounts) => accounts.ingest(source, options, observer),
+        }
+    }
+}
+
 /// Takes in all sources, in order. Ends with the first that fails, or when asked to stop.
-fn take_all(ledger: &Ledger, asked: &Ingest, show: Show, interrupt: &Interrupt) -> Result<Exit, Failure> {
+fn take_all(target: &mut Target<'_>, asked: &Ingest, show: Show, interrupt: &Interrupt) -> Result<Exit, Failure> {
     let rejects = asked.rejects.clone().map(Rejects::new);
-    let mut observer = Observer::new(show, &ledger.config().currencies, interrupt, rejects);
+    let currencies = target.config().currencies.clone();
+    let mut observer = Observer::new(show, &currencies, interrupt, rejects);
     let mut all = Summary::default();
-    let taken = take_each(ledger, asked, show, &mut observer, &mut all);
+    let taken = take_each(target, asked, show, &mut observer, &mut all);
     let finished = observer.finish();
     if !show.quiet {
         if asked.sources.len() > 1 {
@@ -92,7 +143,7 @@ fn take_all(ledger: &Ledger, asked: &Ingest, show: Show, interrupt: &Interrupt) 
 }
 
 fn take_each(
-    ledger: &Ledger,
+    target: &mut Target<'_>,
     asked: &Ingest,
     show: Show,
     observer: &mut Observer<'_>,
@@ -100,17 +151,19 @@ fn take_each(
 ) -> Result<Exit, Failure> {
     for source in &asked.sources {
         let started = Instant::now();
-        let before = all_counts(ledger)?;
-        let (source, _spool) = open(ledger, asked, source)?;
+        let before = target.counts()?;
+        let (source, _spool) = open(target, asked, source)?;
         let name = source.name().to_owned();
-        // What can be read only once, and is not copied first, is no source that could be known again.
-        let again = asked.again || !source.is_seekable() && ledger.embedded().is_none();
+        // What can be read only once, and is not copied first, is no source that could be known again. Nor need
+        // the only one be known to accounts that are gone afterwards: that saves reading it twice.
+        let is_only = asked.sources.len() == 1 && matches!(target, Target::AccountsOnly(_));
+        let again = asked.again || is_only || !source.is_seekable() && !target.is_kept();
         let options = IngestOptions { strict: asked.strict, again, tell_earlier: asked.rejects.is_some() };
         observer.begin(&source);
-        let taken = ingest(ledger, source, options, observer);
+        let taken = target.ingest(source, options, observer);
         observer.end();
         let report = taken.map_err(|error| failure(error, &name, observer, show))?;
-        let summary = Summary::new(&report, minus(all_counts(ledger)?, before), started.elapsed());
+        let summary = Summary::new(&report, target.counts()?.minus(&before), started.elapsed());
         all.add(&summary);
         if !show.quiet {
             tell(&name, &report, &summary);
@@ -128,14 +181,14 @@ fn take_each(
 
 /// Opens a source. For a trial, one that can be read only once is copied, as the real ledger does it, so that
 /// it is known by its content.
-fn open(ledger: &Ledger, asked: &Ingest, source: &Source) -> Result<(csv::Source, Option<NamedTempFile>), Failure> {
+fn open(target: &Target<'_>, asked: &Ingest, source: &Source) -> Result<(csv::Source, Option<NamedTempFile>), Failure> {
     let path = match source {
         Source::Stdin => Path::new("-"),
         Source::File(path) => path,
     };
     let cannot_read = |error: &dyn std::fmt::Display| Failure::new(FailureKind::CannotRead, error.to_string());
     let mut source = csv::Source::open(path).map_err(|error| cannot_read(&error))?;
-    if source.is_seekable() || ledger.embedded().is_some() || !asked.dry_run || asked.in_memory {
+    if source.is_seekable() || target.is_kept() || !asked.dry_run || asked.in_memory {
         return Ok((source, None));
     }
     let mut copy = || -> io::Result<NamedTempFile> {

@@ -26,7 +26,7 @@ impl Summary {
 
     /// Adds another source.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.counts = plus(self.counts, other.counts);
+        self.counts = self.counts.plus(&other.counts);
         self.elapsed += other.elapsed;
         for (all, more) in [(&mut self.rejected, &other.rejected), (&mut self.unreadable, &other.unreadable)] {
             for (code, count) in more {
@@ -62,24 +62,5 @@ impl fmt::Display for Summary {
 
 /// What became of all rows that the ledger ever took in. The difference of two is what a run did.
 pub(crate) fn all_counts(ledger: &Ledger) -> Result<RowCounts, ReadError> {
-    Ok(ledger.sources()?.into_iter().fold(RowCounts::default(), |sum, mark| plus(sum, mark.counts)))
-}
-
-const fn plus(a: RowCounts, b: RowCounts) -> RowCounts {
-    RowCounts {
-        applied: a.applied + b.applied,
-        already_applied: a.already_applied + b.already_applied,
-        rejected: a.rejected + b.rejected,
-        unreadable: a.unreadable + b.unreadable,
-    }
-}
-
-/// `after` without what was there `before`.
-pub(crate) const fn minus(after: RowCounts, before: RowCounts) -> RowCounts {
-    RowCounts {
-        applied: after.applied.saturating_sub(before.applied),
-        already_applied: after.already_applied.saturating_sub(before.already_applied),
-        rejected: after.rejected.saturating_sub(before.rejected),
-        unreadable: after.unreadable.saturating_sub(before.unreadable),
-    }
+    Ok(ledger.sources()?.into_iter().fold(RowCounts::default(), |sum, mark| sum.plus(&mark.counts)))
 }

@@ -68,6 +68,10 @@ impl State {
         bytes.resize(HEADER_BYTES, 0);
         let frame = shared.journal.next_frame_position();
         let mut record_count = 0;
+        // Where no event is left open, nothing is proposed any more; that is said once, and not for each event.
+        if self.open.is_empty() && started.iter().all(|event| event.status != EventStatus::Started) {
+            self.proposals.clear();
+        }
         for (open, status) in &closings {
             self.write_closing(&mut bytes, frame, open, status);
             record_count += 1;

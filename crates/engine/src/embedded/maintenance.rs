@@ -124,7 +124,7 @@ pub(super) fn write_index(shared: &Shared, frozen: &Frozen) -> Result<(), StoreE
     let transactions = &frozen.memtable.transactions;
     let mut range = IdRange::EMPTY;
     let mut entries: Vec<(u64, u64)> = Vec::with_capacity(transactions.len());
-    for (transaction, found) in transactions {
+    for (transaction, found) in transactions.iter() {
         range = range.with(transaction.bits());
         entries.push((fingerprint(&ledger, transaction.bits()), found.position));
     }

@@ -3,7 +3,8 @@
 //! Once it has grown to its limit it is frozen and written to index files ([`super::maintenance`]), and a new
 //! one begins. Nothing here is the truth; all of it follows from the journal.
 
-use bursar_core::{CustomerId, Head, LinkedEvent, TransactionId, TransactionState};
+use crate::by_id::ById;
+use bursar_core::{CustomerId, Head, LinkedEvent, TransactionState};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
@@ -43,7 +44,7 @@ pub(crate) struct OpenEvent {
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
     pub(crate) heads: Table<CustomerId, MemoryHead>,
-    pub(crate) transactions: Table<TransactionId, MemoryTransaction>,
+    pub(crate) transactions: ById<MemoryTransaction>,
 }
 
 impl Memtable {

@@ -145,28 +145,19 @@ impl EmbeddedStore {
 impl State {
     /// The head of a chain, brought into memory; `None` for a customer without a chain.
     pub(super) fn head_mut(&mut self, customer: CustomerId) -> Result<Option<&mut MemoryHead>, StoreError> {
-        let open_count = if self.open.is_empty() { 0 } else { self.open.get(&customer).map_or(0, Vec::len) as u64 };
-        self.index.head_mut(customer, open_count)
-    }
-
-    fn head_or_start(&mut self, shared: &Shared, customer: CustomerId) -> Result<&mut MemoryHead, StoreError> {
-        if self.head_mut(customer)?.is_none() {
-            let head = Head::start(&shared.ledger_digest, customer);
-            self.index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: true });
-        }
-        match self.head_mut(customer)? {
-            Some(head) => Ok(head),
-            None => Err(StoreError::NotFound { path: shared.disk.path().to_owned() }),
-        }
+        self.index.head_mut(customer, open_count(&self.open, customer))
     }
 
     fn append_started(&mut self, shared: &Shared, linked: &LinkedEvent) -> Result<Appended, StoreError> {
-        let seq = linked.event.seq;
-        let known = self.head_mut(linked.event.customer)?.map_or(0, |head| head.last_seq);
-        if known.checked_add(1) != Some(seq) {
-            return Ok(Appended::Conflict);
+        let LinkedEvent { event, .. } = linked;
+        match self.head_mut(event.customer)? {
+            Some(head) if head.last_seq.checked_add(1) == Some(event.seq) => head.last_seq = event.seq,
+            None if event.seq == 1 => {
+                let head = Head::start(&shared.ledger_digest, event.customer);
+                self.index.insert_head(event.customer, MemoryHead { head, newest: None, last_seq: 1, is_new: true });
+            }
+            Some(_) | None => return Ok(Appended::Conflict),
         }
-        self.head_or_start(shared, linked.event.customer)?.last_seq = seq;
         self.batch.started.push(BatchEvent { linked: linked.clone(), status: EventStatus::Started });
         Ok(Appended::Yes)
     }
@@ -177,7 +168,10 @@ impl State {
         event: &EventRef,
         status: EventStatus,
     ) -> Result<Appended, StoreError> {
-        let Some(head) = self.head_mut(event.customer)? else { return Ok(Appended::Conflict) };
+        let Self { index, batch, open, .. } = self;
+        let Some(head) = index.head_mut(event.customer, open_count(open, event.customer))? else {
+            return Ok(Appended::Conflict);
+        };
         if event.seq <= head.head.seq {
             return Ok(match self.status_of(shared, event)? {
                 Some(EventStatus::Done) => Appended::AlreadyDone,
@@ -188,26 +182,21 @@ impl State {
         if event.seq != head.head.seq + 1 {
             return Ok(Appended::Conflict);
         }
-        if let Some(open) = self.open.get(&event.customer).and_then(|list| list.first()) {
+        if let Some(open) = open.get(&event.customer).and_then(|list| list.first()) {
             if open.linked.id() != event.id {
                 return Ok(Appended::Conflict);
             }
-            let linked = open.linked.clone();
-            if let Some(head) = self.index.loaded_head_mut(event.customer) {
-                head.head.take(linked, &status);
-                head.is_new = true;
-            }
+            head.head.take(open.linked.clone(), &status);
+            head.is_new = true;
             self.close_open(event.customer, status);
             return Ok(Appended::Yes);
         }
-        let Some(index) = self.batch.find_started(event) else { return Ok(Appended::Conflict) };
-        let started = &mut self.batch.started[index];
-        if let Some(head) = self.index.loaded_head_mut(event.customer) {
-            head.is_new = true;
-            match &status {
-                EventStatus::Done => head.head.done(&started.linked),
-                EventStatus::Started | EventStatus::Aborted(_) => head.head.take(started.linked.clone(), &status),
-            }
+        let Some(place) = batch.find_started(event) else { return Ok(Appended::Conflict) };
+        let started = &mut batch.started[place];
+        head.is_new = true;
+        match &status {
+            EventStatus::Done => head.head.done(&started.linked),
+            EventStatus::Started | EventStatus::Aborted(_) => head.head.take(started.linked.clone(), &status),
         }
         started.status = status;
         Ok(Appended::Yes)
@@ -282,6 +271,11 @@ impl State {
     }
 }
 
+/// How many open events follow the head of a chain.
+fn open_count(open: &BTreeMap<CustomerId, Vec<OpenEvent>>, customer: CustomerId) -> u64 {
+    if open.is_empty() { 0 } else { open.get(&customer).map_or(0, Vec::len) as u64 }
+}
+
 impl Chains for EmbeddedStore {
     fn whole_batches(&self) -> bool {
         true
@@ -290,6 +284,7 @@ impl Chains for EmbeddedStore {
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
+        state.index.warm_heads(customers);
         for &customer in customers {
             let mut head = state.head_mut(customer)?.map(|found| found.head.clone());
             if let (Some(head), false) = (&mut head, state.open.is_empty()) {

@@ -91,6 +91,28 @@ impl RowCounts {
     pub const fn total(&self) -> u64 {
         self.applied + self.already_applied + self.rejected + self.unreadable
     }
+
+    /// The sums of two.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            applied: self.applied + other.applied,
+            already_applied: self.already_applied + other.already_applied,
+            rejected: self.rejected + other.rejected,
+            unreadable: self.unreadable + other.unreadable,
+        }
+    }
+
+    /// What came behind an earlier count of the same rows.
+    #[must_use]
+    pub const fn minus(&self, earlier: &Self) -> Self {
+        Self {
+            applied: self.applied.saturating_sub(earlier.applied),
+            already_applied: self.already_applied.saturating_sub(earlier.already_applied),
+            rejected: self.rejected.saturating_sub(earlier.rejected),
+            unreadable: self.unreadable.saturating_sub(earlier.unreadable),
+        }
+    }
 }
 
 /// A customer with the head of its chain.

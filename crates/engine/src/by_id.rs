@@ -1,0 +1,298 @@
+//! Values by transaction id, for ids as they mostly are.
+//!
+//! Most ids are numbers that rise, with few gaps. They form *runs*: an id's place follows from the run's first id,
+//! a new one is above all others, and neither needs a search. All other ids (random numbers, UUIDs, late ones) lie
+//! in hash tables, each of which holds the ids of one range of hashes, so that none is long in growing.
+
+use bursar_core::TransactionId;
+use foldhash::fast::RandomState;
+use std::hash::BuildHasher;
+
+/// Values by transaction id. Nothing is ever removed.
+#[derive(Debug)]
+pub(crate) struct ById<V> {
+    /// In order of their first ids.
+    runs: Vec<Run>,
+    /// Those of all runs, one run behind the other. Ids that were left out are vacant.
+    in_runs: Vec<Option<V>>,
+    others: Tables<V>,
+    count: usize,
+}
+
+/// Numbers that follow each other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first_id: u64,
+    /// The place of the first value.
+    begin: usize,
+}
+
+/// How many ids may be left out without ending a run.
+const GAP_IDS_MAX: u64 = 64;
+/// A new run is begun only if those before have at least so many places on average, but for the first few:
+/// otherwise the ids are not of the sort for which runs are good.
+const RUN_PLACES_MIN: usize = 64;
+const RUNS_FREE: usize = 16;
+
+impl<V> Default for ById<V> {
+    fn default() -> Self {
+        let others = Tables { by_hash: Vec::new(), hasher: RandomState::default(), id_max: None };
+        Self { runs: Vec::new(), in_runs: Vec::new(), others, count: 0 }
+    }
+}
+
+impl<V: Copy> ById<V> {
+    /// How many there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The value of this id.
+    #[inline]
+    pub(crate) fn get(&self, transaction: TransactionId) -> Option<&V> {
+        let in_run = self.place(transaction).and_then(|place| self.in_runs[place].as_ref());
+        if in_run.is_some() { in_run } else { self.others.get(transaction.bits()) }
+    }
+
+    /// Reads the place where an id is, or would be; gives whether it is there at the first look.
+    #[inline]
+    pub(crate) fn is_at_hand(&self, transaction: TransactionId) -> bool {
+        match self.place(transaction) {
+            Some(place) => self.in_runs[place].is_some(),
+            None => self.others.is_at_hand(transaction.bits()),
+        }
+    }
+
+    /// Gives an id a value, in place of the one it has.
+    #[inline]
+    pub(crate) fn insert(&mut self, transaction: TransactionId, value: V) {
+        let place = match self.place(transaction) {
+            Some(place) if self.in_runs[place].is_some() || !self.others.has(transaction.bits()) => Some(place),
+            Some(_) => None,
+            None => self.lengthen(transaction),
+        };
+        let is_new = match place {
+            Some(place) => self.in_runs[place].replace(value).is_none(),
+            None => self.others.insert(transaction.bits(), value),
+        };
+        self.count += usize::from(is_new);
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TransactionId, &V)> {
+        let of_run = |(index, run): (usize, &Run)| {
+            let end = self.runs.get(index + 1).map_or(self.in_runs.len(), |next| next.begin);
+            let ids = u128::from(run.first_id)..;
+            let values = ids.zip(&self.in_runs[run.begin..end]);
+            values.filter_map(|(id, value)| Some((TransactionId::new(id), value.as_ref()?)))
+        };
+        let slots = self.others.by_hash.iter().flat_map(|table| &table.slots);
+        let others = slots.filter_map(|(id, value)| Some((TransactionId::new(*id), value.as_ref()?)));
+        self.runs.iter().enumerate().flat_map(of_run).chain(others)
+    }
+
+    /// The place of an id within a run.
+    #[inline]
+    fn place(&self, transaction: TransactionId) -> Option<usize> {
+        let id = u64::try_from(transaction.bits()).ok()?;
+        let last = self.runs.last()?;
+        let (run, end) = if last.first_id <= id {
+            (last, self.in_runs.len())
+        } else {
+            let after = self.runs.partition_point(|run| run.first_id <= id);
+            (self.runs.get(after.checked_sub(1)?)?, self.runs[after].begin)
+        };
+        let ahead = usize::try_from(id - run.first_id).ok()?;
+        (ahead < end - run.begin).then(|| run.begin + ahead)
+    }
+
+    /// Makes room for an id above all runs, if it is near the last one or begins a new one.
+    fn lengthen(&mut self, transaction: TransactionId) -> Option<usize> {
+        let id = u64::try_from(transaction.bits()).ok()?;
+        let count = self.in_runs.len();
+        if let Some(last) = self.runs.last() {
+            let ahead = id.checked_sub(last.first_id)?;
+            let gap = ahead - (count - last.begin) as u64;
+            if gap <= GAP_IDS_MAX && !self.others.has(u128::from(id)) {
+                let place = count + gap as usize;
+                self.in_runs.resize(place + 1, None);
+                return Some(place);
+            }
+        }
+        if self.runs.len() > RUNS_FREE + count / RUN_PLACES_MIN || self.others.has(u128::from(id)) {
+            return None;
+        }
+        self.runs.push(Run { first_id: id, begin: count });
+        self.in_runs.push(None);
+        Some(count)
+    }
+}
+
+/// Values by id, in many small tables.
+#[derive(Debug)]
+struct Tables<V> {
+    by_hash: Vec<Table<V>>,
+    hasher: RandomState,
+    id_max: Option<u128>,
+}
+
+/// How many tables there are, as a power of two.
+const TABLES_BITS: u32 = 8;
+/// How many places a table begins with, as a power of two.
+const PLACES_BITS_MIN: u32 = 4;
+
+/// Ids and their values, each at the place its hash says or, where that is taken, at the next vacant one.
+#[derive(Clone, Debug)]
+struct Table<V> {
+    slots: Vec<(u128, Option<V>)>,
+    count: usize,
+}
+
+impl<V: Copy> Tables<V> {
+    fn hash(&self, id: u128) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    fn table(&self, hash: u64) -> Option<&Table<V>> {
+        self.by_hash.get((hash >> (u64::BITS - TABLES_BITS)) as usize)
+    }
+
+    fn get(&self, id: u128) -> Option<&V> {
+        if self.is_above_all(id) {
+            return None;
+        }
+        let hash = self.hash(id);
+        let table = self.table(hash)?;
+        table.slots[table.place(hash, id)?].1.as_ref()
+    }
+
+    fn has(&self, id: u128) -> bool {
+        self.get(id).is_some()
+    }
+
+    fn is_at_hand(&self, id: u128) -> bool {
+        if self.is_above_all(id) {
+            return false;
+        }
+        let hash = self.hash(id);
+        let slot = self.table(hash).and_then(|table| table.slots.get(table.first_place(hash)?));
+        slot.is_some_and(|(other, _)| *other == id)
+    }
+
+    fn is_above_all(&self, id: u128) -> bool {
+        self.id_max.is_none_or(|max| max < id)
+    }
+
+    /// Gives whether the id is new.
+    fn insert(&mut self, id: u128, value: V) -> bool {
+        if self.by_hash.is_empty() {
+            self.by_hash.resize(1 << TABLES_BITS, Table { slots: Vec::new(), count: 0 });
+        }
+        self.id_max = self.id_max.max(Some(id));
+        let hash = self.hash(id);
+        let table = &mut self.by_hash[(hash >> (u64::BITS - TABLES_BITS)) as usize];
+        // At least a quarter is vacant, so that every search ends, and soon.
+        if table.count >= table.slots.len() / 4 * 3 {
+            table.grow(&self.hasher);
+        }
+        table.insert(hash, id, value)
+    }
+}
+
+impl<V: Copy> Table<V> {
+    fn first_place(&self, hash: u64) -> Option<usize> {
+        self.slots.len().checked_sub(1).map(|mask| hash as usize & mask)
+    }
+
+    /// Where an id is, or would be.
+    fn place(&self, hash: u64, id: u128) -> Option<usize> {
+        let mut place = self.first_place(hash)?;
+        loop {
+            let (other, value) = &self.slots[place];
+            if *other == id || value.is_none() {
+                return Some(place);
+            }
+            place = (place + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    fn insert(&mut self, hash: u64, id: u128, value: V) -> bool {
+        let Some(place) = self.place(hash, id) else { return false };
+        let is_new = self.slots[place].1.is_none();
+        self.count += usize::from(is_new);
+        self.slots[place] = (id, Some(value));
+        is_new
+    }
+
+    fn grow(&mut self, hasher: &RandomState) {
+        let count = (self.slots.len() * 2).max(1 << PLACES_BITS_MIN);
+        let slots = std::mem::replace(&mut self.slots, vec![(0, None); count]);
+        self.count = 0;
+        for (id, value) in slots {
+            if let Some(value) = value {
+                self.insert(hasher.hash_one(id), id, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Ids that rise with gaps of all lengths, go back, lie in gaps, and are no numbers.
+    fn ids() -> impl Strategy<Value = Vec<u128>> {
+        let step = prop_oneof![
+            6 => Just(1i64), 2 => 0i64..5, 2 => -200i64..200, 1 => 60i64..70, 1 => -100_000i64..100_000,
+        ];
+        let id = (step, prop_oneof![9 => Just(None), 1 => any::<u128>().prop_map(Some)]);
+        (any::<u64>(), proptest::collection::vec(id, 1..2000)).prop_map(|(first, steps)| {
+            let mut id = first;
+            let next = |(step, other): (i64, Option<u128>)| {
+                id = id.wrapping_add_signed(step);
+                other.unwrap_or(u128::from(id))
+            };
+            steps.into_iter().map(next).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_has_the_value_it_was_given_last(ids in ids()) {
+            let mut values = ById::default();
+            let mut model = BTreeMap::new();
+            for (number, id) in ids.iter().enumerate() {
+                for near in [*id, id.wrapping_add(1), id.wrapping_sub(1)] {
+                    prop_assert_eq!(values.get(TransactionId::new(near)), model.get(&near));
+                }
+                values.insert(TransactionId::new(*id), number);
+                model.insert(*id, number);
+                prop_assert_eq!((values.len(), values.is_empty()), (model.len(), false));
+            }
+            let mut all: Vec<(u128, usize)> = values.iter().map(|(id, number)| (id.bits(), *number)).collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    /// What is counted from anywhere, with gaps, is in runs; what comes in no order is not.
+    #[test]
+    fn rising_ids_are_in_runs() {
+        let mut values = ById::default();
+        values.insert(TransactionId::new(7), 0);
+        for id in 1_000_000u128..1_010_000 {
+            values.insert(TransactionId::new(id * 3), 1);
+        }
+        assert_eq!((values.runs.len(), values.others.by_hash.len()), (2, 0));
+        let scattered = (1..10_000u64).map(|id| id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        scattered.for_each(|id| values.insert(TransactionId::new(u128::from(id)), 2));
+        assert!(values.runs.len() < 1000, "{}", values.runs.len());
+    }
+}
