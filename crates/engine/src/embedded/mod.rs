@@ -30,6 +30,9 @@ pub(crate) mod record;
 mod run;
 mod scan;
 mod store;
+#[cfg(test)]
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod tail;
 mod verify;
 

@@ -1,10 +1,8 @@
 //! Chains read in pages and in parts, with how many records that takes.
 
-#[path = "../../../tests/support/mod.rs"]
-mod support;
-
 use super::*;
 use crate::embedded::EmbeddedOptions;
+use crate::embedded::support;
 use crate::store::Chains;
 use bursar_core::commit::RailAnswer;
 use support::{Bench, LEDGER, deposit, movement};

@@ -253,8 +253,7 @@ impl Effects {
                 rest = later;
                 index.seek(kept(first.fingerprint))?;
                 for same in group.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
-                    let newest = follow(same, self.covered_to);
-                    let Some(newest) = newest else { return Ok(None) };
+                    let Ok(newest) = follow(same, self.covered_to) else { return Ok(None) };
                     if newest.is_some_and(|newest| !index.leads_to(same[0].fingerprint, newest)) {
                         return Ok(None);
                     }
@@ -276,17 +275,20 @@ const fn makes(kind: RequestKind) -> bool {
     }
 }
 
-/// Follows one transaction. `None`: something is wrong. Otherwise the position of its newest effect before
-/// `covered_to`, if it had one by then.
-fn follow(elements: &[Element], covered_to: u64) -> Option<Option<u64>> {
+/// Something is not as it should be, or cannot be told from it.
+#[derive(Clone, Copy, Debug)]
+struct Doubt;
+
+/// Follows one transaction; gives the position of its newest effect before `covered_to`, if it had one by then.
+fn follow(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
     // The digest, whether it is in dispute, whether it is charged back, and the newest effect.
     let mut state: Option<(u64, RequestKind, u64)> = None;
     let mut newest_covered = None;
     for element in elements {
-        let (kind, role, position) = (element.kind()?, element.role(), element.position());
+        let (kind, role, position) = (element.kind().ok_or(Doubt)?, element.role(), element.position());
         let after = match (makes(kind), state) {
             (true, None) => (element.says, kind, position),
-            (true, Some(_)) | (false, None) => return None,
+            (true, Some(_)) | (false, None) => return Err(Doubt),
             (false, Some((digest, before, newest))) => {
                 let points = match role {
                     Role::Done | Role::Begun => pointing(Some(newest)),
@@ -298,7 +300,7 @@ fn follow(elements: &[Element], covered_to: u64) -> Option<Option<u64>> {
                     RequestKind::Deposit | RequestKind::Withdrawal | RequestKind::Unlock => false,
                 };
                 if element.says != digest.wrapping_add(points) || !fits {
-                    return None;
+                    return Err(Doubt);
                 }
                 (digest, kind, position)
             }
@@ -313,7 +315,7 @@ fn follow(elements: &[Element], covered_to: u64) -> Option<Option<u64>> {
             Role::Begun | Role::Claimed => {}
         }
     }
-    Some(newest_covered)
+    Ok(newest_covered)
 }
 
 /// The entries of all index files of transactions, in order of fingerprints.

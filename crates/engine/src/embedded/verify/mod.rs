@@ -109,10 +109,12 @@ pub fn verify_on(
         note_file(&disk, &name, derived.as_ref(), &mut report)?;
     }
     let inputs = Inputs { disk, options: *options, config, segments, derived };
-    if early.is_empty() && inputs.config.is_some() && options.only.is_none() {
-        if let Some(sound) = quickly(&inputs, report.clone(), progress) {
-            return Ok(sound);
-        }
+    if early.is_empty()
+        && inputs.config.is_some()
+        && options.only.is_none()
+        && let Some(sound) = quickly(&inputs, report.clone(), progress)
+    {
+        return Ok(sound);
     }
     let sums = all_passes(&inputs, Way::Thorough, &mut report, progress)?.unwrap_or_default();
     Ok(concluded(sums, &inputs, early, report))
@@ -256,7 +258,7 @@ fn all_passes(
         report.pass_count += now.len() as u64;
         for (partition, pass) in now.into_iter().zip(passes) {
             match pass? {
-                Ran::Done(done) => sums.passes.push(done),
+                Ran::Done(done) => sums.passes.push(*done),
                 Ran::TooLarge => left.extend(partition.halves().into_iter().flatten()),
                 Ran::Doubtful => return Ok(None),
             }

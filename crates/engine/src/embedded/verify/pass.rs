@@ -355,7 +355,7 @@ impl<'a> Pass<'a> {
 /// What all passes found.
 #[derive(Default)]
 pub(super) struct Sums {
-    pub(super) passes: Vec<Box<Done>>,
+    pub(super) passes: Vec<Done>,
 }
 
 impl Sums {

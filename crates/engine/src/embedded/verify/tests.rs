@@ -1,8 +1,5 @@
 //! Verification of sound ledgers, of ledgers with lost parts, and of ledgers that somebody edited with care.
 
-#[path = "../../../tests/support/mod.rs"]
-mod support;
-
 use super::*;
 use crate::embedded::codec::Decoder;
 use crate::embedded::codec::crc32c;
@@ -10,6 +7,7 @@ use crate::embedded::frame::FrameHeader;
 use crate::embedded::memory_disk::MemoryDisk;
 use crate::embedded::record::{Place, StoredEvent, frame_distance, put_event};
 use crate::embedded::record::{Stored, take_record};
+use crate::embedded::support;
 use bursar_core::{Amount, Hash, Head, LinkedEvent, RequestKind, TransactionId};
 use std::collections::BTreeMap;
 use support::{OPTIONS, small_ledger};
