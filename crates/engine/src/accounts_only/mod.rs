@@ -11,7 +11,7 @@
 //! counts and every refusal against those of a ledger.
 //!
 //! Customers are numbered in the order in which rows name them; states and transactions refer to the numbers. What
-//! the processor would wait for, it is asked for some rows ahead: see [`AccountsOnly::warm`].
+//! the processor would wait for, it is asked for some rows ahead: see `AccountsOnly::warm`.
 
 mod customers;
 mod reading;
