@@ -452,12 +452,7 @@ impl Chains for Connection {
     fn read(&self, customer: CustomerId, range: ReadRange, entries: &mut Vec<ChainEntry>) -> Result<(), StoreError> {
         let state = self.read_only(System::Chains)?;
         let Some(chain) = state.chains.get(&customer) else { return Ok(()) };
-        let within = |entry: &&ChainEntry| (range.from_seq..=range.to_seq).contains(&entry.linked.event.seq);
-        if range.newest_first {
-            entries.extend(chain.entries.iter().rev().filter(within).take(range.limit).cloned());
-        } else {
-            entries.extend(chain.entries.iter().filter(within).take(range.limit).cloned());
-        }
+        range.read(&chain.entries, entries);
         Ok(())
     }
 

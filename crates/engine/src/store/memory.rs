@@ -196,12 +196,7 @@ impl Chains for MemoryStore {
     fn read(&self, customer: CustomerId, range: ReadRange, entries: &mut Vec<ChainEntry>) -> Result<(), StoreError> {
         let tables = self.lock();
         let Some(chain) = tables.chains.get(&customer) else { return Ok(()) };
-        let within = |entry: &&ChainEntry| (range.from_seq..=range.to_seq).contains(&entry.linked.event.seq);
-        if range.newest_first {
-            entries.extend(chain.entries.iter().rev().filter(within).take(range.limit).cloned());
-        } else {
-            entries.extend(chain.entries.iter().filter(within).take(range.limit).cloned());
-        }
+        range.read(&chain.entries, entries);
         Ok(())
     }
 

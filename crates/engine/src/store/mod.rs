@@ -40,6 +40,16 @@ pub struct ReadRange {
 impl ReadRange {
     /// A whole chain, oldest event first.
     pub const ALL: Self = Self { from_seq: 1, to_seq: u64::MAX, limit: usize::MAX, newest_first: false };
+
+    /// Adds this part of a whole chain in memory, oldest event first, to `entries`.
+    pub fn read(&self, chain: &[ChainEntry], entries: &mut Vec<ChainEntry>) {
+        let within = |entry: &&ChainEntry| (self.from_seq..=self.to_seq).contains(&entry.linked.event.seq);
+        if self.newest_first {
+            entries.extend(chain.iter().rev().filter(within).take(self.limit).cloned());
+        } else {
+            entries.extend(chain.iter().filter(within).take(self.limit).cloned());
+        }
+    }
 }
 
 /// Names a source of rows: the SHA-256 of its content, or of what it begins with.
