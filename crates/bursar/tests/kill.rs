@@ -2,8 +2,8 @@
 //! in the end everything is as if it had never been killed. Accounts, chains, rejects and counts are compared.
 //!
 //! The rows hold sequences of dispute, resolve and dispute again, which carry no id of their own: taken in twice,
-//! they would show. A kill leaves the page cache, so this says nothing about a missing sync; the test `crash` of
-//! the engine does.
+//! they would show. A kill leaves the page cache, so this says nothing about a missing sync; the test `power_cut`
+//! does.
 //!
 //! `BURSAR_KILLS=2000 cargo test --release --test kill` kills more often than the default.
 
@@ -11,25 +11,12 @@
 
 mod common;
 
-use common::{code, command, run, stderr, stdout};
+use common::{Random, code, command, ok, run, stderr, told};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 const KILLS: u32 = 200;
-
-/// `SplitMix64`: where the kills fall.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
 
 struct Ledger {
     data: PathBuf,
@@ -50,36 +37,9 @@ impl Ledger {
         self.data.to_str().unwrap()
     }
 
-    /// Everything that must not depend on when the process was killed. Times, and with them hashes, do.
     fn told(&self) -> Vec<String> {
-        let mut told = vec![ok(&["accounts", "--output", "csv", "--data", self.data()])];
-        let info = ok(&["info", "--output", "csv", "--data", self.data()]);
-        let stays = |line: &&str| {
-            ["customers", "transactions", "events", "source.", "currency."].iter().any(|key| line.starts_with(key))
-        };
-        told.push(info.lines().filter(stays).collect::<Vec<_>>().join("\n"));
-        for client in ["1", "7", "40"] {
-            let chain = ok(&["chain", client, "--output", "csv", "--data", self.data()]);
-            let mut rows = chain.lines().map(|line| line.split(',').collect::<Vec<_>>());
-            let header = rows.next().unwrap();
-            let kept: Vec<usize> =
-                (0..header.len()).filter(|&column| !["time", "id", "hash"].contains(&header[column])).collect();
-            told.extend(rows.map(|row| kept.iter().map(|&column| row[column]).collect::<Vec<_>>().join(",")));
-        }
-        let rejects = std::fs::read(&self.rejects).unwrap();
-        told.extend(String::from_utf8_lossy(&rejects).lines().map(without_reason));
-        told
+        told(self.data(), &self.rejects, &["1", "7", "40"])
     }
-}
-
-/// A reject's row, line and code. What was refused before a kill is told without the figures of that moment.
-fn without_reason(row: &str) -> String {
-    let fields: Vec<&str> = row.split(',').collect();
-    let is_line = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-    let is_code =
-        |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    let code = (4..fields.len()).find(|&index| is_line(fields[index - 1]) && is_code(fields[index]));
-    code.map_or_else(|| row.to_owned(), |code| fields[..=code].join(","))
 }
 
 /// Says the first difference, not the whole of both.
@@ -94,12 +54,6 @@ fn assert_same(got: &[String], expected: &[String], story: &str) {
         );
     }
     assert_eq!(got.len(), expected.len(), "{story}");
-}
-
-fn ok(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
 }
 
 #[test]
@@ -143,7 +97,7 @@ fn a_killed_ingest_continues_as_if_it_had_never_been_killed() {
         let killed = Ledger::new(directory.path(), &format!("killed-{round}"));
         loop {
             let mut child = command(&killed.ingest_arguments(file)).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_micros(500 + random.below(60_000)));
+            std::thread::sleep(Duration::from_micros(500 + random.below(60_000) as u64));
             // It may have come to its end by itself.
             if let Some(status) = child.try_wait().unwrap() {
                 assert_eq!(status.code(), Some(0), "round {round}");

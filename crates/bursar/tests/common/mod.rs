@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
@@ -51,6 +51,63 @@ pub(crate) fn stdout(output: &Output) -> String {
 /// Standard error as text.
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+/// Runs it to its end, which must be a good one; gives its standard output.
+pub(crate) fn ok(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// All that a ledger says of itself, of these clients and of its rejects, and that must not depend on when its ingest
+/// was interrupted. Times, and with them hashes, do.
+pub(crate) fn told(data: &str, rejects: &Path, clients: &[&str]) -> Vec<String> {
+    let mut told = vec![ok(&["accounts", "--output", "csv", "--data", data])];
+    let info = ok(&["info", "--output", "csv", "--data", data]);
+    let stays = |line: &&str| {
+        ["customers", "transactions", "events", "source.", "currency."].iter().any(|key| line.starts_with(key))
+    };
+    told.extend(info.lines().filter(stays).map(str::to_owned));
+    for client in clients {
+        let chain = ok(&["chain", client, "--output", "csv", "--data", data]);
+        let mut rows = chain.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let header = rows.next().expect("a header");
+        let kept: Vec<usize> =
+            (0..header.len()).filter(|&column| !["time", "id", "hash"].contains(&header[column])).collect();
+        told.extend(rows.map(|row| kept.iter().map(|&column| row[column]).collect::<Vec<_>>().join(",")));
+    }
+    let rejects = std::fs::read(rejects).expect("rejects");
+    told.extend(String::from_utf8_lossy(&rejects).lines().map(without_reason));
+    told
+}
+
+/// A reject's row, line and code. What was refused before an interruption is told without the figures of that moment.
+fn without_reason(row: &str) -> String {
+    let fields: Vec<&str> = row.split(',').collect();
+    let is_line = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+    let is_code =
+        |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let code = (4..fields.len()).find(|&index| is_line(fields[index - 1]) && is_code(fields[index]));
+    code.map_or_else(|| row.to_owned(), |code| fields[..=code].join(","))
+}
+
+/// `SplitMix64`: small, and the same everywhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
 }
 
 /// The example that is shipped.

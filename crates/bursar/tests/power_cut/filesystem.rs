@@ -8,7 +8,8 @@
 //! What it does not have, since a ledger does not need it: links, permissions, times, renames between directories,
 //! removal of directories.
 
-use super::medium::{Content, Inode, Medium, Names, Node, Random};
+use super::common::Random;
+use super::medium::{Content, Inode, Medium, Names, Node};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,

@@ -4,15 +4,13 @@
 //! What the binary was told, it tells: a row that cannot be read is shown on standard error once it is durable that
 //! it was taken in, and an exit with 0 says that all of them were.
 
-use super::common::{code, command, run, stderr, stdout};
+use super::common::{Random, command, ok, run, stderr, stdout, told};
 use super::filesystem::{Ended, Lies, PowerDisk};
-use super::medium::Random;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const ROWS: u64 = 30_000;
-const CLIENTS: [&str; 3] = ["1", "7", "40"];
 
 /// The rows, and what they lead to on a disk that works.
 pub(crate) struct Rows {
@@ -93,25 +91,8 @@ impl Ledger<'_> {
         Ok(Position { lines: figure("source.1.lines"), events: figure("events") })
     }
 
-    /// Everything that must not depend on when it was interrupted. Times, and with them hashes, do.
     fn told(&self) -> Vec<String> {
-        let mut told = vec![ok(&["accounts", "--output", "csv", "--data", self.data()])];
-        let info = ok(&["info", "--output", "csv", "--data", self.data()]);
-        let stays = |line: &&str| {
-            ["customers", "transactions", "events", "source.", "currency."].iter().any(|key| line.starts_with(key))
-        };
-        told.extend(info.lines().filter(stays).map(str::to_owned));
-        for client in CLIENTS {
-            let chain = ok(&["chain", client, "--output", "csv", "--data", self.data()]);
-            let mut rows = chain.lines().map(|line| line.split(',').collect::<Vec<_>>());
-            let header = rows.next().unwrap();
-            let kept: Vec<usize> =
-                (0..header.len()).filter(|&column| !["time", "id", "hash"].contains(&header[column])).collect();
-            told.extend(rows.map(|row| kept.iter().map(|&column| row[column]).collect::<Vec<_>>().join(",")));
-        }
-        let rejects = std::fs::read(&self.rejects).unwrap();
-        told.extend(String::from_utf8_lossy(&rejects).lines().map(without_reason));
-        told
+        told(self.data(), &self.rejects, &["1", "7", "40"])
     }
 
     /// Whether all is as if nothing had happened.
@@ -124,22 +105,6 @@ impl Ledger<'_> {
             None => Err(format!("{} lines instead of {}", told.len(), self.rows.expected.len())),
         }
     }
-}
-
-/// A reject's row, line and code. What was refused before a cut is told without the figures of that moment.
-fn without_reason(row: &str) -> String {
-    let fields: Vec<&str> = row.split(',').collect();
-    let is_line = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-    let is_code =
-        |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    let code = (4..fields.len()).find(|&index| is_line(fields[index - 1]) && is_code(fields[index]));
-    code.map_or_else(|| row.to_owned(), |code| fields[..=code].join(","))
-}
-
-fn ok(arguments: &[&str]) -> String {
-    let output: Output = run(arguments);
-    assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
 }
 
 /// The last line of the source that a process has told to be taken in: ` --> rows.csv:LINE:COLUMN`.

@@ -4,8 +4,8 @@
 //! The program is this test binary, started once more. It has tiny segments and a tiny memory, so that segments,
 //! index files, checkpoints and merges come all the time, and it says what it is told as soon as it is told.
 
+use super::common::Random;
 use super::filesystem::{Ended, Lies, PowerDisk};
-use super::medium::Random;
 use bursar_core::commit::{Limits, Outcome, RailAnswer, RailCall, Routes};
 use bursar_core::{AbortReason, Amount, Currencies, CustomerId, Policy, RailId, Request, TransactionId};
 use bursar_core::{EventStatus, Hash, LinkedEvent, ReasonText};

@@ -6,6 +6,7 @@
 //! once the cut itself is durable, and where a file was never written it reads as zero. Of a directory, any number
 //! of the changes since its last sync is lost from the end. What this is not: damage at rest.
 
+use super::common::Random;
 use std::collections::BTreeMap;
 
 const SECTOR_BYTES: usize = 512;
@@ -14,24 +15,6 @@ pub(crate) type Inode = u64;
 
 /// The inode of the topmost directory.
 pub(crate) const ROOT: Inode = 1;
-
-/// `SplitMix64`: small, and the same everywhere.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
 
 /// What happened to a sector since the last sync.
 #[derive(Clone, Debug)]
