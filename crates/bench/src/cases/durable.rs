@@ -1,6 +1,6 @@
 //! A file into the embedded store, beside raw synced appends of as many bytes in the same pieces.
 
-use super::{Bench, Quiet, config, take_in};
+use super::{Bench, config, take_in_quietly};
 use crate::contest::{Figure, Goal, Series};
 use crate::failure::Failure;
 use crate::machine::STREAM_BYTES;
@@ -74,7 +74,7 @@ fn measure(bench: &mut Bench, case: &'static str, ids: Ids, goal: f64) -> Result
 fn take_in_durably(source: &Path, directory: &Path, workload: &Workload) -> Result<Taken, Failure> {
     let started = Instant::now();
     let (ledger, store, trace) = create_traced(directory)?;
-    let counts = take_in(&ledger, source, &mut Quiet)?;
+    let counts = take_in_quietly(&ledger, source)?;
     let seconds = started.elapsed().as_secs_f64();
     let events = ledger.totals()?.event_count;
     ledger.close()?;
@@ -106,7 +106,7 @@ fn create_traced(directory: &Path) -> Result<(Ledger, Arc<EmbeddedStore>, Arc<Tr
 /// Takes a file into a new ledger and stops cleanly. Gives the count of events.
 pub(super) fn make_ledger(source: &Path, directory: &Path) -> Result<u64, Failure> {
     let ledger = Ledger::create(directory, &config(), LedgerOptions::default())?;
-    let counts = take_in(&ledger, source, &mut Quiet)?;
+    let counts = take_in_quietly(&ledger, source)?;
     ledger.close()?;
     Ok(counts.applied)
 }

@@ -1,16 +1,12 @@
 //! A long ingest: whether it becomes slower as history grows, and whether memory stays bounded.
 
-use super::{Bench, FEW_CUSTOMERS, config, take_in};
+use super::{Bench, FEW_CUSTOMERS, OnProgress, config, take_in};
 use crate::contest::{Figure, Goal, Series};
 use crate::failure::Failure;
 use crate::machine::{forget_peak_memory, own_memory};
 use crate::workload::{Ids, Workload};
-use bursar_core::{Rejection, RejectionInfo};
-use bursar_engine::csv::{Header, Position, RowError};
-use bursar_engine::ingest::IngestObserver;
 use bursar_engine::store::RowCounts;
 use bursar_engine::{Ledger, LedgerOptions};
-use std::io;
 use std::time::Instant;
 
 /// When how many rows were durable.
@@ -18,32 +14,6 @@ struct Clock {
     started: Instant,
     /// Seconds and rows, rising.
     seen: Vec<(f64, u64)>,
-}
-
-impl IngestObserver for Clock {
-    fn opened(&mut self, _: &Header, _: Position) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn unreadable(&mut self, _: &[u8], _: u64, _: &RowError) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rejected(&mut self, _: &[u8], _: u64, _: &Rejection) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rejected_earlier(&mut self, _: &[u8], _: u64, _: &'static RejectionInfo) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn progress(&mut self, counts: &RowCounts) {
-        self.seen.push((self.started.elapsed().as_secs_f64(), counts.total()));
-    }
-
-    fn should_stop(&self) -> bool {
-        false
-    }
 }
 
 impl Clock {
@@ -76,7 +46,10 @@ pub(super) fn growth(bench: &mut Bench) -> Result<Vec<Figure>, Failure> {
     let before = own_memory("VmRSS");
     let mut clock = Clock { started: Instant::now(), seen: Vec::new() };
     let ledger = Ledger::create(&directory, &config(), LedgerOptions::default())?;
-    let counts = take_in(&ledger, &source, &mut clock)?;
+    let mut observer = OnProgress(|counts: &RowCounts| {
+        clock.seen.push((clock.started.elapsed().as_secs_f64(), counts.total()));
+    });
+    let counts = take_in(&ledger, &source, &mut observer)?;
     let peak = own_memory("VmHWM");
     Failure::unless_equal("the rows taken in and those of the file", &counts.total(), &rows)?;
     ledger.close()?;

@@ -1,6 +1,6 @@
 //! A file into memory and accounts out: the engine, the peer-like baseline, and a bare scan, in turn.
 
-use super::{Bench, Quiet, config, take_in};
+use super::{Bench, config, take_in_quietly};
 use crate::baseline::{Baseline, Uuid};
 use crate::contest::{Figure, Goal, Series};
 use crate::failure::Failure;
@@ -94,7 +94,7 @@ fn agree(ours: &Job, theirs: &Job) -> Result<(), Failure> {
 fn by_engine(path: &Path) -> Result<Job, Failure> {
     let (started, processor) = (Instant::now(), probe::processor_seconds());
     let ledger = Ledger::in_memory(&config(), LedgerOptions::default())?;
-    let counts = take_in(&ledger, path, &mut Quiet)?;
+    let counts = take_in_quietly(&ledger, path)?;
     let mut pages = Pages { ledger: &ledger, after: None, page: Vec::new().into_iter(), failure: None };
     let currencies = &ledger.config().currencies;
     write_accounts(BufWriter::new(io::sink()), currencies, &mut pages)?;

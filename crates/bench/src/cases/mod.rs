@@ -164,10 +164,10 @@ fn config() -> LedgerConfig {
     LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() }
 }
 
-/// Hears of an ingest and says nothing.
-struct Quiet;
+/// Hears how far an ingest is, and of nothing else.
+struct OnProgress<F>(F);
 
-impl IngestObserver for Quiet {
+impl<F: FnMut(&RowCounts)> IngestObserver for OnProgress<F> {
     fn opened(&mut self, _: &Header, _: Position) -> io::Result<()> {
         Ok(())
     }
@@ -184,7 +184,9 @@ impl IngestObserver for Quiet {
         Ok(())
     }
 
-    fn progress(&mut self, _: &RowCounts) {}
+    fn progress(&mut self, counts: &RowCounts) {
+        (self.0)(counts);
+    }
 
     fn should_stop(&self) -> bool {
         false
@@ -192,6 +194,11 @@ impl IngestObserver for Quiet {
 }
 
 /// Takes a whole file into a ledger.
+fn take_in_quietly(ledger: &Ledger, path: &Path) -> Result<RowCounts, Failure> {
+    take_in(ledger, path, &mut OnProgress(|_: &RowCounts| {}))
+}
+
+/// Takes a whole file into a ledger, and tells how far it is.
 fn take_in(ledger: &Ledger, path: &Path, observer: &mut dyn IngestObserver) -> Result<RowCounts, Failure> {
     let report = ingest(ledger, Source::open(path)?, IngestOptions::default(), observer)?;
     Failure::unless_equal("rows taken in by this run and by all", &report.row_count, &report.counts.total())?;

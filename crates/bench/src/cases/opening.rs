@@ -2,7 +2,7 @@
 //!
 //! The system is asked to forget the files first, so that they are read from the disk.
 
-use super::{Bench, Quiet, config, durable, take_in};
+use super::{Bench, config, durable, take_in_quietly};
 use crate::contest::{Figure, Goal, Series};
 use crate::failure::Failure;
 use crate::probe;
@@ -20,7 +20,7 @@ pub(super) fn opening(bench: &mut Bench) -> Result<Vec<Figure>, Failure> {
     let events = durable::make_ledger(&source, &stopped)?;
     let killed = bench.ledger_directory("killed")?;
     let ledger = Ledger::create(&killed, &config(), LedgerOptions::default())?;
-    take_in(&ledger, &source, &mut Quiet)?;
+    take_in_quietly(&ledger, &source)?;
     // Neither this nor a kill closes the store: the journal keeps its reserved room, and the newest events are only
     // there.
     drop(ledger);
