@@ -72,7 +72,7 @@ fn deposit() -> Option<()> {
         match batch.step() {
             Step::Load => machine.loaded(&digest, &mut batch, [None]).ok()?,
             Step::Get => machine.found(&mut batch, &[TransactionEntry::default()]).ok()?,
-            Step::Settle => return None,
+            Step::AtOnce | Step::Settle => return None,
             Step::AppendStarted => {
                 let Record::Started(linked) = batch.started().first()? else { return None };
                 event = Some(linked.clone());

@@ -1,6 +1,6 @@
 //! A batch on its way through the protocol: what it asks of the stores next, and what it has so far.
 
-use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Submission, Ticket};
+use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Routes, Submission, Ticket};
 use crate::chain::Head;
 use crate::event::{EventStatus, LinkedEvent, Record};
 use crate::id::{CustomerId, TransactionId};
@@ -14,6 +14,9 @@ use hashbrown::HashMap;
 /// What a driver does next for a batch. Steps that would have nothing to do are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Decide the batch's submissions and append what they lead to, one by one ([`super::Machine::decide_at_once`]);
+    /// then tell [`Batch::decided_at_once`]. Only where the machine was told that the stores can do so.
+    AtOnce,
     /// Read the chain heads of [`Batch::customers`]; hand them to [`super::Machine::loaded`].
     Load,
     /// Read the table's entries of [`Batch::transactions`]; hand them to [`super::Machine::found`].
@@ -337,10 +340,27 @@ impl Batch {
         })
     }
 
-    pub(super) fn place(&mut self, submission: Submission) {
-        let customer = self.place_customer(submission.request.customer);
-        let transaction = submission.request.action.transaction().map_or(NOWHERE, |id| self.place_transaction(id));
+    pub(super) fn put(&mut self, submission: Submission) {
+        let (customer, transaction) = (NOWHERE, NOWHERE);
         self.submissions.push(Placed { submission, customer, transaction, fate: Fate::Undecided });
+    }
+
+    /// Finds the places of all submissions. Gives the batch's next step.
+    pub(super) fn place_all(&mut self) -> Step {
+        for index in 0..self.submissions.len() {
+            let Submission { request, .. } = self.submissions[index].submission;
+            let customer = self.place_customer(request.customer);
+            let transaction = request.action.transaction().map_or(NOWHERE, |id| self.place_transaction(id));
+            let placed = &mut self.submissions[index];
+            (placed.customer, placed.transaction) = (customer, transaction);
+        }
+        if self.customers.is_empty() { Step::Finish } else { Step::Load }
+    }
+
+    /// Whether a submission goes through a rail.
+    pub(super) fn has_rails(&self, routes: &Routes) -> bool {
+        let through_rail = |placed: &Placed| routes.of(placed.submission.request.action.kind()).is_some();
+        *routes != Routes::default() && self.submissions.iter().any(through_rail)
     }
 
     /// Puts off the submissions of one customer from one of them on: they are decided anew.

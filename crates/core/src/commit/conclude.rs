@@ -154,7 +154,7 @@ impl Batch {
     }
 
     /// All is written: what is to be approved, what the callers are to hear, and what is to be decided anew.
-    fn conclude(&mut self) {
+    pub(super) fn conclude(&mut self) {
         for index in 0..self.events.len() {
             if !self.events[index].lost {
                 self.conclude_event(index);
@@ -228,7 +228,7 @@ fn approval(event: &BatchEvent) -> Option<Approval> {
     }
 }
 
-fn receipt(linked: &LinkedEvent) -> Receipt {
+pub(super) fn receipt(linked: &LinkedEvent) -> Receipt {
     let LinkedEvent { event, hash } = linked;
     Receipt {
         event: linked.reference(),

@@ -5,8 +5,9 @@ use super::batch::{Batch, BatchEvent, Closing, Entry, Fate, Hold, Origin, Placed
 use super::machine::{Machine, Waits, busy};
 use super::{Approval, Broken, Outcome, Proposal};
 use crate::chain::Head;
-use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, Record};
+use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, RailId, Record};
 use crate::hash::{EventId, Hash};
+use crate::id::CustomerId;
 use crate::planted::{Planted, is_planted};
 use crate::rules::{Change, Decision, Known, decide, keeps_invariants};
 use crate::transaction::{EventRef, Proposed, TransactionEntry};
@@ -227,21 +228,10 @@ impl Machine {
     fn make_event(&mut self, batch: &mut Batch, place: u32, placed: Placed, change: Change) -> Result<(), Broken> {
         let Placed { submission, customer, .. } = placed;
         let head = &batch.heads[customer as usize];
-        let before = head.state.accounts.get(change.currency);
         let rail = self.routes.of(change.kind);
-        let time_ms = batch.time_ms.max(head.time_ms);
-        let mut event = Event::new(submission.request.customer, head.seq + 1, time_ms, change, rail);
-        // An event that was lost before it was durable can have left its proposal behind. Decided again at the
-        // same time it would be the same event, whom others have seen to be gone. An id never comes back.
         let seen = batch.entries.get(placed.transaction as usize).and_then(|entry| entry.table.proposed);
-        if seen.is_some_and(|seen| seen.event.id == EventId::from_hash(&event.hash(&head.link))) {
-            event.time_ms = event.time_ms.saturating_add(1);
-        }
-        let after = event.account();
-        if !keeps_invariants(event.kind, event.transaction_kind, event.amount, before, after) {
-            return Err(Broken::Account { customer: event.customer, before, after, amount: event.amount });
-        }
-        let linked = LinkedEvent::new(event, &head.link);
+        let seen = seen.map(|seen| seen.event.id);
+        let linked = extend(head, submission.request.customer, batch.time_ms, change, rail, seen)?;
         let proposal = propose(batch, &linked);
         let status = match rail {
             None => {
@@ -274,6 +264,32 @@ impl Machine {
             batch.step = Step::Propose;
         }
     }
+}
+
+/// The event that a change makes as the next one of a chain, decided at `time_ms`. `seen` is the event that the
+/// transactions table names for its transaction.
+pub(super) fn extend(
+    head: &Head,
+    customer: CustomerId,
+    time_ms: u64,
+    change: Change,
+    rail: Option<RailId>,
+    seen: Option<EventId>,
+) -> Result<LinkedEvent, Broken> {
+    let before = head.state.accounts.get(change.currency);
+    let event = Event::new(customer, head.seq + 1, time_ms.max(head.time_ms), change, rail);
+    let after = event.account();
+    if !keeps_invariants(event.kind, event.transaction_kind, event.amount, before, after) {
+        return Err(Broken::Account { customer, before, after, amount: event.amount });
+    }
+    let linked = LinkedEvent::new(event, &head.link);
+    if seen != Some(linked.id()) {
+        return Ok(linked);
+    }
+    // An event that was lost before it was durable can have left its proposal behind. Decided again at the same
+    // time it would be the same event, whom others have seen to be gone. An id never comes back.
+    let time_ms = linked.event.time_ms.saturating_add(1);
+    Ok(LinkedEvent::new(Event { time_ms, ..linked.event }, &head.link))
 }
 
 /// Doubtful, if the batch has this event's customer by a head that does not know the event yet: what the

@@ -87,6 +87,8 @@ pub struct Machine {
     pub(super) routes: Routes,
     limits: Limits,
     pub(super) whole_batches: bool,
+    /// See [`Machine::deciding_at_once`].
+    pub(super) at_once: bool,
     pub(super) last_time_ms: u64,
     pub(super) open: HashMap<CustomerId, Open, FixedState>,
     /// Which customer each open event is of.
@@ -117,6 +119,7 @@ impl Machine {
             routes,
             limits,
             whole_batches,
+            at_once: false,
             last_time_ms,
             open: HashMap::with_hasher(FixedState::with_seed(seed)),
             open_events: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -200,9 +203,7 @@ impl Machine {
     /// with customers to recover, then with requests from the queue's front, up to the limit. Requests of
     /// customers whose event is open are taken from the queue and wait.
     pub fn gather(&mut self, now_ms: u64, queue: &mut VecDeque<Submission>, batch: &mut Batch) {
-        batch.clear();
-        batch.time_ms = now_ms.max(self.last_time_ms);
-        self.last_time_ms = batch.time_ms;
+        self.begin(now_ms, batch);
         while batch.submissions.len() < self.limits.batch_requests_max {
             let Some(customer) = self.answered.pop_front() else { break };
             self.gather_answered(customer, batch);
@@ -216,12 +217,19 @@ impl Machine {
         while batch.submissions.len() < self.limits.batch_requests_max {
             let Some(submission) = queue.pop_front() else { break };
             match self.wait_if_open(submission) {
-                Waits::No => batch.place(submission),
+                Waits::No => batch.put(submission),
                 Waits::Yes => {}
                 Waits::Busy => batch.answers.push(busy(submission)),
             }
         }
-        batch.step = if batch.customers.is_empty() { Step::Finish } else { Step::Load };
+        batch.step = if self.goes_at_once(batch) { Step::AtOnce } else { batch.place_all() };
+    }
+
+    /// Empties a batch and gives it its time.
+    pub(super) fn begin(&mut self, now_ms: u64, batch: &mut Batch) {
+        batch.clear();
+        batch.time_ms = now_ms.max(self.last_time_ms);
+        self.last_time_ms = batch.time_ms;
     }
 
     fn gather_answered(&mut self, customer: CustomerId, batch: &mut Batch) {
@@ -234,7 +242,7 @@ impl Machine {
         }
         batch.closings.push(Closing { customer: place_of, linked: open.linked, ticket: open.ticket, status });
         for submission in open.waiting {
-            batch.place(submission);
+            batch.put(submission);
         }
     }
 

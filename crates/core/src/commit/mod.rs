@@ -33,12 +33,16 @@
 //!   `Sync` before a `Propose` that makes a found state the approved one, or that writes over the proposal of an
 //!   event that was found aborted.
 //!
+//! * Where stores take whole batches and no rail has a say, the steps from `Load` to `AppendClosed` are one, `AtOnce`:
+//!   nobody could see what is between them.
+//!
 //! What callers hear is one history per customer: every answer is true of one moment between request and
 //! answer. Whether *another* customer has taken a transaction id is seen at a moment of its own.
 //!
 //! What this module does not do: threads, queues with limits, durability itself (see `bursar-engine`'s driver
 //! and stores), and the rules (see [`crate::rules`]).
 
+mod at_once;
 mod batch;
 mod conclude;
 mod decide;

@@ -18,7 +18,15 @@ use std::eprintln;
 struct Shape {
     owner_count: usize,
     whole_batches: bool,
+    at_once: bool,
     rails: bool,
+}
+
+impl Shape {
+    fn open(self, world: &World, routes: Routes, seed: u64) -> Owner {
+        let owner = Owner::open(world, routes, self.whole_batches, seed);
+        if self.at_once { owner.deciding_at_once() } else { owner }
+    }
 }
 
 struct Explorer {
@@ -59,7 +67,7 @@ impl Explorer {
         let rail = |random: &mut Random| RailId::new(1).filter(|_| shape.rails && !random.one_in(3));
         let routes = Routes { deposit: rail(&mut random), withdrawal: rail(&mut random) };
         let world = World::new(config(locked, disputable));
-        let owners = (0..shape.owner_count).map(|_| Owner::open(&world, routes, shape.whole_batches, seed)).collect();
+        let owners = (0..shape.owner_count).map(|_| shape.open(&world, routes, seed)).collect();
         Self {
             shape,
             routes,
@@ -196,7 +204,7 @@ impl Explorer {
 
     fn reopen(&mut self, owner: usize) {
         let seed = self.random.next();
-        self.owners[owner] = Owner::open(&self.world, self.routes, self.shape.whole_batches, seed);
+        self.owners[owner] = self.shape.open(&self.world, self.routes, seed);
     }
 
     /// One owner's process dies; the stores do not.
@@ -327,20 +335,25 @@ fn explore(salt: u64, seed_count: u64, shape: Shape) {
 
 #[test]
 fn explorer_one_owner() {
-    explore(1 << 32, 1500, Shape { owner_count: 1, whole_batches: false, rails: true });
+    explore(1 << 32, 1500, Shape { owner_count: 1, whole_batches: false, at_once: false, rails: true });
+}
+
+#[test]
+fn explorer_one_owner_deciding_at_once() {
+    explore(5 << 32, 1500, Shape { owner_count: 1, whole_batches: true, at_once: true, rails: true });
 }
 
 #[test]
 fn explorer_one_owner_whole_batches() {
-    explore(2 << 32, 1500, Shape { owner_count: 1, whole_batches: true, rails: true });
+    explore(2 << 32, 1500, Shape { owner_count: 1, whole_batches: true, at_once: false, rails: true });
 }
 
 #[test]
 fn explorer_two_owners() {
-    explore(3 << 32, 1500, Shape { owner_count: 2, whole_batches: false, rails: false });
+    explore(3 << 32, 1500, Shape { owner_count: 2, whole_batches: false, at_once: false, rails: false });
 }
 
 #[test]
 fn explorer_two_owners_with_rails() {
-    explore(4 << 32, 1500, Shape { owner_count: 2, whole_batches: false, rails: true });
+    explore(4 << 32, 1500, Shape { owner_count: 2, whole_batches: false, at_once: false, rails: true });
 }

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::world::World;
+use crate::chain::Head;
 use crate::request::RequestKind;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -34,6 +35,11 @@ impl Owner {
         machine.recover(world.open_customers());
         let (batch, queue) = (Batch::new(seed), VecDeque::new());
         Self { machine, batch, queue, in_batch: false, answers: Vec::new() }
+    }
+
+    /// The same, for stores that can decide at once.
+    pub(super) fn deciding_at_once(self) -> Self {
+        Self { machine: self.machine.deciding_at_once(), ..self }
     }
 
     /// Submits requests, one per line, numbered on from `ticket`.
@@ -79,6 +85,18 @@ impl Owner {
     /// One step of a batch but its last.
     pub(super) fn take_step(machine: &mut Machine, world: &mut World, batch: &mut Batch) {
         match batch.step() {
+            Step::AtOnce => {
+                for Submission { ticket, request } in batch.take_submissions() {
+                    let head = world.head(request.customer);
+                    let head = head.unwrap_or_else(|| Head::start(&world.digest, request.customer));
+                    let state = request.action.transaction().and_then(|transaction| world.in_effect(transaction));
+                    let made = machine.decide_at_once(batch, (ticket, &request), &head, state, true).unwrap();
+                    if let Some(linked) = made {
+                        world.append_done(linked);
+                    }
+                }
+                batch.decided_at_once();
+            }
             Step::Load => {
                 let heads: Vec<_> = batch.customers().iter().map(|customer| world.head(*customer)).collect();
                 machine.loaded(&world.digest, batch, heads).unwrap();
@@ -146,7 +164,7 @@ impl Owner {
                 world.approve(&some);
             }
             Some(Step::Sync) if keep() => world.sync(),
-            Some(Step::Load | Step::Get | Step::Settle | Step::Sync) | None => {}
+            Some(Step::AtOnce | Step::Load | Step::Get | Step::Settle | Step::Sync) | None => {}
         }
     }
 

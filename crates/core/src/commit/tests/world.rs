@@ -221,6 +221,30 @@ impl World {
         results
     }
 
+    /// The state of a transaction, by the readers' rule.
+    pub(super) fn in_effect(&self, transaction: TransactionId) -> Option<TransactionState> {
+        let entry = self.entry(transaction);
+        match entry.proposed {
+            Some(proposed) if self.status(&proposed.event) == Some(EventStatus::Done) => Some(proposed.state),
+            Some(_) | None => entry.approved,
+        }
+    }
+
+    /// Takes an event that is in effect at once, with what it does to its transaction.
+    pub(super) fn append_done(&mut self, linked: LinkedEvent) {
+        let event = linked.reference();
+        if let Some((transaction, state)) = linked.event.transaction.zip(linked.event.transaction_state()) {
+            let approved = self.in_effect(transaction);
+            self.table.insert(transaction, TransactionEntry { approved, proposed: Some(Proposed { state, event }) });
+        }
+        let chain = self.chains.entry(event.customer).or_default();
+        for record in [Record::Started(linked), Record::Done(event)] {
+            assert_eq!(chain.append(&record), Appended::Yes, "decided on a head that is not the chain's");
+        }
+        self.dirty.insert(event.customer);
+        self.watch();
+    }
+
     pub(super) fn approve(&mut self, approvals: &[Approval]) {
         for approval in approvals {
             let entry = self.table.entry(approval.transaction).or_default();
@@ -385,11 +409,7 @@ impl World {
     /// The table, read by the readers' rule, says what the chains say.
     fn check_table(&self, model: &Model) {
         for (transaction, entry) in &self.table {
-            let in_effect = match entry.proposed {
-                Some(p) if self.status(&p.event) == Some(EventStatus::Done) => Some(p.state),
-                Some(_) | None => entry.approved,
-            };
-            let got = in_effect.map(|state| {
+            let got = self.in_effect(*transaction).map(|state| {
                 let status = match state.status {
                     TransactionStatus::Posted => "posted",
                     TransactionStatus::Disputed => "disputed",

@@ -136,6 +136,7 @@ fn scene(before: &'static str, clients: &'static [&'static str]) -> Scene {
         routes: Routes::default(),
         owner_count: 1,
         whole_batches: false,
+        at_once: false,
         pipelined: false,
         before,
         clients,
@@ -241,6 +242,23 @@ fn whole_batches_with_a_rail() {
         ..scene("deposit 1 10 5", clients)
     };
     explore("whole batches with a rail", &scene, 300_000);
+}
+
+/// As above, where a batch without a rail is one step.
+#[test]
+fn whole_batches_at_once() {
+    let clients = &["withdrawal 1 11 4\n dispute 1 10\n resolve 1 10", "deposit 2 11 1\n dispute 2 11"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        whole_batches: true,
+        at_once: true,
+        pipelined: true,
+        deaths: 2,
+        rail_faults: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("whole batches at once", &scene, 300_000);
 }
 
 /// Two owners, both alive or one of them believing so: the slower one goes on after the other has recovered its

@@ -19,6 +19,8 @@ pub(super) struct Scene {
     pub(super) owner_count: usize,
     /// Batches take effect as a whole; one owner only.
     pub(super) whole_batches: bool,
+    /// Whole batches are decided at once where they can be.
+    pub(super) at_once: bool,
     /// An owner decides its next batch while one waits for its sync, as the engine does.
     pub(super) pipelined: bool,
     /// What is done before the search begins, a request a line.
@@ -202,6 +204,7 @@ fn prefixes(lengths: &[usize]) -> Vec<Vec<usize>> {
 impl Scene {
     fn open(&self, world: &World) -> Process {
         let owner = Owner::open(world, self.routes, self.whole_batches, 0);
+        let owner = if self.at_once { owner.deciding_at_once() } else { owner };
         Process { owner, in_flight: VecDeque::new(), tickets: BTreeSet::new(), cut_off: false }
     }
 
@@ -256,7 +259,7 @@ impl Process {
             Step::Finish if !self.owner.batch.approvals().is_empty() => {
                 Some(Write::Approve(self.owner.batch.approvals().to_vec()))
             }
-            Step::Load | Step::Get | Step::Settle | Step::Sync | Step::Finish => None,
+            Step::AtOnce | Step::Load | Step::Get | Step::Settle | Step::Sync | Step::Finish => None,
         }
     }
 }
@@ -553,7 +556,13 @@ impl State {
         let waits = match batch.step() {
             Step::Sync => !batch.goes_on_after_sync(),
             Step::Finish => true,
-            Step::Load | Step::Get | Step::Settle | Step::AppendStarted | Step::Propose | Step::AppendClosed => false,
+            Step::AtOnce
+            | Step::Load
+            | Step::Get
+            | Step::Settle
+            | Step::AppendStarted
+            | Step::Propose
+            | Step::AppendClosed => false,
         };
         if scene.pipelined && waits {
             batch.give_back(queue);
