@@ -54,6 +54,11 @@ impl Accounts {
         self.first.iter().chain(&self.rest).copied()
     }
 
+    /// The one in the first currency of those that there are.
+    pub fn first(&self) -> Option<&(CurrencyIndex, Account)> {
+        self.first.as_ref()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.len()

@@ -4,13 +4,15 @@
 //! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
 //! step says, up to the point where the batch waits to be made durable.
 
-use crate::store::{Chains, SourceMark, StoreError, Transactions};
+use crate::store::{Chains, SourceMark, StoreError, Transactions, WholeBatch};
 use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, ProposeResult, RailAnswer, RailCall, Routes, Step,
     Submission, Ticket,
 };
 use bursar_core::planted::{Planted, is_planted};
-use bursar_core::{Action, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry};
+use bursar_core::{
+    Action, CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry,
+};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -86,6 +88,8 @@ pub struct Driver {
     ledger_digest: Hash,
     routes: Routes,
     queue: VecDeque<Submission>,
+    /// Whose requests a batch decided at once has.
+    expected: Vec<CustomerId>,
     heads: Vec<Option<Head>>,
     entries: Vec<TransactionEntry>,
     appended: Vec<Appended>,
@@ -106,6 +110,9 @@ impl Driver {
         let ledger_digest = config.digest();
         let last_time_ms = chains.last_time_ms()?;
         let mut machine = Machine::new(config, routes, limits, chains.whole_batches(), last_time_ms, seed);
+        if chains.whole_batches() {
+            machine = machine.deciding_at_once();
+        }
         if !is_planted(Planted::RecoveryLeftOut) {
             machine.recover(chains.open_customers()?);
         }
@@ -116,6 +123,7 @@ impl Driver {
             ledger_digest,
             routes,
             queue: VecDeque::new(),
+            expected: Vec::new(),
             heads: Vec::new(),
             entries: Vec::new(),
             appended: Vec::new(),
@@ -208,7 +216,7 @@ impl Driver {
 
     /// Like [`Driver::run_batch`], for rows of a source: takes rows from the front, as many as fit a batch, and
     /// makes the source's new position part of the batch. Tickets count the rows given, from 0; rows that could
-    /// not be read get no answer. Gives how many rows were taken. `mark` is the source's position before, and
+    /// not be read, and rows that made an event, get no answer. Gives how many rows were taken. `mark` is the source's position before, and
     /// its new one afterwards; `ends` says that the source ends behind these rows.
     pub fn run_rows(
         &mut self,
@@ -219,6 +227,9 @@ impl Driver {
         mark: &mut SourceMark,
     ) -> Result<usize, EngineError> {
         self.check_rows(rows)?;
+        if self.take_rows_at_once(now_ms, batch, rows, ends, mark)? {
+            return Ok(rows.len());
+        }
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
         let mut queue: VecDeque<Submission> =
             requests.map(|(ticket, request)| Submission { ticket, request }).collect();
@@ -237,6 +248,7 @@ impl Driver {
             answers.append(&mut batch.take_answers());
         }
         batch.add_answers(answers);
+        batch.leave_out_applied();
         let taken = queue.front().map_or(rows.len(), |first_left| first_left.ticket.0 as usize);
         advance(mark, &rows[..taken], batch.answers());
         mark.finished = ends && taken == rows.len();
@@ -244,10 +256,51 @@ impl Driver {
         Ok(taken)
     }
 
+    /// Decides rows at once, if the machine and the stores can.
+    fn take_rows_at_once(
+        &mut self,
+        now_ms: u64,
+        batch: &mut Batch,
+        rows: &[SourceRow],
+        ends: bool,
+        mark: &mut SourceMark,
+    ) -> Result<bool, EngineError> {
+        if !self.machine.begin_at_once(now_ms, batch) {
+            return Ok(false);
+        }
+        let Some(mut whole) = self.chains.begin_whole(batch.time_ms())? else { return Ok(false) };
+        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request.as_ref()?)));
+        self.expected.clear();
+        self.expected.extend(requests.clone().map(|(_, request)| request.customer));
+        whole.expect(&self.expected);
+        for submission in requests {
+            decide_at_once(&self.machine, &mut *whole, batch, submission, false)?;
+        }
+        batch.decided_at_once();
+        advance(mark, rows, batch.answers());
+        mark.finished = ends;
+        whole.end(Some(mark))?;
+        Ok(true)
+    }
+
+    /// Decides a batch's requests at once, if the stores can; otherwise its steps are taken one by one.
+    fn take_batch_at_once(&self, batch: &mut Batch) -> Result<(), EngineError> {
+        let Some(mut whole) = self.chains.begin_whole(batch.time_ms())? else {
+            batch.go_step_by_step();
+            return Ok(());
+        };
+        for Submission { ticket, request } in batch.take_submissions() {
+            decide_at_once(&self.machine, &mut *whole, batch, (ticket, &request), true)?;
+        }
+        batch.decided_at_once();
+        Ok(whole.end(None)?)
+    }
+
     /// Does what a batch's next step says. Gives `false` where the batch waits for its last sync. A sync in its
     /// middle, which only stores without whole batches need, is waited for here.
     fn take_step(&mut self, batch: &mut Batch) -> Result<bool, EngineError> {
         match batch.step() {
+            Step::AtOnce => self.take_batch_at_once(batch)?,
             Step::Load => {
                 self.chains.load(batch.customers(), &mut self.heads)?;
                 self.machine.loaded(&self.ledger_digest, batch, self.heads.drain(..))?;
@@ -288,24 +341,42 @@ impl Driver {
     }
 }
 
-/// Moves a source's position behind `rows`, and counts what became of them.
+/// Decides one request, and appends the event it makes.
+fn decide_at_once(
+    machine: &Machine,
+    whole: &mut dyn WholeBatch,
+    batch: &mut Batch,
+    submission: (Ticket, &Request),
+    tell: bool,
+) -> Result<(), EngineError> {
+    let (_, request) = submission;
+    let (head, state) = whole.find(request.customer, request.action.transaction())?;
+    if let Some(linked) = machine.decide_at_once(batch, submission, head, state, tell)? {
+        whole.append_done(&linked)?;
+    }
+    Ok(())
+}
+
+/// Moves a source's position behind `rows`, and counts what became of them. `answers` are those of requests that
+/// made no event.
 fn advance(mark: &mut SourceMark, rows: &[SourceRow], answers: &[Answer]) {
     let Some(last) = rows.last() else { return };
     mark.offset = last.end_offset;
     mark.line_count = last.end_line_count;
     mark.rejected_lines.clear();
-    mark.counts.unreadable += rows.iter().filter(|row| row.request.is_none()).count() as u64;
+    let request_count = rows.iter().filter(|row| row.request.is_some()).count();
+    mark.counts.unreadable += (rows.len() - request_count) as u64;
+    mark.counts.applied += (request_count - answers.len()) as u64;
     for answer in answers {
         match &answer.result {
-            Ok(Outcome::Applied(_)) => mark.counts.applied += 1,
             Ok(Outcome::AlreadyApplied) => mark.counts.already_applied += 1,
             Ok(Outcome::Rejected(rejection)) => {
                 mark.counts.rejected += 1;
                 let line = rows.get(answer.ticket.0 as usize).map_or(0, |row| row.line);
                 mark.rejected_lines.push((line, rejection.precedence() as u8));
             }
-            // Only behind open events, which there are none of here.
-            Err(_) => {}
+            // Left out of the answers; and only behind open events, which there are none of here.
+            Ok(Outcome::Applied(_)) | Err(_) => {}
         }
     }
 }

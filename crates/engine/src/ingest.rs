@@ -10,7 +10,7 @@
 
 use crate::csv::{Header, OpenError, Position, RowBatch, RowError, RowReader, Source, SourceError};
 use crate::driver::SourceRow;
-use crate::ledger::{Ledger, ReadError, SubmitError};
+use crate::ledger::{Ledger, ReadError, RowsTaken, SubmitError};
 use crate::store::{RowCounts, SourceId, SourceMark};
 use bursar_core::commit::Outcome;
 use bursar_core::{Hash, Rejection, RejectionInfo};
@@ -127,9 +127,9 @@ impl std::error::Error for IngestError {
 }
 
 /// How many batches of rows may be on their way through the ledger.
-const BATCHES_IN_FLIGHT_MAX: usize = 4;
+const BATCHES_IN_FLIGHT_MAX: usize = 8;
 
-type Taken = Result<(Vec<Option<Outcome>>, SourceMark), SubmitError>;
+type Taken = Result<RowsTaken, SubmitError>;
 
 /// Takes a source into a ledger.
 pub fn ingest(
@@ -381,9 +381,11 @@ impl Ingest<'_> {
     }
 
     fn take(&mut self, taken: Taken) -> Result<(), IngestError> {
-        let (outcomes, mark) = taken.map_err(IngestError::Submit)?;
+        let RowsTaken { row_count, without_event, mark } = taken.map_err(IngestError::Submit)?;
         let Some(batch) = self.in_flight.pop_front() else { return Ok(()) };
-        for (row, outcome) in batch.rows().iter().zip(&outcomes) {
+        let mut without_event = without_event.iter().peekable();
+        for (place, row) in batch.rows().iter().enumerate().take(row_count) {
+            let outcome = without_event.next_if(|(other, _)| *other == place).map(|(_, outcome)| outcome);
             let told = match (&row.content, outcome) {
                 (Err(error), _) => {
                     *self.report.unreadable.entry(error.code()).or_default() += 1;
@@ -397,7 +399,7 @@ impl Ingest<'_> {
             };
             told.map_err(IngestError::Observer)?;
         }
-        self.report.row_count += outcomes.len() as u64;
+        self.report.row_count += row_count as u64;
         self.report.counts = mark.counts;
         self.observer.progress(&mark.counts);
         self.spare.push(batch);

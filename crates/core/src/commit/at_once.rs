@@ -86,6 +86,12 @@ impl Batch {
         core::mem::take(&mut self.submissions).into_iter().map(|placed| placed.submission)
     }
 
+    /// Goes the long way with a batch that was to be decided at once: the stores cannot, after all.
+    pub fn go_step_by_step(&mut self) {
+        debug_assert_eq!(self.step, Step::AtOnce);
+        self.step = self.place_all();
+    }
+
     /// Tells that all was decided and appended: what is left is to make it durable.
     pub fn decided_at_once(&mut self) {
         debug_assert_eq!(self.step, Step::AtOnce);

@@ -299,6 +299,11 @@ impl Batch {
         self.answers.splice(0..0, earlier);
     }
 
+    /// Leaves out the answers that only tell of an event: who asked does not want them.
+    pub fn leave_out_applied(&mut self) {
+        self.answers.retain(|answer| !matches!(answer.result, Ok(Outcome::Applied(_))));
+    }
+
     /// Takes the answers out.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         core::mem::take(&mut self.answers)

@@ -1,6 +1,7 @@
 //! The batch being gathered, and its way into a frame.
 
 use super::frame::{BODY_BYTES_MAX, HEADER_BYTES};
+use super::heads::HeadPlace;
 use super::memtable::{OpenEvent, Table};
 use super::record::{Place, put_closing, put_event, put_mark};
 use super::store::{Shared, State};
@@ -26,10 +27,32 @@ pub(super) struct OpenBatch {
     pub(super) proposed_approved: Table<TransactionId, Option<TransactionState>>,
     /// Where the next closing probably belongs: they come in the order of the events.
     cursor: usize,
-    bytes: Vec<u8>,
+    /// Kept for its room; see [`super::at_once`].
+    pub(super) expected: Vec<Option<HeadPlace>>,
+    /// What is in the batch's frame already.
+    pub(super) frame: FrameBatch,
+}
+
+/// A frame being filled: room for its header, and records.
+#[derive(Debug, Default)]
+pub(super) struct FrameBatch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) record_count: u32,
+}
+
+impl FrameBatch {
+    pub(super) fn begin(&mut self) {
+        self.record_count = 0;
+        self.bytes.clear();
+        self.bytes.resize(HEADER_BYTES, 0);
+    }
 }
 
 impl OpenBatch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.started.is_empty() && self.closings.is_empty() && self.frame.record_count == 0
+    }
+
     /// The place of an event that this batch began and did not close yet.
     pub(super) fn find_started(&mut self, event: &EventRef) -> Option<usize> {
         let fits = |started: &BatchEvent| {
@@ -63,11 +86,11 @@ impl State {
     ) -> Result<bool, StoreError> {
         let mut started = std::mem::take(&mut self.batch.started);
         let closings = std::mem::take(&mut self.batch.closings);
-        let mut bytes = std::mem::take(&mut self.batch.bytes);
-        bytes.clear();
-        bytes.resize(HEADER_BYTES, 0);
+        if self.batch.frame.record_count == 0 {
+            self.batch.frame.begin();
+        }
+        let FrameBatch { mut bytes, mut record_count } = std::mem::take(&mut self.batch.frame);
         let frame = shared.journal.next_frame_position();
-        let mut record_count = 0;
         // Where no event is left open, nothing is proposed any more; that is said once, and not for each event.
         if self.open.is_empty() && started.iter().all(|event| event.status != EventStatus::Started) {
             self.proposals.clear();
@@ -93,7 +116,7 @@ impl State {
             shared.journal.append(&mut bytes, time_ms, record_count);
         }
         self.batch.started = started;
-        self.batch.bytes = bytes;
+        self.batch.frame.bytes = bytes;
         self.batch.cursor = 0;
         self.batch.proposed_approved.clear();
         self.index.forget_fetched();

@@ -5,12 +5,12 @@
 //! the event itself in the journal.
 
 use super::checkpoint::Checkpoint;
+use super::heads::HeadPlace;
 use super::journal::Journal;
 use super::memtable::{MemoryHead, MemoryTransaction, Memtable, OpenEvent, Table};
 use super::run::{CustomerRun, TransactionRun, fingerprint};
 use crate::store::{CustomerHead, StoreError};
 use bursar_core::{CustomerId, TransactionId};
-use hashbrown::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -59,11 +59,11 @@ impl Index {
 
     /// Reads the heads that are in memory, and does nothing with them. One does not depend on another, so that the
     /// processor waits for many at once; when they are used, one by one, they are at hand.
-    pub(super) fn warm_heads(&self, customers: &[CustomerId]) {
-        let heads = customers.iter().filter_map(|customer| self.active.heads.get(customer));
-        // Its first and its last bytes: it lies in several of the processor's lines.
-        let seen = heads.fold(0, |seen, head| seen ^ head.head.seq ^ head.last_seq ^ u64::from(head.head.state.locked));
-        std::hint::black_box(seen);
+    /// Gives where they lie.
+    pub(super) fn warm_heads(&self, customers: &[CustomerId], places: &mut Vec<Option<HeadPlace>>) {
+        places.extend(customers.iter().map(|&customer| self.active.heads.place(customer)));
+        let heads = places.iter().flatten().map(|&place| self.active.heads.at(place));
+        std::hint::black_box(heads.fold(0, |seen, head| seen ^ head.touch()));
     }
 
     /// The head of a chain, brought into memory; `None` for a customer without a chain. `open_count` is how
@@ -73,29 +73,49 @@ impl Index {
         customer: CustomerId,
         open_count: u64,
     ) -> Result<Option<&mut MemoryHead>, StoreError> {
-        match self.active.heads.entry(customer) {
-            Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
-            Entry::Vacant(place) => {
-                let frozen = self.frozen.as_ref().and_then(|frozen| frozen.memtable.heads.get(&customer));
-                let found = match frozen {
-                    Some(head) => Some((head.head.clone(), head.newest)),
-                    None => find_head(&self.runs, customer)?,
-                };
-                let Some((head, newest)) = found else { return Ok(None) };
-                let last_seq = head.seq + open_count;
-                Ok(Some(place.insert(MemoryHead { head, newest, last_seq, is_new: false })))
-            }
+        let place = self.head_place(customer, open_count)?;
+        Ok(place.map(|place| self.active.heads.at_mut(place)))
+    }
+
+    /// As [`Index::head_mut`]; gives where the head lies in memory until the batch ends.
+    pub(super) fn head_place(
+        &mut self,
+        customer: CustomerId,
+        open_count: u64,
+    ) -> Result<Option<HeadPlace>, StoreError> {
+        if let Some(place) = self.active.heads.place(customer) {
+            return Ok(Some(place));
         }
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.memtable.heads.get(customer));
+        let found = match frozen {
+            Some(head) => Some((head.head.clone(), head.newest)),
+            None => find_head(&self.runs, customer)?,
+        };
+        let Some((head, newest)) = found else { return Ok(None) };
+        let last_seq = head.seq + open_count;
+        Ok(Some(self.active.heads.insert(customer, MemoryHead { head, newest, last_seq, is_new: false })))
+    }
+
+    pub(super) fn is_head_of(&self, place: HeadPlace, customer: CustomerId) -> bool {
+        self.active.heads.customer_at(place) == customer
+    }
+
+    pub(super) fn head_at(&self, place: HeadPlace) -> &MemoryHead {
+        self.active.heads.at(place)
+    }
+
+    pub(super) fn head_at_mut(&mut self, place: HeadPlace) -> &mut MemoryHead {
+        self.active.heads.at_mut(place)
     }
 
     /// The head of a chain that is in memory already.
     pub(super) fn loaded_head_mut(&mut self, customer: CustomerId) -> Option<&mut MemoryHead> {
-        self.active.heads.get_mut(&customer)
+        self.active.heads.place(customer).map(|place| self.active.heads.at_mut(place))
     }
 
-    pub(super) fn insert_head(&mut self, customer: CustomerId, head: MemoryHead) {
+    pub(super) fn insert_head(&mut self, customer: CustomerId, head: MemoryHead) -> HeadPlace {
         self.in_order = None;
-        self.active.heads.insert(customer, head);
+        self.active.heads.insert(customer, head)
     }
 
     /// The newest event in effect on a transaction.
@@ -115,6 +135,10 @@ impl Index {
         }
         if let Some(found) = self.fetched.get(&transaction) {
             return Ok(*found);
+        }
+        let id = transaction.bits();
+        if !self.runs.transactions.iter().any(|run| run.ids().contains(id)) {
+            return Ok(None);
         }
         let found = self.fetch(journal, transaction)?;
         self.fetched.insert(transaction, found);
@@ -166,19 +190,22 @@ impl Index {
         if self.active.heads.len() < entries_max {
             return false;
         }
-        self.active.drop_clean();
+        self.active.heads.drop_clean();
         self.active.heads.len() >= entries_max / 2
     }
 
     /// Whether the memtable has anything that no index file has.
     pub(super) fn has_news(&self) -> bool {
-        !self.active.transactions.is_empty() || self.active.heads.values().any(|head| head.is_new)
+        !self.active.transactions.is_empty() || self.active.heads.iter().any(|(_, head)| head.is_new)
     }
 
-    /// Freezes the memtable and begins a new one.
-    pub(super) fn freeze(&mut self, checkpoint: Checkpoint) {
+    /// Freezes the memtable and begins a new one. It keeps the heads if they are few: most will be wanted again.
+    pub(super) fn freeze(&mut self, checkpoint: Checkpoint, heads_kept_max: usize) {
         let mut memtable = std::mem::take(&mut self.active);
-        memtable.drop_clean();
+        if memtable.heads.len() <= heads_kept_max {
+            self.active.heads = memtable.heads.as_written();
+        }
+        memtable.heads.drop_clean();
         self.in_order = None;
         self.frozen = Some(Arc::new(Frozen { memtable, checkpoint }));
     }
@@ -194,8 +221,8 @@ impl Index {
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
         let frozen = self.frozen.as_ref();
         let in_order = self.in_order.get_or_insert_with(|| {
-            let frozen = frozen.into_iter().flat_map(|frozen| frozen.memtable.heads.keys());
-            self.active.heads.keys().chain(frozen).copied().collect()
+            let frozen = frozen.into_iter().flat_map(|frozen| frozen.memtable.heads.iter());
+            self.active.heads.iter().chain(frozen).map(|(customer, _)| customer).collect()
         });
         let mut memory = in_order.range((bound, Bound::Unbounded)).copied().peekable();
         let mut runs = Vec::new();
@@ -210,8 +237,8 @@ impl Index {
             let Some(customer) = memory.peek().copied().into_iter().chain(in_runs).min() else { break };
             memory.next_if_eq(&customer);
             // Also for one that was not in memory when the order was made: it may have been brought there since.
-            let active = self.active.heads.get(&customer);
-            let known = active.or_else(|| frozen.and_then(|frozen| frozen.memtable.heads.get(&customer)));
+            let active = self.active.heads.get(customer);
+            let known = active.or_else(|| frozen.and_then(|frozen| frozen.memtable.heads.get(customer)));
             let mut found = known.map(|known| known.head.clone());
             for (next, iter) in &mut runs {
                 if let Some((_, head, _)) = next.take_if(|(other, ..)| *other == customer) {

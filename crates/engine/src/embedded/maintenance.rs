@@ -41,7 +41,7 @@ impl Maintenance {
         let mut state = shared.lock();
         if state.index.has_news() {
             let checkpoint = state.checkpoint(&shared.config, shared.journal.point());
-            state.index.freeze(checkpoint);
+            state.index.freeze(checkpoint, shared.options.memtable_entries_max / 4);
         }
         Ok(())
     }
@@ -133,9 +133,9 @@ pub(super) fn write_index(shared: &Shared, frozen: &Frozen) -> Result<(), StoreE
 
     let (name, run_info) = info(RunKind::Customers);
     let mut heads: Vec<_> = frozen.memtable.heads.iter().collect();
-    heads.sort_unstable_by_key(|(customer, _)| **customer);
+    heads.sort_unstable_by_key(|(customer, _)| *customer);
     let heads: Vec<_> =
-        heads.into_iter().filter_map(|(customer, head)| Some((*customer, &head.head, head.newest?))).collect();
+        heads.into_iter().filter_map(|(customer, head)| Some((customer, &head.head, head.newest?))).collect();
     run::write_customers(&*shared.disk, &name.file_name(), run_info, heads.into_iter())?;
     checkpoint.runs.push(name);
 

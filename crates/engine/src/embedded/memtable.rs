@@ -3,8 +3,9 @@
 //! Once it has grown to its limit it is frozen and written to index files ([`super::maintenance`]), and a new
 //! one begins. Nothing here is the truth; all of it follows from the journal.
 
+use super::heads::Heads;
 use crate::by_id::ById;
-use bursar_core::{CustomerId, Head, LinkedEvent, TransactionState};
+use bursar_core::{Head, LinkedEvent, TransactionState};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
@@ -22,6 +23,18 @@ pub(crate) struct MemoryHead {
     pub(crate) last_seq: u64,
     /// Not in any index file yet.
     pub(crate) is_new: bool,
+}
+
+impl MemoryHead {
+    /// Reads something of each of the processor's lines that the head lies in.
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        let Head { seq, link, time_ms, state, open } = &self.head;
+        let link = u64::from(link.as_bytes()[0] ^ link.as_bytes()[31]);
+        let account = state.accounts.first().map_or(0, |(_, account)| account.available.steps() ^ account.held.steps());
+        let newest = self.newest.unwrap_or_default() ^ u64::from(self.is_new);
+        seq ^ link ^ time_ms ^ account.cast_unsigned() ^ open.len() as u64 ^ newest ^ self.last_seq
+    }
 }
 
 /// A transaction's state and what put it there.
@@ -43,13 +56,6 @@ pub(crate) struct OpenEvent {
 /// Heads and transactions of the newest events.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
-    pub(crate) heads: Table<CustomerId, MemoryHead>,
+    pub(super) heads: Heads,
     pub(crate) transactions: ById<MemoryTransaction>,
-}
-
-impl Memtable {
-    /// Forgets heads that are in index files anyway.
-    pub(crate) fn drop_clean(&mut self) {
-        self.heads.retain(|_, head| head.is_new);
-    }
 }

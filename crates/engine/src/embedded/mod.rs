@@ -13,12 +13,14 @@
 //! `open` goes from what is on the disk to a running store, with `tail` judging the journal's end. All formats:
 //! `docs/format.md`.
 
+mod at_once;
 mod batch;
 mod chain_walk;
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub mod disk;
 pub(crate) mod frame;
+mod heads;
 mod index;
 mod journal;
 pub(crate) mod ledger_file;

@@ -367,7 +367,7 @@ impl Opening {
     /// are not the last: they are durable.
     fn spill(&self, state: &mut State, point: JournalPoint) -> Result<(), StoreError> {
         let checkpoint = state.checkpoint(&self.config, point);
-        state.index.freeze(checkpoint);
+        state.index.freeze(checkpoint, 0);
         let Some(frozen) = state.index.frozen.clone() else { return Ok(()) };
         let mut inner = State {
             index: Index::new(self.config.ledger, state.index.runs.clone()),

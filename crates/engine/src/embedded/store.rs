@@ -19,7 +19,9 @@ use super::journal::Journal;
 use super::maintenance::Maintenance;
 use super::memtable::{MemoryHead, MemoryTransaction, OpenEvent, Table};
 use super::record::Stored;
-use crate::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions};
+use crate::store::{
+    ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch,
+};
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
@@ -133,6 +135,16 @@ impl EmbeddedStore {
     /// The ledger's directory.
     pub fn path(&self) -> &Path {
         self.shared.disk.path()
+    }
+
+    /// What comes behind the end of a batch, which says whether memory is full.
+    pub(super) fn batch_ended(&self, ended: Result<bool, StoreError>) -> Result<(), StoreError> {
+        let full = self.shared.poisoned_by(ended)?;
+        if full {
+            let frozen = self.maintenance.freeze(&self.shared);
+            self.shared.poisoned_by(frozen)?;
+        }
+        Ok(())
     }
 
     /// The length of the journal in bytes, and the digest of its newest frame, which fixes all of it.
@@ -281,10 +293,15 @@ impl Chains for EmbeddedStore {
         true
     }
 
+    fn begin_whole(&self, time_ms: u64) -> Result<Option<Box<dyn WholeBatch + '_>>, StoreError> {
+        self.shared.check()?;
+        Ok(self.begin_at_once(time_ms))
+    }
+
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
-        state.index.warm_heads(customers);
+        state.index.warm_heads(customers, &mut Vec::new());
         for &customer in customers {
             let mut head = state.head_mut(customer)?.map(|found| found.head.clone());
             if let (Some(head), false) = (&mut head, state.open.is_empty()) {
@@ -323,12 +340,7 @@ impl Chains for EmbeddedStore {
     fn end_batch(&self, time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
         self.shared.check()?;
         let ended = self.shared.lock().write_batch(&self.shared, time_ms, mark);
-        let full = self.shared.poisoned_by(ended)?;
-        if full {
-            let frozen = self.maintenance.freeze(&self.shared);
-            self.shared.poisoned_by(frozen)?;
-        }
-        Ok(())
+        self.batch_ended(ended)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

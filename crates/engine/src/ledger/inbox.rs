@@ -97,8 +97,20 @@ pub type Submitted = Result<Outcome, SubmitError>;
 /// Called once with what became of the requests, in their order; not on the caller's thread.
 pub(crate) type Done = Box<dyn FnOnce(Vec<Submitted>) + Send>;
 
-/// Called once with what became of a source's rows, in their order, and the source's new position.
-pub(crate) type RowsDone = Box<dyn FnOnce(Result<(Vec<Option<Outcome>>, SourceMark), SubmitError>) + Send>;
+/// What became of a source's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowsTaken {
+    /// How many rows were taken in.
+    pub row_count: usize,
+    /// Of those that are requests and made no event, by place and in order: what became of them. All others that are
+    /// requests did make one.
+    pub without_event: Vec<(usize, Outcome)>,
+    /// The source's position behind them.
+    pub mark: SourceMark,
+}
+
+/// Called once with what became of a source's rows.
+pub(crate) type RowsDone = Box<dyn FnOnce(Result<RowsTaken, SubmitError>) + Send>;
 
 /// Something handed in.
 pub(crate) enum Item {
@@ -241,15 +253,19 @@ impl Inbox {
 }
 
 /// Requests handed in together, on their way to being answered.
-struct Call {
-    outcomes: Vec<Option<Submitted>>,
-    left: usize,
-    done: CallDone,
-}
-
-enum CallDone {
-    Requests(Done),
-    Rows(RowsDone, Option<SourceMark>),
+enum Call {
+    Requests {
+        outcomes: Vec<Option<Submitted>>,
+        left: usize,
+        done: Done,
+    },
+    Rows {
+        row_count: usize,
+        without_event: Vec<(usize, Outcome)>,
+        /// Where the source is once all rows have been taken in.
+        mark: Option<SourceMark>,
+        done: RowsDone,
+    },
 }
 
 /// The calls under way, by the upper half of their tickets; the lower half counts the requests of a call.
@@ -270,14 +286,12 @@ const POSITION_BITS: u32 = 32;
 impl Calls {
     /// Notes a call; gives the ticket of its first request.
     pub(crate) fn begin(&mut self, count: usize, done: Done) -> u64 {
-        self.insert(Call { outcomes: empty(count), left: count, done: CallDone::Requests(done) })
+        self.insert(Call::Requests { outcomes: empty(count), left: count, done })
     }
 
-    /// Notes rows of which `request_count` will be answered, and which are done when [`Calls::end_rows`] was
-    /// called as well.
-    pub(crate) fn begin_rows(&mut self, row_count: usize, request_count: usize, done: RowsDone) -> u64 {
-        let left = request_count + 1;
-        self.insert(Call { outcomes: empty(row_count), left, done: CallDone::Rows(done, None) })
+    /// Notes rows, which are done when [`Calls::end_rows`] is called: behind all answers to them.
+    pub(crate) fn begin_rows(&mut self, row_count: usize, done: RowsDone) -> u64 {
+        self.insert(Call::Rows { row_count, without_event: Vec::new(), mark: None, done })
     }
 
     fn insert(&mut self, call: Call) -> u64 {
@@ -296,10 +310,17 @@ impl Calls {
             let slot = (ticket >> POSITION_BITS) as usize;
             let Some(Some(call)) = self.slots.get_mut(slot) else { continue };
             let position = (ticket & ((1 << POSITION_BITS) - 1)) as usize;
-            let Some(outcome) = call.outcomes.get_mut(position).filter(|outcome| outcome.is_none()) else { continue };
+            let (outcomes, left) = match call {
+                Call::Requests { outcomes, left, .. } => (outcomes, left),
+                Call::Rows { without_event, .. } => {
+                    without_event.extend(result.ok().map(|outcome| (position, outcome)));
+                    continue;
+                }
+            };
+            let Some(outcome) = outcomes.get_mut(position).filter(|outcome| outcome.is_none()) else { continue };
             *outcome = Some(result.map_err(SubmitError::CustomerBusy));
-            call.left -= 1;
-            if call.left == 0 {
+            *left -= 1;
+            if *left == 0 {
                 self.complete(slot, complete);
             }
         }
@@ -308,12 +329,8 @@ impl Calls {
     /// Notes that rows have been taken in to their end.
     pub(crate) fn end_rows(&mut self, first_ticket: u64, new_mark: SourceMark, complete: &mut Vec<Complete>) {
         let slot = (first_ticket >> POSITION_BITS) as usize;
-        let Some(Some(call)) = self.slots.get_mut(slot) else { return };
-        if let CallDone::Rows(_, mark) = &mut call.done {
+        if let Some(Some(Call::Rows { mark, .. })) = self.slots.get_mut(slot) {
             *mark = Some(new_mark);
-        }
-        call.left -= 1;
-        if call.left == 0 {
             self.complete(slot, complete);
         }
     }
@@ -342,21 +359,23 @@ pub(crate) struct Complete(Call);
 impl Complete {
     /// How many requests or rows it had.
     pub(crate) fn count(&self) -> usize {
-        self.0.outcomes.len()
+        match &self.0 {
+            Call::Requests { outcomes, .. } => outcomes.len(),
+            Call::Rows { row_count, .. } => *row_count,
+        }
     }
 
     /// Tells the caller. What was not answered is told as `missing`.
     pub(crate) fn tell(self, missing: &SubmitError) {
-        let Call { outcomes, done, .. } = self.0;
-        match done {
-            CallDone::Requests(done) => {
+        match self.0 {
+            Call::Requests { outcomes, done, .. } => {
                 done(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(missing.clone()))).collect());
             }
-            CallDone::Rows(done, Some(mark)) => {
-                let outcomes = outcomes.into_iter().map(|outcome| outcome.and_then(Result::ok)).collect();
-                done(Ok((outcomes, mark)));
+            Call::Rows { row_count, mut without_event, mark: Some(mark), done } => {
+                without_event.sort_by_key(|(place, _)| *place);
+                done(Ok(RowsTaken { row_count, without_event, mark }));
             }
-            CallDone::Rows(done, None) => done(Err(missing.clone())),
+            Call::Rows { mark: None, done, .. } => done(Err(missing.clone())),
         }
     }
 }

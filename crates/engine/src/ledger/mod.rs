@@ -9,14 +9,14 @@ mod sync;
 mod threads;
 
 pub(crate) use inbox::Inbox;
-pub use inbox::{SubmitError, Submitted};
+pub use inbox::{RowsTaken, SubmitError, Submitted};
 pub use read::{AsOf, ReadError, TransactionView};
 
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
 use crate::rail::Rail;
-use crate::store::{Chains, MemoryStore, SourceId, SourceMark, StoreError, Transactions};
-use bursar_core::commit::{Limits, Outcome, Routes};
+use crate::store::{Chains, MemoryStore, SourceId, StoreError, Transactions};
+use bursar_core::commit::{Limits, Routes};
 use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request};
 use inbox::{Done, Item, RowsDone};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use std::sync::{Arc, PoisonError};
 use sync::mpsc::{channel, sync_channel};
 use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex};
-use threads::{Deciding, IN_FLIGHT_MAX, Progress, Shared, make_durable};
+use threads::{Deciding, Progress, Shared, make_durable};
 
 /// How a ledger runs. Nothing here is stored; what is stored is chosen by [`new_config`].
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ impl Ledger {
             progressed: Condvar::new(),
             batch_requests_max: limits.batch_requests_max,
         });
-        let (decided, to_sync) = sync_channel(IN_FLIGHT_MAX);
+        let (decided, to_sync) = channel();
         let (used, reuse) = channel();
         let deciding = Deciding::new(shared.clone(), driver, decided, reuse, seed);
         let durable = shared.clone();
@@ -188,14 +188,14 @@ impl Ledger {
 
     /// Takes in rows of a source, in order, and its position with them: after a crash
     /// [`Ledger::source`] says behind which row to go on. Returns at once; `done` is called as in
-    /// [`Ledger::submit_then`], with an outcome for each row that is a request, and the source's new position.
+    /// [`Ledger::submit_then`], with what became of the rows and the source's new position.
     /// `ends` says that the source ends behind these rows. What is not taken is given back.
     pub fn take_rows_then(
         &self,
         source: SourceId,
         rows: Vec<SourceRow>,
         ends: bool,
-        done: impl FnOnce(Result<(Vec<Option<Outcome>>, SourceMark), SubmitError>) + Send + 'static,
+        done: impl FnOnce(Result<RowsTaken, SubmitError>) + Send + 'static,
     ) -> Result<(), (SubmitError, Vec<SourceRow>)> {
         let done: RowsDone = Box::new(done);
         self.shared.inbox.put(Item::Rows { source, rows, ends, done }).map_err(|(error, item)| match item {

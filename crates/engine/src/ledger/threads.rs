@@ -1,7 +1,7 @@
 //! The ledger's two threads: one decides and appends, one makes durable and answers.
 //!
 //! ```text
-//!  callers ──► Inbox ──► deciding thread: Driver ──► (at most IN_FLIGHT_MAX batches) ──► durable thread:
+//!  callers ──► Inbox ──► deciding thread: Driver ──► (so many batches, see below) ──────► durable thread:
 //!     ▲                     ▲     ▲                                                        sync, then
 //!     │                     │     └── rails' answers ◄── rails ◄───────────────────────── calls,
 //!     └─────────────────────┼─────────────────────────────────────────────────────────── answers,
@@ -12,7 +12,7 @@
 //! The first error stops both threads: everybody hears it, and nothing is acknowledged any more.
 
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
-use super::sync::mpsc::{Receiver, Sender, SyncSender};
+use super::sync::mpsc::{Receiver, Sender};
 use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::rail::{Rail, RailReply};
@@ -22,9 +22,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// How many decided batches may wait to be made durable. One is being synced, one waits, and meanwhile what
-/// arrives gathers into the next: a crowd shares a sync.
-pub(super) const IN_FLIGHT_MAX: usize = 1;
+/// How many decided batches of requests may not be durable yet when the next is decided. One is being synced, one
+/// waits, and meanwhile what arrives gathers into the next: a crowd shares a sync.
+const REQUEST_BATCHES_MAX: u64 = 2;
+/// The same for rows of a source, for which nobody waits one by one: a sync serves many batches, so that the disk
+/// gets large pieces, while each frame stays small enough to be read for one event.
+const ROW_BATCHES_MAX: u64 = 128;
+/// How many rows of a source make a batch.
+const BATCH_ROWS_MAX: usize = 256;
 /// How long the deciding thread sleeps at the most when nothing is due.
 pub(super) const IDLE: Duration = Duration::from_hours(1);
 
@@ -120,7 +125,7 @@ impl Drop for PanicGuard {
 pub(super) struct Deciding {
     shared: Arc<Shared>,
     driver: Driver,
-    decided: SyncSender<Decided>,
+    decided: Sender<Decided>,
     used: Receiver<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
     number: u64,
@@ -131,7 +136,7 @@ impl Deciding {
     pub(super) fn new(
         shared: Arc<Shared>,
         driver: Driver,
-        decided: SyncSender<Decided>,
+        decided: Sender<Decided>,
         used: Receiver<Batch>,
         seed: u64,
     ) -> Self {
@@ -166,10 +171,7 @@ impl Deciding {
                             done(Err(error.into()));
                             continue;
                         }
-                        let first_ticket = {
-                            let request_count = rows.iter().filter(|row| row.request.is_some()).count();
-                            self.shared.lock_calls().begin_rows(rows.len(), request_count, done)
-                        };
+                        let first_ticket = self.shared.lock_calls().begin_rows(rows.len(), done);
                         self.decide_rows(source, &rows, ends, first_ticket)?;
                     }
                 }
@@ -208,7 +210,7 @@ impl Deciding {
     }
 
     fn decide_once(&mut self) -> Result<(), EngineError> {
-        let mut batch = self.begin_batch();
+        let mut batch = self.begin_batch(REQUEST_BATCHES_MAX)?;
         self.driver.run_batch(now_ms(), &mut batch)?;
         self.hand_over(batch, 0, None)
     }
@@ -226,8 +228,8 @@ impl Deciding {
         };
         let mut taken = 0;
         loop {
-            let mut batch = self.begin_batch();
-            let end = rows.len().min(taken + self.shared.batch_requests_max);
+            let mut batch = self.begin_batch(ROW_BATCHES_MAX)?;
+            let end = rows.len().min(taken + self.shared.batch_requests_max.min(BATCH_ROWS_MAX));
             let is_last = end == rows.len();
             let count = self.driver.run_rows(now_ms(), &mut batch, &rows[taken..end], ends && is_last, &mut mark)?;
             let base = first_ticket + taken as u64;
@@ -241,10 +243,19 @@ impl Deciding {
         }
     }
 
-    fn begin_batch(&mut self) -> Batch {
+    /// Begins the next batch, once fewer than so many wait to be made durable.
+    fn begin_batch(&mut self, waiting_max: u64) -> Result<Batch, EngineError> {
         self.number += 1;
-        self.shared.lock_progress().begun = self.number;
-        self.used.try_recv().unwrap_or_else(|_| Batch::new(self.seed))
+        let mut progress = self.shared.lock_progress();
+        while progress.stopped.is_none() && self.number - progress.durable > waiting_max {
+            progress = self.shared.progressed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(error) = &progress.stopped {
+            return Err(EngineError::clone(error));
+        }
+        progress.begun = self.number;
+        drop(progress);
+        Ok(self.used.try_recv().unwrap_or_else(|_| Batch::new(self.seed)))
     }
 
     fn hand_over(&self, batch: Batch, base: u64, rows_end: Option<(u64, SourceMark)>) -> Result<(), EngineError> {

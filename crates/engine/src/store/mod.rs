@@ -12,7 +12,9 @@ pub use memory::MemoryStore;
 
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
-use bursar_core::{CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId};
+use bursar_core::{
+    CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId, TransactionState,
+};
 use std::fmt;
 
 /// An event of a chain and how it stands.
@@ -145,6 +147,14 @@ pub trait Chains: Send + Sync + fmt::Debug {
     /// across a crash, together with the transactions table.
     fn whole_batches(&self) -> bool;
 
+    /// Begins a batch whose requests are decided one by one on what the store has, each in effect for the next. Only
+    /// for stores that take whole batches and are the transactions table as well. `None`: not here, or not while
+    /// events are open. Nothing else may be asked of the store by the same thread before the batch is ended.
+    fn begin_whole(&self, time_ms: u64) -> Result<Option<Box<dyn WholeBatch + '_>>, StoreError> {
+        let _ = time_ms;
+        Ok(None)
+    }
+
     /// Reads the heads of these customers, in this order; `None` for one without a chain.
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError>;
 
@@ -191,6 +201,27 @@ pub trait Chains: Send + Sync + fmt::Debug {
 
     /// The time of the newest event, in milliseconds since 1970; 0 where there is none.
     fn last_time_ms(&self) -> Result<u64, StoreError>;
+}
+
+/// A batch that a store takes whole, while it is made.
+pub trait WholeBatch {
+    /// Says whose requests come next, so that the store can bring to hand what they need.
+    fn expect(&mut self, customers: &[CustomerId]);
+
+    /// What a request is decided on: the head of a customer's chain, the beginning of one where there is none, and
+    /// the state in effect of a transaction.
+    fn find(
+        &mut self,
+        customer: CustomerId,
+        transaction: Option<TransactionId>,
+    ) -> Result<(&Head, Option<TransactionState>), StoreError>;
+
+    /// Appends an event, in effect at once, that was made for what was found last.
+    fn append_done(&mut self, linked: &LinkedEvent) -> Result<(), StoreError>;
+
+    /// Ends the batch, as [`Chains::end_batch`] does. A batch that is dropped instead leaves a store that must not be
+    /// used any more.
+    fn end(self: Box<Self>, mark: Option<&SourceMark>) -> Result<(), StoreError>;
 }
 
 /// The transactions table.

@@ -247,18 +247,18 @@ fn whole_batches_with_a_rail() {
 /// As above, where a batch without a rail is one step.
 #[test]
 fn whole_batches_at_once() {
-    let clients = &["withdrawal 1 11 4\n dispute 1 10\n resolve 1 10", "deposit 2 11 1\n dispute 2 11"];
+    let clients = &["withdrawal 1 11 4\n dispute 1 10", "deposit 2 11 1\n dispute 2 11"];
     let scene = Scene {
         routes: rail_for_withdrawals(),
         whole_batches: true,
         at_once: true,
         pipelined: true,
-        deaths: 2,
+        deaths: 1,
         rail_faults: 1,
         rail_refuses: true,
         ..scene("deposit 1 10 5", clients)
     };
-    explore("whole batches at once", &scene, 300_000);
+    explore("whole batches at once", &scene, 100_000);
 }
 
 /// Two owners, both alive or one of them believing so: the slower one goes on after the other has recovered its
