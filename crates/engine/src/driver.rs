@@ -12,6 +12,7 @@ use bursar_core::commit::{
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
     Action, CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry,
+    TransactionId,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -88,8 +89,8 @@ pub struct Driver {
     ledger_digest: Hash,
     routes: Routes,
     queue: VecDeque<Submission>,
-    /// Whose requests a batch decided at once has.
-    expected: Vec<CustomerId>,
+    /// What the requests of a batch decided at once are about.
+    expected: Vec<(CustomerId, Option<TransactionId>)>,
     heads: Vec<Option<Head>>,
     entries: Vec<TransactionEntry>,
     appended: Vec<Appended>,
@@ -271,7 +272,7 @@ impl Driver {
         let Some(mut whole) = self.chains.begin_whole(batch.time_ms())? else { return Ok(false) };
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request.as_ref()?)));
         self.expected.clear();
-        self.expected.extend(requests.clone().map(|(_, request)| request.customer));
+        self.expected.extend(requests.clone().map(|(_, request)| (request.customer, request.action.transaction())));
         whole.expect(&self.expected);
         for submission in requests {
             decide_at_once(&self.machine, &mut *whole, batch, submission, false)?;

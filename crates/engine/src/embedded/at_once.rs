@@ -6,6 +6,7 @@
 
 use super::batch::FrameBatch;
 use super::heads::HeadPlace;
+use super::index::Expected;
 use super::memtable::MemoryHead;
 use super::record::{Place, put_event};
 use super::store::{EmbeddedStore, State};
@@ -21,8 +22,8 @@ struct AtOnce<'a> {
     time_ms: u64,
     /// Where the batch's frame will lie.
     frame: u64,
-    /// Where the heads lie of those whose requests come next, in their order; `None` where it is not known yet.
-    expected: Vec<Option<HeadPlace>>,
+    /// What was seen ahead of the requests that come next, in their order.
+    expected: Vec<Expected>,
     /// How many of them have come.
     came: usize,
     /// What was found last: the customer's head, and where the transaction's newest event in effect lies.
@@ -48,10 +49,10 @@ impl EmbeddedStore {
 }
 
 impl WholeBatch for AtOnce<'_> {
-    fn expect(&mut self, customers: &[CustomerId]) {
+    fn expect(&mut self, requests: &[(CustomerId, Option<TransactionId>)]) {
         self.came = 0;
         self.expected.clear();
-        self.state.index.warm_heads(customers, &mut self.expected);
+        self.state.index.expect(requests, &mut self.expected);
     }
 
     fn find(
@@ -60,10 +61,10 @@ impl WholeBatch for AtOnce<'_> {
         transaction: Option<TransactionId>,
     ) -> Result<(&Head, Option<TransactionState>), StoreError> {
         let index = &mut self.state.index;
-        let expected = self.expected.get(self.came).copied().flatten();
-        let expected = expected.filter(|&place| index.is_head_of(place, customer));
+        let expected = self.expected.get(self.came).copied();
+        let expected = expected.filter(|expected| expected.about == (customer, transaction));
         self.came += 1;
-        let place = match expected {
+        let place = match expected.and_then(|expected| expected.place) {
             Some(place) => place,
             None => match index.head_place(customer, 0)? {
                 Some(place) => place,
@@ -74,6 +75,9 @@ impl WholeBatch for AtOnce<'_> {
             },
         };
         let known = match transaction {
+            Some(transaction) if expected.is_some_and(|expected| expected.not_in_files) => {
+                index.transaction_in_memory(transaction)
+            }
             Some(transaction) => index.transaction(&self.store.shared.journal, transaction)?,
             None => None,
         };
@@ -82,7 +86,11 @@ impl WholeBatch for AtOnce<'_> {
     }
 
     fn append_done(&mut self, linked: &LinkedEvent) -> Result<(), StoreError> {
-        let Some((place, known_at)) = self.found.take() else { return Ok(()) };
+        let Some((place, known_at)) = self.found.take() else {
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "nothing was found for the event");
+            let path = self.store.path().to_owned();
+            return Err(StoreError::Io { doing: "append an event", path, error: std::sync::Arc::new(error) });
+        };
         let event = &linked.event;
         let transaction_previous = match event.kind {
             RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback => known_at,

@@ -1,7 +1,7 @@
 //! The batch being gathered, and its way into a frame.
 
 use super::frame::{BODY_BYTES_MAX, HEADER_BYTES};
-use super::heads::HeadPlace;
+use super::index::Expected;
 use super::memtable::{OpenEvent, Table};
 use super::record::{Place, put_closing, put_event, put_mark};
 use super::store::{Shared, State};
@@ -28,7 +28,7 @@ pub(super) struct OpenBatch {
     /// Where the next closing probably belongs: they come in the order of the events.
     cursor: usize,
     /// Kept for its room; see [`super::at_once`].
-    pub(super) expected: Vec<Option<HeadPlace>>,
+    pub(super) expected: Vec<Expected>,
     /// What is in the batch's frame already.
     pub(super) frame: FrameBatch,
 }

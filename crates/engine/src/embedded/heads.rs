@@ -27,12 +27,6 @@ impl Heads {
         self.places.get(&customer).copied()
     }
 
-    /// Whose head lies there.
-    #[inline]
-    pub(super) fn customer_at(&self, place: HeadPlace) -> CustomerId {
-        self.heads[place.0 as usize].0
-    }
-
     #[inline]
     pub(super) fn at(&self, place: HeadPlace) -> &MemoryHead {
         &self.heads[place.0 as usize].1

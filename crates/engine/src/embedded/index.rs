@@ -30,6 +30,17 @@ pub(super) struct Runs {
     pub(super) customers: Vec<Arc<CustomerRun>>,
 }
 
+/// What was seen ahead of a request. True until the batch ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// What the request is about: its customer and its transaction.
+    pub(super) about: (CustomerId, Option<TransactionId>),
+    /// Where its customer's head lies; `None` where it is not in memory.
+    pub(super) place: Option<HeadPlace>,
+    /// No index file has its transaction.
+    pub(super) not_in_files: bool,
+}
+
 /// The index of an open ledger.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -59,11 +70,39 @@ impl Index {
 
     /// Reads the heads that are in memory, and does nothing with them. One does not depend on another, so that the
     /// processor waits for many at once; when they are used, one by one, they are at hand.
-    /// Gives where they lie.
-    pub(super) fn warm_heads(&self, customers: &[CustomerId], places: &mut Vec<Option<HeadPlace>>) {
-        places.extend(customers.iter().map(|&customer| self.active.heads.place(customer)));
-        let heads = places.iter().flatten().map(|&place| self.active.heads.at(place));
+    pub(super) fn warm_heads(&self, customers: &[CustomerId]) {
+        let heads = customers.iter().filter_map(|&customer| self.active.heads.get(customer));
         std::hint::black_box(heads.fold(0, |seen, head| seen ^ head.touch()));
+    }
+
+    /// As [`Index::warm_heads`], also for transactions; says what it has seen on the way.
+    pub(super) fn expect(&self, requests: &[(CustomerId, Option<TransactionId>)], expected: &mut Vec<Expected>) {
+        let seen = |&about: &(CustomerId, _)| {
+            let place = self.active.heads.place(about.0);
+            Expected { about, place, not_in_files: false }
+        };
+        expected.extend(requests.iter().map(seen));
+        let heads = expected.iter().filter_map(|expected| expected.place).map(|place| self.active.heads.at(place));
+        std::hint::black_box(heads.fold(0, |seen, head| seen ^ head.touch()));
+        let transactions = requests.iter().filter_map(|(_, transaction)| *transaction);
+        let memtables = [Some(&self.active), self.frozen.as_ref().map(|frozen| &frozen.memtable)];
+        for memtable in memtables.into_iter().flatten() {
+            let at_hand = transactions.clone().filter(|&transaction| memtable.transactions.is_at_hand(transaction));
+            std::hint::black_box(at_hand.count());
+        }
+        for Expected { about: (_, transaction), not_in_files, .. } in expected {
+            *not_in_files = transaction.is_none_or(|transaction| !self.may_be_in_files(transaction.bits()));
+        }
+    }
+
+    /// Whether index files may have a transaction; `false` is certain.
+    fn may_be_in_files(&self, id: u128) -> bool {
+        let mut runs = self.runs.transactions.iter().filter(|run| run.ids().contains(id)).peekable();
+        if runs.peek().is_none() {
+            return false;
+        }
+        let hash = fingerprint(&self.ledger, id);
+        runs.any(|run| run.may_contain(hash))
     }
 
     /// The head of a chain, brought into memory; `None` for a customer without a chain. `open_count` is how
@@ -96,10 +135,6 @@ impl Index {
         Ok(Some(self.active.heads.insert(customer, MemoryHead { head, newest, last_seq, is_new: false })))
     }
 
-    pub(super) fn is_head_of(&self, place: HeadPlace, customer: CustomerId) -> bool {
-        self.active.heads.customer_at(place) == customer
-    }
-
     pub(super) fn head_at(&self, place: HeadPlace) -> &MemoryHead {
         self.active.heads.at(place)
     }
@@ -124,25 +159,24 @@ impl Index {
         journal: &Journal,
         transaction: TransactionId,
     ) -> Result<Option<MemoryTransaction>, StoreError> {
-        if let Some(found) = self.active.transactions.get(transaction) {
-            return Ok(Some(*found));
-        }
-        if let Some(found) = self.frozen.as_ref().and_then(|frozen| frozen.memtable.transactions.get(transaction)) {
-            return Ok(Some(*found));
-        }
-        if self.runs.transactions.is_empty() {
-            return Ok(None);
+        if let Some(found) = self.transaction_in_memory(transaction) {
+            return Ok(Some(found));
         }
         if let Some(found) = self.fetched.get(&transaction) {
             return Ok(*found);
         }
-        let id = transaction.bits();
-        if !self.runs.transactions.iter().any(|run| run.ids().contains(id)) {
+        if !self.may_be_in_files(transaction.bits()) {
             return Ok(None);
         }
         let found = self.fetch(journal, transaction)?;
         self.fetched.insert(transaction, found);
         Ok(found)
+    }
+
+    /// As [`Index::transaction`], without what only index files have.
+    pub(super) fn transaction_in_memory(&self, transaction: TransactionId) -> Option<MemoryTransaction> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.memtable.transactions.get(transaction));
+        self.active.transactions.get(transaction).or_else(frozen).copied()
     }
 
     fn fetch(

@@ -301,7 +301,7 @@ impl Chains for EmbeddedStore {
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
-        state.index.warm_heads(customers, &mut Vec::new());
+        state.index.warm_heads(customers);
         for &customer in customers {
             let mut head = state.head_mut(customer)?.map(|found| found.head.clone());
             if let (Some(head), false) = (&mut head, state.open.is_empty()) {

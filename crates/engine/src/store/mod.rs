@@ -205,8 +205,8 @@ pub trait Chains: Send + Sync + fmt::Debug {
 
 /// A batch that a store takes whole, while it is made.
 pub trait WholeBatch {
-    /// Says whose requests come next, so that the store can bring to hand what they need.
-    fn expect(&mut self, customers: &[CustomerId]);
+    /// Says what [`WholeBatch::find`] will be asked for next, in this order, so that the store can bring it to hand.
+    fn expect(&mut self, requests: &[(CustomerId, Option<TransactionId>)]);
 
     /// What a request is decided on: the head of a customer's chain, the beginning of one where there is none, and
     /// the state in effect of a transaction.

@@ -18,14 +18,15 @@ use bursar_core::{CustomerId, Head};
 use std::ops::Range;
 
 /// Writes a run of `(customer, head, journal position of the newest event)`. Customers must ascend, and
-/// positions must be in what the run covers.
+/// positions must be in what the run covers. `count` is how many they are at the most.
 pub(crate) fn write<'h>(
     disk: &dyn Disk,
     name: &str,
     info: RunInfo,
-    entries: impl ExactSizeIterator<Item = (CustomerId, &'h Head, u64)>,
+    count: usize,
+    entries: impl Iterator<Item = (CustomerId, &'h Head, u64)>,
 ) -> Result<(), StoreError> {
-    let mut writer = CustomerWriter::new(disk, name, info, entries.len() as u64)?;
+    let mut writer = CustomerWriter::new(disk, name, info, count as u64)?;
     for (customer, head, position) in entries {
         writer.push(customer, head, position)?;
     }

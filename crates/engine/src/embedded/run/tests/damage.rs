@@ -177,7 +177,13 @@ fn what_cannot_be_a_run_is_an_error_of_the_caller() {
     let disk = MemoryDisk::default();
     let (one, two) = (head(1, 1), head(2, 1));
     let customers = |entries: &[(u128, &Head, u64)], info| {
-        write_customers(&disk, NAME, info, entries.iter().map(|&(id, head, at)| (CustomerId::new(id), head, at)))
+        write_customers(
+            &disk,
+            NAME,
+            info,
+            entries.len(),
+            entries.iter().map(|&(id, head, at)| (CustomerId::new(id), head, at)),
+        )
     };
     let run = |name, from, to| transaction_run(&disk, name, info(from, to), Vec::new());
     let (first, second, apart) = (run("a", 0, 10), run("b", 10, 20), run("c", 21, 30));
