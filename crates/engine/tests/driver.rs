@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
 use bursar_engine::core::commit::{Batch, Limits, Outcome, Routes, Step, Submission, Ticket};
-use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, Request, TransactionId};
+use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, RailId, Request, TransactionId};
 use bursar_engine::driver::Driver;
+use bursar_engine::embedded::memory_disk::MemoryDisk;
+use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore};
 use bursar_engine::new_config;
 use bursar_engine::store::{Chains, MemoryStore, Transactions};
 use std::sync::Arc;
@@ -69,4 +71,31 @@ fn a_split_batch_goes_on_behind_the_sync_in_its_middle() {
     let mut third = decide(&mut driver, 2, Request::resolve(CustomerId::new(1), TransactionId::new(7)));
     assert!(matches!(outcome(&mut third), Outcome::Applied(_)));
     assert_eq!(store.totals().unwrap().event_count, 3);
+}
+
+/// The embedded store takes batches at once, so that this way is tested by whatever tests that store; beside an
+/// open event it does not.
+#[test]
+fn the_embedded_store_decides_at_once_unless_something_is_open() {
+    let config = config();
+    let disk = Arc::new(MemoryDisk::new());
+    let (store, _) = EmbeddedStore::create_on(disk, &config, EmbeddedOptions::default()).unwrap();
+    let store = Arc::new(store);
+    let routes = Routes { deposit: None, withdrawal: RailId::new(1) };
+    let mut driver = Driver::new(config, routes, Limits::default(), store.clone(), store, 1).unwrap();
+    let mut first_step = |ticket: u64, requests: &[Request]| {
+        for (ticket, &request) in (ticket..).zip(requests) {
+            driver.submit(Submission { ticket: Ticket(ticket), request });
+        }
+        let mut batch = Batch::new(1);
+        driver.begin_batch(1_000, &mut batch);
+        let step = batch.step();
+        while driver.step_batch(&mut batch).unwrap() {}
+        step
+    };
+    let withdrawal = Request::withdrawal(CustomerId::new(1), TransactionId::new(9), Amount::from_steps(1));
+    assert_eq!(first_step(0, &[deposit(7)]), Step::AtOnce);
+    assert_eq!(first_step(1, &[deposit(8), withdrawal]), Step::Load, "a withdrawal goes through a rail");
+    let other = Request::deposit(CustomerId::new(2), TransactionId::new(10), Amount::from_steps(1));
+    assert_eq!(first_step(3, &[other]), Step::Load, "an event is open");
 }

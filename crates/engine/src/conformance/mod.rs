@@ -14,6 +14,7 @@
 //! Compiled only with the feature `conformance`, for tests.
 
 mod append;
+mod at_once;
 mod durability;
 mod parallel;
 mod reading;
@@ -94,7 +95,7 @@ type Case = (&'static str, fn(&mut Scene) -> Checked);
 
 /// All cases, by name.
 const CASES: &[&[Case]] =
-    &[append::CASES, table::CASES, reading::CASES, scale::CASES, durability::CASES, parallel::CASES];
+    &[append::CASES, at_once::CASES, table::CASES, reading::CASES, scale::CASES, durability::CASES, parallel::CASES];
 
 /// The names of all cases.
 pub fn case_names() -> Vec<&'static str> {
