@@ -269,15 +269,10 @@ impl Driver {
         if !self.machine.begin_at_once(now_ms, batch) {
             return Ok(false);
         }
-        let Some(mut whole) = self.chains.begin_whole(batch.time_ms())? else { return Ok(false) };
+        let chains = self.chains.clone();
+        let Some(mut whole) = chains.begin_whole(batch.time_ms())? else { return Ok(false) };
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request.as_ref()?)));
-        self.expected.clear();
-        self.expected.extend(requests.clone().map(|(_, request)| (request.customer, request.action.transaction())));
-        whole.expect(&self.expected);
-        for submission in requests {
-            decide_at_once(&self.machine, &mut *whole, batch, submission, false)?;
-        }
-        batch.decided_at_once();
+        self.decide_at_once(&mut *whole, batch, requests, false)?;
         advance(mark, rows, batch.answers());
         mark.finished = ends;
         whole.end(Some(mark))?;
@@ -285,16 +280,37 @@ impl Driver {
     }
 
     /// Decides a batch's requests at once, if the stores can; otherwise its steps are taken one by one.
-    fn take_batch_at_once(&self, batch: &mut Batch) -> Result<(), EngineError> {
-        let Some(mut whole) = self.chains.begin_whole(batch.time_ms())? else {
+    fn take_batch_at_once(&mut self, batch: &mut Batch) -> Result<(), EngineError> {
+        let chains = self.chains.clone();
+        let Some(mut whole) = chains.begin_whole(batch.time_ms())? else {
             batch.go_step_by_step();
             return Ok(());
         };
-        for Submission { ticket, request } in batch.take_submissions() {
-            decide_at_once(&self.machine, &mut *whole, batch, (ticket, &request), true)?;
+        let submissions: Vec<Submission> = batch.take_submissions().collect();
+        let requests = submissions.iter().map(|Submission { ticket, request }| (*ticket, request));
+        self.decide_at_once(&mut *whole, batch, requests, true)?;
+        Ok(whole.end(None)?)
+    }
+
+    /// Decides requests one by one, and appends the events they make. `tell`: see [`Machine::decide_at_once`].
+    fn decide_at_once<'r>(
+        &mut self,
+        whole: &mut dyn WholeBatch,
+        batch: &mut Batch,
+        requests: impl Iterator<Item = (Ticket, &'r Request)> + Clone,
+        tell: bool,
+    ) -> Result<(), EngineError> {
+        self.expected.clear();
+        self.expected.extend(requests.clone().map(|(_, request)| (request.customer, request.action.transaction())));
+        whole.expect(&self.expected);
+        for (ticket, request) in requests {
+            let (head, state) = whole.find(request.customer, request.action.transaction())?;
+            if let Some(linked) = self.machine.decide_at_once(batch, (ticket, request), head, state, tell)? {
+                whole.append_done(&linked)?;
+            }
         }
         batch.decided_at_once();
-        Ok(whole.end(None)?)
+        Ok(())
     }
 
     /// Does what a batch's next step says. Gives `false` where the batch waits for its last sync. A sync in its
@@ -340,22 +356,6 @@ impl Driver {
         }
         Ok(true)
     }
-}
-
-/// Decides one request, and appends the event it makes.
-fn decide_at_once(
-    machine: &Machine,
-    whole: &mut dyn WholeBatch,
-    batch: &mut Batch,
-    submission: (Ticket, &Request),
-    tell: bool,
-) -> Result<(), EngineError> {
-    let (_, request) = submission;
-    let (head, state) = whole.find(request.customer, request.action.transaction())?;
-    if let Some(linked) = machine.decide_at_once(batch, submission, head, state, tell)? {
-        whole.append_done(&linked)?;
-    }
-    Ok(())
 }
 
 /// Moves a source's position behind `rows`, and counts what became of them. `answers` are those of requests that
