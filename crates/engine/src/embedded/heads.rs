@@ -1,19 +1,30 @@
 //! Heads of chains in memory: found by customer once, and then by their place.
 //!
-//! A place is good until heads are removed ([`Heads::drop_clean`]), that is, for a batch.
+//! A place is good until heads are removed ([`Heads::drop_clean`]), that is, for a batch. What is searched are places
+//! alone, four bytes each, so that the table stays near the processor; whose head lies there is asked of the head.
 
-use super::memtable::{MemoryHead, Table};
+use super::memtable::MemoryHead;
 use bursar_core::CustomerId;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
 
 /// Where a head lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HeadPlace(u32);
 
+impl HeadPlace {
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Heads by customer.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    places: Table<CustomerId, HeadPlace>,
+    places: HashTable<HeadPlace>,
     heads: Vec<(CustomerId, MemoryHead)>,
+    hasher: RandomState,
 }
 
 impl Heads {
@@ -24,17 +35,18 @@ impl Heads {
     /// Where a customer's head lies.
     #[inline]
     pub(super) fn place(&self, customer: CustomerId) -> Option<HeadPlace> {
-        self.places.get(&customer).copied()
+        let is_of = |place: &HeadPlace| self.heads[place.index()].0 == customer;
+        self.places.find(self.hasher.hash_one(customer), is_of).copied()
     }
 
     #[inline]
     pub(super) fn at(&self, place: HeadPlace) -> &MemoryHead {
-        &self.heads[place.0 as usize].1
+        &self.heads[place.index()].1
     }
 
     #[inline]
     pub(super) fn at_mut(&mut self, place: HeadPlace) -> &mut MemoryHead {
-        &mut self.heads[place.0 as usize].1
+        &mut self.heads[place.index()].1
     }
 
     pub(super) fn get(&self, customer: CustomerId) -> Option<&MemoryHead> {
@@ -49,8 +61,15 @@ impl Heads {
         }
         let place = HeadPlace(self.heads.len() as u32);
         self.heads.push((customer, head));
-        self.places.insert(customer, place);
+        self.note(place);
         place
+    }
+
+    /// Makes a head that lies somewhere known by its customer.
+    fn note(&mut self, place: HeadPlace) {
+        let Self { places, heads, hasher } = self;
+        let hash_at = |place: &HeadPlace| hasher.hash_one(heads[place.index()].0);
+        places.insert_unique(hash_at(&place), place, hash_at);
     }
 
     /// All of them, in no order.
@@ -62,14 +81,54 @@ impl Heads {
     pub(super) fn drop_clean(&mut self) {
         self.heads.retain(|(_, head)| head.is_new);
         self.places.clear();
-        let places = self.heads.iter().zip(0..).map(|((customer, _), place)| (*customer, HeadPlace(place)));
-        self.places.extend(places);
+        for place in 0..self.heads.len() {
+            self.note(HeadPlace(place as u32));
+        }
     }
 
     /// The same heads, as they will be once these are in index files.
     pub(super) fn as_written(&self) -> Self {
         let written =
             |(customer, head): &(CustomerId, MemoryHead)| (*customer, MemoryHead { is_new: false, ..head.clone() });
-        Self { places: self.places.clone(), heads: self.heads.iter().map(written).collect() }
+        let heads = self.heads.iter().map(written).collect();
+        Self { places: self.places.clone(), heads, hasher: self.hasher.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bursar_core::{Hash, Head};
+
+    fn head(last_seq: u64, is_new: bool) -> MemoryHead {
+        let head = Head::start(&Hash([0; 32]), CustomerId::new(1));
+        MemoryHead { head, newest: None, last_seq, is_new }
+    }
+
+    /// Every customer finds its own head, also after heads were put in place of others, removed and copied.
+    #[test]
+    fn each_customer_has_its_own_head() {
+        let mut heads = Heads::default();
+        for customer in 0..1000u64 {
+            heads.insert(CustomerId::new(u128::from(customer) << 60), head(customer, customer % 3 == 0));
+        }
+        for customer in (0..1000u64).step_by(5) {
+            heads.insert(CustomerId::new(u128::from(customer) << 60), head(customer + 5000, customer % 3 == 0));
+        }
+        let seq = |heads: &Heads, customer: u64| {
+            let customer = CustomerId::new(u128::from(customer) << 60);
+            heads.get(customer).map(|head| (head.last_seq, head.is_new))
+        };
+        let expected = |customer: u64| if customer % 5 == 0 { customer + 5000 } else { customer };
+        assert_eq!(heads.len(), 1000);
+        let copy = heads.as_written();
+        heads.drop_clean();
+        for customer in 0..1001 {
+            let is_new = customer % 3 == 0;
+            let is_there = customer < 1000;
+            assert_eq!(seq(&copy, customer), is_there.then_some((expected(customer), false)));
+            assert_eq!(seq(&heads, customer), (is_there && is_new).then_some((expected(customer), true)));
+        }
+        assert_eq!((copy.len(), copy.iter().count(), heads.len()), (1000, 1000, 334));
     }
 }
