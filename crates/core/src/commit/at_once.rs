@@ -46,7 +46,7 @@ impl Machine {
             && self.open.is_empty()
             && batch.customers.is_empty()
             && !batch.submissions.is_empty()
-            && !batch.has_rails(&self.routes)
+            && !batch.has_rails(self.routes)
     }
 
     /// Decides one request of a batch whose step is [`Step::AtOnce`], on the head of its customer's chain and the

@@ -363,9 +363,9 @@ impl Batch {
     }
 
     /// Whether a submission goes through a rail.
-    pub(super) fn has_rails(&self, routes: &Routes) -> bool {
+    pub(super) fn has_rails(&self, routes: Routes) -> bool {
         let through_rail = |placed: &Placed| routes.of(placed.submission.request.action.kind()).is_some();
-        *routes != Routes::default() && self.submissions.iter().any(through_rail)
+        routes != Routes::default() && self.submissions.iter().any(through_rail)
     }
 
     /// Puts off the submissions of one customer from one of them on: they are decided anew.

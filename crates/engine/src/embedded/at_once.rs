@@ -64,16 +64,14 @@ impl WholeBatch for AtOnce<'_> {
         let expected = self.expected.get(self.came).copied();
         let expected = expected.filter(|expected| expected.about == (customer, transaction));
         self.came += 1;
-        let place = match expected.and_then(|expected| expected.place) {
-            Some(place) => place,
-            None => match index.head_place(customer, 0)? {
-                Some(place) => place,
-                None => {
-                    let head = Head::start(&self.store.shared.ledger_digest, customer);
-                    index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: false })
-                }
-            },
-        };
+        let mut place = expected.and_then(|expected| expected.place);
+        if place.is_none() {
+            place = index.head_place(customer, 0)?;
+        }
+        let place = place.unwrap_or_else(|| {
+            let head = Head::start(&self.store.shared.ledger_digest, customer);
+            index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: false })
+        });
         let known = match transaction {
             Some(transaction) if expected.is_some_and(|expected| expected.not_in_files) => {
                 index.transaction_in_memory(transaction)

@@ -23,30 +23,31 @@ impl HeadPlace {
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     places: HashTable<HeadPlace>,
-    heads: Vec<(CustomerId, MemoryHead)>,
+    /// By place.
+    all: Vec<(CustomerId, MemoryHead)>,
     hasher: RandomState,
 }
 
 impl Heads {
     pub(super) fn len(&self) -> usize {
-        self.heads.len()
+        self.all.len()
     }
 
     /// Where a customer's head lies.
     #[inline]
     pub(super) fn place(&self, customer: CustomerId) -> Option<HeadPlace> {
-        let is_of = |place: &HeadPlace| self.heads[place.index()].0 == customer;
+        let is_of = |place: &HeadPlace| self.all[place.index()].0 == customer;
         self.places.find(self.hasher.hash_one(customer), is_of).copied()
     }
 
     #[inline]
     pub(super) fn at(&self, place: HeadPlace) -> &MemoryHead {
-        &self.heads[place.index()].1
+        &self.all[place.index()].1
     }
 
     #[inline]
     pub(super) fn at_mut(&mut self, place: HeadPlace) -> &mut MemoryHead {
-        &mut self.heads[place.index()].1
+        &mut self.all[place.index()].1
     }
 
     pub(super) fn get(&self, customer: CustomerId) -> Option<&MemoryHead> {
@@ -59,29 +60,29 @@ impl Heads {
             *self.at_mut(place) = head;
             return place;
         }
-        let place = HeadPlace(self.heads.len() as u32);
-        self.heads.push((customer, head));
+        let place = HeadPlace(self.all.len() as u32);
+        self.all.push((customer, head));
         self.note(place);
         place
     }
 
     /// Makes a head that lies somewhere known by its customer.
     fn note(&mut self, place: HeadPlace) {
-        let Self { places, heads, hasher } = self;
-        let hash_at = |place: &HeadPlace| hasher.hash_one(heads[place.index()].0);
+        let Self { places, all, hasher } = self;
+        let hash_at = |place: &HeadPlace| hasher.hash_one(all[place.index()].0);
         places.insert_unique(hash_at(&place), place, hash_at);
     }
 
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (CustomerId, &MemoryHead)> {
-        self.heads.iter().map(|(customer, head)| (*customer, head))
+        self.all.iter().map(|(customer, head)| (*customer, head))
     }
 
     /// Removes heads that are in index files anyway.
     pub(super) fn drop_clean(&mut self) {
-        self.heads.retain(|(_, head)| head.is_new);
+        self.all.retain(|(_, head)| head.is_new);
         self.places.clear();
-        for place in 0..self.heads.len() {
+        for place in 0..self.all.len() {
             self.note(HeadPlace(place as u32));
         }
     }
@@ -90,8 +91,8 @@ impl Heads {
     pub(super) fn as_written(&self) -> Self {
         let written =
             |(customer, head): &(CustomerId, MemoryHead)| (*customer, MemoryHead { is_new: false, ..head.clone() });
-        let heads = self.heads.iter().map(written).collect();
-        Self { places: self.places.clone(), heads, hasher: self.hasher.clone() }
+        let all = self.all.iter().map(written).collect();
+        Self { places: self.places.clone(), all, hasher: self.hasher.clone() }
     }
 }
 
@@ -110,21 +111,22 @@ mod tests {
     fn each_customer_has_its_own_head() {
         let mut heads = Heads::default();
         for customer in 0..1000u64 {
-            heads.insert(CustomerId::new(u128::from(customer) << 60), head(customer, customer % 3 == 0));
+            heads.insert(CustomerId::new(u128::from(customer) << 60), head(customer, customer.is_multiple_of(3)));
         }
         for customer in (0..1000u64).step_by(5) {
-            heads.insert(CustomerId::new(u128::from(customer) << 60), head(customer + 5000, customer % 3 == 0));
+            heads
+                .insert(CustomerId::new(u128::from(customer) << 60), head(customer + 5000, customer.is_multiple_of(3)));
         }
         let seq = |heads: &Heads, customer: u64| {
             let customer = CustomerId::new(u128::from(customer) << 60);
             heads.get(customer).map(|head| (head.last_seq, head.is_new))
         };
-        let expected = |customer: u64| if customer % 5 == 0 { customer + 5000 } else { customer };
+        let expected = |customer: u64| if customer.is_multiple_of(5) { customer + 5000 } else { customer };
         assert_eq!(heads.len(), 1000);
         let copy = heads.as_written();
         heads.drop_clean();
         for customer in 0..1001 {
-            let is_new = customer % 3 == 0;
+            let is_new = customer.is_multiple_of(3);
             let is_there = customer < 1000;
             assert_eq!(seq(&copy, customer), is_there.then_some((expected(customer), false)));
             assert_eq!(seq(&heads, customer), (is_there && is_new).then_some((expected(customer), true)));
