@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(heads.len(), 1000);
         let copy = heads.as_written();
         heads.drop_clean();
-        for customer in 0..1001 {
+        for customer in 0..1001u64 {
             let is_new = customer.is_multiple_of(3);
             let is_there = customer < 1000;
             assert_eq!(seq(&copy, customer), is_there.then_some((expected(customer), false)));
