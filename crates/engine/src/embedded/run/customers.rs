@@ -276,7 +276,11 @@ pub(crate) struct CustomerIter<'a> {
 }
 
 impl CustomerIter<'_> {
-    fn advance(&mut self) -> Result<Option<(CustomerId, Head, u64)>, StoreError> {
+    /// The next customer that is wanted; the bodies of others are not looked at. Not to be called again after an error.
+    pub(crate) fn next_of(
+        &mut self,
+        wanted: impl Fn(CustomerId) -> bool,
+    ) -> Result<Option<(CustomerId, Head, u64)>, StoreError> {
         loop {
             let Some((id, range)) = self.run.step(&mut self.place, &self.block)? else {
                 if self.next_block >= self.run.first_keys.len() {
@@ -292,7 +296,7 @@ impl CustomerIter<'_> {
             }
             self.last = Some(id);
             self.left_count = self.left_count.map(|left| left.wrapping_sub(1));
-            if self.after.is_none_or(|after| id > after) {
+            if self.after.is_none_or(|after| id > after) && wanted(CustomerId::new(id)) {
                 let (head, position) = self.run.entry(index, &self.block, &range)?;
                 return Ok(Some((CustomerId::new(id), head, position)));
             }
@@ -311,7 +315,7 @@ impl Iterator for CustomerIter<'_> {
     type Item = Result<(CustomerId, Head, u64), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = self.advance().transpose();
+        let item = self.next_of(|_| true).transpose();
         if matches!(item, Some(Err(_))) {
             self.place = Place::default();
             (self.next_block, self.left_count) = (usize::MAX, None);

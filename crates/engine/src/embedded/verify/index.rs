@@ -119,9 +119,6 @@ impl Derived {
     pub(super) fn compare(&self, chains: &mut Chains<'_>, journal: &Journal) -> Result<(), StoreError> {
         self.compare_heads(chains)?;
         self.compare_open(chains);
-        if chains.effects.is_some() {
-            return Ok(());
-        }
         self.compare_transactions(chains, journal)
     }
 
