@@ -85,8 +85,9 @@ pub(super) struct Reading<'a> {
     pub(super) memory_bytes_max: usize,
 }
 
-/// One customer's chain as far as it was followed.
+/// One customer's chain as far as it was followed. It lies in two lines of a cache, never in three.
 #[derive(Debug)]
+#[repr(C, align(32))]
 struct Chain {
     customer: [u64; 2],
     /// The position of the newest record; 0, where a segment has its header, before the first.
@@ -273,11 +274,14 @@ impl Book {
         self.places.find(Self::spread(tag), is_it).map(|place| place.index)
     }
 
-    /// The customer's chain; begun if there is none yet.
-    fn chain(&mut self, customer: CustomerId) -> u32 {
-        if let Some(index) = self.find(customer) {
-            return index;
-        }
+    /// Where the customer's chain lies, after a guess.
+    fn settle(&self, guess: Option<u32>, customer: CustomerId) -> Option<u32> {
+        let is_it = |&index: &u32| self.chains[index as usize].customer() == customer;
+        guess.filter(is_it).or_else(|| self.find(customer))
+    }
+
+    /// Begins the chain of a customer who has none yet.
+    fn begin(&mut self, customer: CustomerId) -> u32 {
         let (tag, index) = (self.hash(customer) as u32, self.chains.len() as u32);
         self.places.insert_unique(Self::spread(tag), Place { tag, index }, |place| Self::spread(place.tag));
         let bits = customer.bits();
@@ -286,32 +290,27 @@ impl Book {
         index
     }
 
-    /// Touches chains that are needed soon: memory answers for all of them at about the same time, and not for one
-    /// after the other. Changes nothing.
-    fn bring_near(&self, indexes: impl Iterator<Item = u32>) {
-        let touched = |index: u32| {
-            let chain = &self.chains[index as usize];
+    /// Finds the chains that are needed soon, and touches them: memory answers for all of them at about the same time,
+    /// and not for one after the other. So each of the two is done for all before anything else is.
+    fn bring_near(&self, customers: impl Iterator<Item = CustomerId>, guesses: &mut Vec<Option<u32>>) {
+        guesses.clear();
+        guesses.extend(customers.map(|customer| self.guess(customer)));
+        let touched = |&guess: &Option<u32>| {
+            let Some(chain) = guess.and_then(|index| self.chains.get(index as usize)) else { return 0 };
             let end = match &chain.state {
-                State::Narrow(narrow) => narrow.time_ms,
+                State::Narrow(narrow) => {
+                    narrow.seq ^ narrow.time_ms ^ u64::from(narrow.link.0[0]) ^ u64::from(narrow.link.0[31])
+                }
                 State::Wide(wide) => wide.check.head().seq,
             };
-            chain.customer[1].wrapping_add(end)
+            chain.newest ^ end
         };
-        std::hint::black_box(indexes.map(touched).fold(0, u64::wrapping_add));
+        std::hint::black_box(guesses.iter().map(touched).fold(0, |all, one| all ^ one));
     }
 
     fn memory_bytes(&self) -> usize {
         self.chains.capacity() * size_of::<Chain>() + self.places.capacity() * (size_of::<Place>() + 1)
     }
-}
-
-/// A record that was read and is to be taken next.
-#[derive(Debug)]
-struct Next {
-    position: u64,
-    record: Stored,
-    /// Where its chain probably lies.
-    guess: Option<u32>,
 }
 
 /// A pass under way.
@@ -321,7 +320,10 @@ pub(super) struct QuickPass<'a> {
     book: Book,
     effects: Effects,
     sources: BTreeMap<SourceId, SourceMark>,
-    next: Vec<Next>,
+    /// Records that were read and are to be taken next, with their positions.
+    next: Vec<(u64, Stored)>,
+    /// Where their chains probably lie.
+    guesses: Vec<Option<u32>>,
     last_time_ms: u64,
     done: Done,
 }
@@ -344,6 +346,7 @@ impl<'a> QuickPass<'a> {
             effects: Effects::new(config.ledger, keys, derived),
             sources: BTreeMap::new(),
             next: Vec::with_capacity(RECORDS_AT_ONCE),
+            guesses: Vec::with_capacity(RECORDS_AT_ONCE),
             last_time_ms: 0,
             done: Done::new(first, digest),
         }
@@ -422,12 +425,7 @@ impl<'a> QuickPass<'a> {
             let at = position + decoder.offset() as u64;
             let wanted = |customer| all || partition.has_customer(customer);
             let Some(record) = take_record_of(&mut decoder, position, header.time_ms, wanted)? else { continue };
-            let guess = match &record {
-                Stored::Event(stored) => self.book.guess(stored.linked.event.customer),
-                Stored::Closing(closing) => self.book.guess(closing.event.customer),
-                Stored::Mark(_) => None,
-            };
-            self.next.push(Next { position: at, record, guess });
+            self.next.push((at, record));
             if self.next.len() == RECORDS_AT_ONCE {
                 self.take_next()?;
             }
@@ -437,9 +435,16 @@ impl<'a> QuickPass<'a> {
 
     /// Takes the records that were read.
     fn take_next(&mut self) -> Result<(), Stop> {
-        self.book.bring_near(self.next.iter().filter_map(|next| next.guess));
         let mut records = std::mem::take(&mut self.next);
-        for Next { position, record, guess } in &records {
+        // A mark has no chain, but a place in the list.
+        let customers = records.iter().map(|(_, record)| match record {
+            Stored::Event(stored) => stored.linked.event.customer,
+            Stored::Closing(closing) => closing.event.customer,
+            Stored::Mark(_) => CustomerId::default(),
+        });
+        let mut guesses = std::mem::take(&mut self.guesses);
+        self.book.bring_near(customers, &mut guesses);
+        for ((position, record), guess) in records.iter().zip(&guesses) {
             match record {
                 Stored::Event(stored) => self.event(*position, stored, *guess)?,
                 Stored::Closing(closing) => self.closing(*position, closing, *guess)?,
@@ -448,7 +453,7 @@ impl<'a> QuickPass<'a> {
             }
         }
         records.clear();
-        self.next = records;
+        (self.next, self.guesses) = (records, guesses);
         Ok(())
     }
 
@@ -481,8 +486,7 @@ impl<'a> QuickPass<'a> {
         self.last_time_ms = self.last_time_ms.max(event.time_ms);
         self.done.event_count += 1;
         self.done.totals.begun(event);
-        let guess = guess.filter(|&index| self.book.chains[index as usize].customer() == event.customer);
-        let index = guess.unwrap_or_else(|| self.book.chain(event.customer));
+        let index = self.book.settle(guess, event.customer).unwrap_or_else(|| self.book.begin(event.customer));
         let chain = &mut self.book.chains[index as usize];
         sure(*previous == chain.newest() && chain.last_seq().checked_add(1) == Some(event.seq))?;
         chain.newest = position;
@@ -513,8 +517,7 @@ impl<'a> QuickPass<'a> {
         if !self.partition.has_customer(customer) {
             return Ok(());
         }
-        let guess = guess.filter(|&index| self.book.chains[index as usize].customer() == customer);
-        let index = guess.or_else(|| self.book.find(customer)).ok_or(Stop::Doubtful)?;
+        let index = self.book.settle(guess, customer).ok_or(Stop::Doubtful)?;
         let chain = &mut self.book.chains[index as usize];
         sure(chain.newest() == Some(closing.previous))?;
         chain.newest = position;
@@ -560,21 +563,22 @@ impl<'a> QuickPass<'a> {
     fn compare_heads(&self, derived: &Derived) -> Result<(), Stop> {
         let partition = self.partition;
         let mut compared = vec![false; self.book.chains.len()];
-        let mut heads: Vec<(CustomerId, Head, u64, Option<u32>)> = Vec::with_capacity(RECORDS_AT_ONCE);
+        let mut heads: Vec<(CustomerId, Head, u64)> = Vec::with_capacity(RECORDS_AT_ONCE);
+        let mut guesses = Vec::with_capacity(RECORDS_AT_ONCE);
         for (_, run) in &derived.customers {
             let mut entries = run.iter_from(None);
             loop {
                 while heads.len() < RECORDS_AT_ONCE
-                    && let Some((customer, head, newest)) = entries.next_of(|id| partition.has_customer(id))?
+                    && let Some(entry) = entries.next_of(|id| partition.has_customer(id))?
                 {
-                    heads.push((customer, head, newest, self.book.guess(customer)));
+                    heads.push(entry);
                 }
                 if heads.is_empty() {
                     break;
                 }
-                self.book.bring_near(heads.iter().filter_map(|(.., guess)| *guess));
-                for (customer, head, newest, _) in heads.drain(..) {
-                    let index = self.book.find(customer).ok_or(Stop::Doubtful)?;
+                self.book.bring_near(heads.iter().map(|(customer, ..)| *customer), &mut guesses);
+                for ((customer, head, newest), guess) in heads.drain(..).zip(&guesses) {
+                    let index = self.book.settle(*guess, customer).ok_or(Stop::Doubtful)?;
                     if std::mem::replace(&mut compared[index as usize], true) {
                         continue;
                     }
