@@ -73,6 +73,7 @@ impl<'a> Decoder<'a> {
         Err(Malformed { offset: self.offset })
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let end = self.offset.checked_add(count).filter(|&end| end <= self.bytes.len());
         let Some(end) = end else { return self.malformed() };
@@ -81,12 +82,14 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.array::<1>()?[0])
     }
@@ -164,17 +167,20 @@ impl<'a> Decoder<'a> {
     }
 
     /// A varint up to [`COUNT_MAX`].
+    #[inline]
     pub(crate) fn count(&mut self) -> Result<u64, Malformed> {
         let start = self.offset;
         let value = self.varint()?;
         if value <= COUNT_MAX { Ok(value) } else { Err(Malformed { offset: start }) }
     }
 
+    #[inline]
     pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {
         let value = self.varint()?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
+    #[inline]
     pub(crate) fn id(&mut self, wide: bool) -> Result<u128, Malformed> {
         if !wide {
             return Ok(u128::from(self.varint()?));

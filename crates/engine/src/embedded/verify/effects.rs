@@ -21,10 +21,10 @@ use std::hash::{BuildHasher, RandomState};
 
 /// How many elements of a bucket are allocated at once: few at first, since a ledger may be small.
 const FIRST_CHUNK_ELEMENTS: usize = 8;
-const CHUNK_ELEMENTS: usize = 1024;
+const CHUNK_ELEMENTS: usize = 256;
 /// Elements are put into so many buckets, by the top bits of their fingerprints. Few enough that the place where each
 /// of them goes on stays in a processor's first cache, with the address of its page.
-const BUCKET_BITS: u32 = 6;
+const BUCKET_BITS: u32 = 8;
 /// No journal that is checked this way is longer.
 const POSITION_MAX: u64 = (1 << 58) - 1;
 

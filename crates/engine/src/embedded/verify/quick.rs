@@ -24,7 +24,6 @@ use bursar_core::{
     RequestKind, TransactionId,
 };
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const RECORDS_AT_ONCE: usize = 64;
 
 /// How much memory a customer takes, with the room that tables keep while they grow.
-pub(super) const CUSTOMER_BYTES: u64 = 2 * (NARROW_BYTES + 2 * size_of::<Place>()) as u64;
+pub(super) const CUSTOMER_BYTES: u64 = 2 * (NARROW_BYTES + 2 * size_of::<u32>()) as u64;
 
 const NARROW_BYTES: usize = 96;
 const _: () = assert!(size_of::<Chain>() == NARROW_BYTES, "memory is reckoned by it");
@@ -235,18 +234,71 @@ impl Wide {
     }
 }
 
-/// Where a customer's chain lies, found by a part of the hash.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    tag: u32,
-    index: u32,
+/// Where customers' chains lie, by the hashes of their ids: a table that can be touched ahead without looking anything
+/// up in it, which none that hides its memory can.
+///
+/// An entry is a chain's index plus one, with the hash's low bits in what is left of 32 bits; 0 stands for none. Entries
+/// lie where the hash's high bits say, or behind that. At most half of them are taken.
+#[derive(Debug)]
+struct Places {
+    entries: Vec<u32>,
+    taken_count: usize,
 }
+
+impl Places {
+    fn new(bits: u32) -> Self {
+        Self { entries: vec![0; 1 << bits], taken_count: 0 }
+    }
+
+    /// The bits of an entry that are the index's, and no less than the largest place.
+    const fn mask(&self) -> u32 {
+        (self.entries.len() - 1) as u32
+    }
+
+    const fn first(&self, hash: u64) -> usize {
+        (hash >> (u64::BITS - self.entries.len().trailing_zeros())) as usize
+    }
+
+    /// Where the search for this hash begins.
+    fn touched(&self, hash: u64) -> u32 {
+        self.entries[self.first(hash)]
+    }
+
+    /// The index of the first chain with this hash, as far as that is kept, for which `is_it` says so.
+    #[inline]
+    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let (mask, mut place) = (self.mask(), self.first(hash));
+        loop {
+            let entry = self.entries[place];
+            let index = (entry & mask).checked_sub(1)?;
+            if (entry ^ hash as u32) & !mask == 0 && is_it(index) {
+                return Some(index);
+            }
+            place = (place + 1) & mask as usize;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.taken_count < self.entries.len() / 2
+    }
+
+    fn insert(&mut self, hash: u64, index: u32) {
+        let (mask, mut place) = (self.mask(), self.first(hash));
+        while self.entries[place] != 0 {
+            place = (place + 1) & mask as usize;
+        }
+        self.entries[place] = (hash as u32) & !mask | (index + 1);
+        self.taken_count += 1;
+    }
+}
+
+const FIRST_PLACE_BITS: u32 = 8;
 
 /// The chains of a pass.
 #[derive(Debug)]
 struct Book {
     ledger_digest: Hash,
-    places: HashTable<Place>,
+    places: Places,
     hasher: RandomState,
     chains: Vec<Chain>,
 }
@@ -256,22 +308,8 @@ impl Book {
         self.hasher.hash_one(customer.bits())
     }
 
-    /// The hash again, as far as it is kept: the table looks at both ends of it.
-    const fn spread(tag: u32) -> u64 {
-        (tag as u64) << 32 | tag as u64
-    }
-
-    /// Where the customer's chain probably lies; does not look at the chain.
-    #[inline]
-    fn guess(&self, customer: CustomerId) -> Option<u32> {
-        let tag = self.hash(customer) as u32;
-        self.places.find(Self::spread(tag), |place| place.tag == tag).map(|place| place.index)
-    }
-
     fn find(&self, customer: CustomerId) -> Option<u32> {
-        let tag = self.hash(customer) as u32;
-        let is_it = |place: &Place| place.tag == tag && self.chains[place.index as usize].customer() == customer;
-        self.places.find(Self::spread(tag), is_it).map(|place| place.index)
+        self.places.find(self.hash(customer), |index| self.chains[index as usize].customer() == customer)
     }
 
     /// Where the customer's chain lies, after a guess.
@@ -282,19 +320,29 @@ impl Book {
 
     /// Begins the chain of a customer who has none yet.
     fn begin(&mut self, customer: CustomerId) -> u32 {
-        let (tag, index) = (self.hash(customer) as u32, self.chains.len() as u32);
-        self.places.insert_unique(Self::spread(tag), Place { tag, index }, |place| Self::spread(place.tag));
+        if !self.places.has_room() {
+            let mut places = Places::new(self.places.entries.len().trailing_zeros() + 1);
+            for (index, chain) in (0..).zip(&self.chains) {
+                places.insert(self.hash(chain.customer()), index);
+            }
+            self.places = places;
+        }
+        let index = self.chains.len() as u32;
+        self.places.insert(self.hash(customer), index);
         let bits = customer.bits();
         let state = State::Narrow(Narrow::start(&self.ledger_digest, customer));
         self.chains.push(Chain { customer: [(bits >> 64) as u64, bits as u64], newest: 0, state });
         index
     }
 
-    /// Finds the chains that are needed soon, and touches them: memory answers for all of them at about the same time,
-    /// and not for one after the other. So each of the two is done for all before anything else is.
-    fn bring_near(&self, customers: impl Iterator<Item = CustomerId>, guesses: &mut Vec<Option<u32>>) {
+    /// Finds where chains that are needed soon probably lie, and touches them: memory answers for all of them at about
+    /// the same time, and not for one after the other. So each step is done for all before the next, and what depends
+    /// on an answer comes when it is there.
+    fn bring_near(&self, customers: impl Iterator<Item = CustomerId> + Clone, guesses: &mut Vec<Option<u32>>) {
+        let hashes = customers.map(|customer| self.hash(customer));
+        std::hint::black_box(hashes.clone().map(|hash| self.places.touched(hash)).fold(0, |all, one| all ^ one));
         guesses.clear();
-        guesses.extend(customers.map(|customer| self.guess(customer)));
+        guesses.extend(hashes.map(|hash| self.places.find(hash, |_| true)));
         let touched = |&guess: &Option<u32>| {
             let Some(chain) = guess.and_then(|index| self.chains.get(index as usize)) else { return 0 };
             let end = match &chain.state {
@@ -309,7 +357,7 @@ impl Book {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.chains.capacity() * size_of::<Chain>() + self.places.capacity() * (size_of::<Place>() + 1)
+        self.chains.capacity() * size_of::<Chain>() + self.places.entries.len() * size_of::<u32>()
     }
 }
 
@@ -335,7 +383,7 @@ impl<'a> QuickPass<'a> {
         let digest = config.digest();
         let book = Book {
             ledger_digest: digest,
-            places: HashTable::new(),
+            places: Places::new(FIRST_PLACE_BITS),
             hasher: RandomState::default(),
             chains: Vec::new(),
         };
@@ -577,6 +625,7 @@ impl<'a> QuickPass<'a> {
                     break;
                 }
                 self.book.bring_near(heads.iter().map(|(customer, ..)| *customer), &mut guesses);
+                sure(heads.iter().fold(true, |all, (customer, ..)| all & run.may_contain(*customer)))?;
                 for ((customer, head, newest), guess) in heads.drain(..).zip(&guesses) {
                     let index = self.book.settle(*guess, customer).ok_or(Stop::Doubtful)?;
                     if std::mem::replace(&mut compared[index as usize], true) {
@@ -587,7 +636,7 @@ impl<'a> QuickPass<'a> {
                         State::Narrow(narrow) => narrow.head() == head,
                         State::Wide(wide) => *wide.check.head() == head,
                     };
-                    sure(same && chain.newest() == Some(newest) && run.may_contain(customer))?;
+                    sure(same && chain.newest() == Some(newest))?;
                 }
             }
         }
