@@ -413,10 +413,15 @@ mod tests {
             let (previous, transaction_previous) = (back.map(|b| place.position() - b), back2.map(|b| place.position() - b));
             put_event(&mut out, place, base, &linked, done, previous, transaction_previous);
             prop_assert_eq!(frame_distance(&out[80..]), Ok(80));
+            let mut skipping = Decoder::new(&out, 80);
+            let customer = linked.event.customer;
+            prop_assert_eq!(take_record_of(&mut skipping, frame, base, |id| id != customer), Ok(None));
+            prop_assert!(skipping.is_at_end(), "stepped over to {} of {}", skipping.offset(), out.len());
             let got = take_record(&mut Decoder::new(&out, 80), frame, base);
             prop_assert_eq!(got, Ok(Stored::Event(StoredEvent { linked, done, previous, transaction_previous })));
             for end in 81..out.len() {
                 prop_assert!(take_record(&mut Decoder::new(&out[..end], 80), frame, base).is_err());
+                prop_assert!(take_record_of(&mut Decoder::new(&out[..end], 80), frame, base, |_| false).is_err());
             }
         }
 
@@ -424,6 +429,8 @@ mod tests {
         fn any_bytes_are_read_without_panic(bytes: Vec<u8>, frame: u64, base: u64) {
             let mut decoder = Decoder::new(&bytes, 0);
             while take_record(&mut decoder, frame >> 1, base).is_ok() {}
+            let mut decoder = Decoder::new(&bytes, 0);
+            while take_record_of(&mut decoder, frame >> 1, base, |_| false).is_ok() {}
         }
     }
 
@@ -435,6 +442,9 @@ mod tests {
             let mut out = vec![0; 80];
             put_closing(&mut out, place, &event, aborted.as_ref(), 5000, 4000);
             let got = take_record(&mut Decoder::new(&out, 80), place.frame, 0);
+            let mut skipping = Decoder::new(&out, 80);
+            assert_eq!(take_record_of(&mut skipping, place.frame, 0, |_| false), Ok(None));
+            assert!(skipping.is_at_end());
             let expected = StoredClosing { event, aborted, previous: 5000, started: 4000 };
             assert_eq!(got, Ok(Stored::Closing(expected)));
         }

@@ -168,8 +168,17 @@ impl CustomerRun {
 
     /// Whether the customer may be in this run; `false` is certain. Costs no read.
     pub(crate) fn may_contain(&self, customer: CustomerId) -> bool {
-        let id = customer.bits();
-        self.ids().contains(id) && self.filter.contains(fingerprint(&self.info().ledger, id))
+        self.ids().contains(customer.bits()) && self.filter.contains(self.filter_hash(customer))
+    }
+
+    /// What the filter is asked about, for who asks about many customers at once.
+    pub(crate) fn filter_hash(&self, customer: CustomerId) -> u64 {
+        fingerprint(&self.info().ledger, customer.bits())
+    }
+
+    /// Whether the filter has all of these hashes. No answer is waited for before the next question.
+    pub(crate) fn filter_has_all(&self, hashes: &[u64]) -> bool {
+        hashes.iter().fold(true, |all, &hash| all & self.filter.contains(hash))
     }
 
     /// The customer's head, without open events, and the journal position of the newest event.

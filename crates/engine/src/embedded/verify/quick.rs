@@ -612,7 +612,7 @@ impl<'a> QuickPass<'a> {
         let partition = self.partition;
         let mut compared = vec![false; self.book.chains.len()];
         let mut heads: Vec<(CustomerId, Head, u64)> = Vec::with_capacity(RECORDS_AT_ONCE);
-        let mut guesses = Vec::with_capacity(RECORDS_AT_ONCE);
+        let (mut guesses, mut hashes) = (Vec::with_capacity(RECORDS_AT_ONCE), Vec::with_capacity(RECORDS_AT_ONCE));
         for (_, run) in &derived.customers {
             let mut entries = run.iter_from(None);
             loop {
@@ -625,7 +625,7 @@ impl<'a> QuickPass<'a> {
                     break;
                 }
                 self.book.bring_near(heads.iter().map(|(customer, ..)| *customer), &mut guesses);
-                sure(heads.iter().fold(true, |all, (customer, ..)| all & run.may_contain(*customer)))?;
+                hashes.clear();
                 for ((customer, head, newest), guess) in heads.drain(..).zip(&guesses) {
                     let index = self.book.settle(*guess, customer).ok_or(Stop::Doubtful)?;
                     if std::mem::replace(&mut compared[index as usize], true) {
@@ -636,8 +636,10 @@ impl<'a> QuickPass<'a> {
                         State::Narrow(narrow) => narrow.head() == head,
                         State::Wide(wide) => *wide.check.head() == head,
                     };
-                    sure(same && chain.newest() == Some(newest))?;
+                    sure(same && chain.newest() == Some(newest) && run.ids().contains(customer.bits()))?;
+                    hashes.push(run.filter_hash(customer));
                 }
+                sure(run.filter_has_all(&hashes))?;
             }
         }
         sure(compared.iter().all(|&compared| compared))
@@ -679,5 +681,33 @@ impl<'a> QuickPass<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each customer is found, whether its place was free or not and however often the table has grown; others are not.
+    #[test]
+    fn every_chain_is_found_where_it_was_begun() {
+        let ledger_digest = Hash([5; 32]);
+        let (places, hasher) = (Places::new(2), RandomState::default());
+        let mut book = Book { ledger_digest, places, hasher, chains: Vec::new() };
+        let customer = |number: u128| CustomerId::new(number << 90 | number % 7);
+        for number in 0..3000 {
+            let customer = customer(number);
+            assert_eq!(book.find(customer), None, "{number} before it is there");
+            assert_eq!(book.begin(customer), number as u32);
+            assert!(book.places.taken_count <= book.places.entries.len() / 2);
+        }
+        let mut guesses = Vec::new();
+        book.bring_near((0..3000).map(customer), &mut guesses);
+        for (number, guess) in (0..3000).zip(guesses) {
+            assert_eq!(book.find(customer(number)), Some(number as u32));
+            assert_eq!(book.settle(guess, customer(number)), Some(number as u32));
+            assert_eq!(book.settle(Some((number as u32 + 1) % 3000), customer(number)), Some(number as u32));
+        }
+        assert_eq!(book.find(customer(3000)), None);
     }
 }
