@@ -232,7 +232,9 @@ mod tests {
             values in proptest::collection::vec((any::<u64>(), 0u32..64), 0..12), behind in 0usize..12,
         ) {
             let mut out = Vec::new();
-            values.iter().for_each(|&(value, shift)| put_varint(&mut out, value >> shift));
+            for &(value, shift) in &values {
+                put_varint(&mut out, value >> shift);
+            }
             let length = out.len();
             out.resize(length + behind, 0xff);
             let mut decoder = Decoder::new(&out, 0);

@@ -17,6 +17,7 @@
 //! tables are bounded: where they would not fit into memory, each reading goes through the journal several times,
 //! each time for a part of the customers and transactions. What each finding means is in `docs/format.md`, "Verification".
 
+mod book;
 mod chains;
 mod effects;
 mod index;
@@ -36,12 +37,13 @@ use super::open::lock_directory;
 use super::run::TEMPORARY_SUFFIX;
 use super::scan::open_segments;
 use crate::store::{Damage as StoreDamage, StoreError};
+use book::CUSTOMER_BYTES;
 use bursar_core::{CustomerId, LedgerConfig};
 use chains::Partition;
 use effects::{Effects, Keys};
 use index::Derived;
 use pass::{Inputs, Pass, Ran, Sums};
-use quick::{CUSTOMER_BYTES, Gathers, QuickPass, Reading};
+use quick::{Gathers, QuickPass, Reading};
 use report::Findings;
 use std::io;
 use std::path::Path;
