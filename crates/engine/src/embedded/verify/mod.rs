@@ -259,7 +259,9 @@ fn note_file(
 /// The partitions that the journal is read for: as many as memory asks for, and as threads can work on. A guess by
 /// how many bytes tables will need; a pass that turns out too large is divided.
 fn partitions(inputs: &Inputs, needed_bytes: u64, threads: usize) -> Vec<Partition> {
-    let wanted = if inputs.places().journal_end() < PARALLEL_BYTES_MIN { 1 } else { threads as u64 };
+    // A number of threads that is no power of two would need a second round for a few of them.
+    let together = 1 << threads.max(1).ilog2();
+    let wanted = if inputs.places().journal_end() < PARALLEL_BYTES_MIN { 1 } else { together };
     let mut list = vec![Partition::ALL];
     while (list.len() as u64) < wanted || needed_bytes / list.len() as u64 > inputs.memory_bytes_max(threads) as u64 {
         let Some(more) = halved(&list) else { break };
