@@ -555,6 +555,40 @@ fn events_that_do_not_fit_their_transactions_are_found() {
     }
 }
 
+/// The last events of two chains, behind what the index covers, give one customer what they take from the other, with
+/// every hash and digest made right. Sums and hashes fit; only the rules find it.
+#[test]
+fn money_moved_between_accounts_is_found_by_the_rules() {
+    let disk = small_ledger(200, OPTIONS);
+    let copy = Arc::new(disk.copy());
+    let all = frames(&disk);
+    for (customer, change) in [(1 << 100, 2), (5, -2)] {
+        let of_customer = |(_, e): &(u64, StoredEvent)| e.linked.event.customer == CustomerId::new(customer);
+        let chain: Vec<(&At, u64, StoredEvent)> = all
+            .iter()
+            .flat_map(|at| events(&disk, at).into_iter().map(move |event| (at, event)))
+            .filter(|(_, event)| of_customer(event))
+            .map(|(at, (position, event))| (at, position, event))
+            .collect();
+        let [.., (_, _, before), (at, position, last)] = &chain[..] else { panic!("two events of {customer}") };
+        assert_eq!(last.linked.event.hash(&before.linked.hash), last.linked.hash);
+        assert!(*position > checkpoint(&disk).point.position, "the index does not cover it");
+        let mut event = last.linked.event.clone();
+        let mut account = event.account();
+        account.available = Amount::from_steps(account.available.steps() + change);
+        event.state.accounts.set(event.currency, account);
+        let forged = StoredEvent { linked: LinkedEvent::new(event, &before.linked.hash), ..last.clone() };
+        replace(&copy, at, *position, &forged);
+    }
+    reseal(&copy);
+    let all: Vec<_> =
+        found(&copy).into_iter().map(|(code, event)| (code, event.map(|(customer, _)| customer))).collect();
+    assert_eq!(all, [("wrong_state", Some(1 << 100)), ("wrong_state", Some(5))]);
+    for divided in DIVIDED {
+        assert!(!is_quickly_sound(&copy, divided), "{divided:?}");
+    }
+}
+
 fn set_transaction(event: &mut StoredEvent, transaction: u128) {
     event.linked.event.transaction = Some(TransactionId::new(transaction));
 }
