@@ -555,6 +555,39 @@ fn events_that_do_not_fit_their_transactions_are_found() {
     }
 }
 
+/// In the middle of a chain with one account, an event has another hash, all digests are right, and what is derived is
+/// gone: the rules cannot tell, only hashing it can.
+#[test]
+fn another_hash_in_the_middle_of_a_simple_chain_is_found() {
+    let disk = small_ledger(200, OPTIONS);
+    // The checkpoint has the digest of its point.
+    for name in disk.files().keys().filter(|name| name.starts_with("index-") || name.starts_with("checkpoint")) {
+        disk.remove(name).unwrap();
+    }
+    let all = frames(&disk);
+    let list: Vec<_> = all.iter().flat_map(|at| events(&disk, at).into_iter().map(move |(p, e)| (at, p, e))).collect();
+    let mut count = 0;
+    for (index, (at, position, event)) in list.iter().enumerate() {
+        let LinkedEvent { event: content, .. } = &event.linked;
+        let simple = |e: &StoredEvent| e.done && e.linked.event.state.accounts.len() == 1;
+        let later = |e: &&(&At, u64, StoredEvent)| e.2.linked.event.customer == content.customer;
+        let next_is_simple = list[index + 1..].iter().find(later).is_some_and(|(.., next)| simple(next));
+        if content.seq % 4 != 1 || !simple(event) || !next_is_simple {
+            continue;
+        }
+        let mut edited = event.clone();
+        edited.linked.hash = Hash([1; 32]);
+        let copy = Arc::new(disk.copy());
+        replace(&copy, at, *position, &edited);
+        reseal(&copy);
+        let named = (content.customer.bits(), content.seq);
+        assert!(found(&copy).contains(&("wrong_hash", Some(named))), "{named:?}");
+        assert!(DIVIDED.iter().all(|&divided| !is_quickly_sound(&copy, divided)), "{named:?}");
+        count += 1;
+    }
+    assert!(count > 5, "{count} events edited");
+}
+
 /// The last events of two chains, behind what the index covers, give one customer what they take from the other, with
 /// every hash and digest made right. Sums and hashes fit; only the rules find it.
 #[test]
