@@ -39,6 +39,9 @@ pub(crate) fn put_id(out: &mut Vec<u8>, bits: u128) -> bool {
     true
 }
 
+/// The top bit of each of eight bytes: in a variable-length integer, not set on its last one.
+const TOP_BITS: u64 = 0x8080_8080_8080_8080;
+
 /// Reads encodings from a slice; every read says whether there was enough, and never goes beyond.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoder<'a> {
@@ -70,6 +73,7 @@ impl<'a> Decoder<'a> {
         Err(Malformed { offset: self.offset })
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let end = self.offset.checked_add(count).filter(|&end| end <= self.bytes.len());
         let Some(end) = end else { return self.malformed() };
@@ -78,12 +82,14 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.array::<1>()?[0])
     }
@@ -96,7 +102,30 @@ impl<'a> Decoder<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// The next eight bytes as a number, and which of their top bits are not set: where integers end.
+    #[inline]
+    fn eight(&self) -> Option<(u64, u64)> {
+        let word = u64::from_le_bytes(*self.bytes.get(self.offset..)?.first_chunk()?);
+        Some((word, !word & TOP_BITS))
+    }
+
+    /// All bytes at once, without a branch that depends on their count: a wrongly predicted one costs more.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+        let Some((word, ends)) = self.eight().filter(|(_, ends)| *ends != 0) else { return self.varint_by_bytes() };
+        let end = ends & ends.wrapping_neg();
+        let bits = word & (end - 1) & !TOP_BITS;
+        if bits < end >> 7 && end != 0x80 {
+            return self.malformed();
+        }
+        self.offset += end.trailing_zeros() as usize / 8 + 1;
+        let bits = bits & 0x007f_007f_007f_007f | (bits & 0x7f00_7f00_7f00_7f00) >> 1;
+        let bits = bits & 0x0000_3fff_0000_3fff | (bits & 0x3fff_0000_3fff_0000) >> 2;
+        Ok(bits & 0x0fff_ffff | (bits & 0x0fff_ffff_0000_0000) >> 4)
+    }
+
+    #[cold]
+    fn varint_by_bytes(&mut self) -> Result<u64, Malformed> {
         let start = self.offset;
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -113,18 +142,45 @@ impl<'a> Decoder<'a> {
         Err(Malformed { offset: start })
     }
 
+    /// Steps over variable-length integers, whether they are valid or not.
+    #[inline]
+    pub(crate) fn skip_varints(&mut self, count: u32) -> Result<(), Malformed> {
+        let mut left = count;
+        while left > 0 {
+            let Some((_, mut ends)) = self.eight() else {
+                left -= u32::from(self.byte()? & 0x80 == 0);
+                continue;
+            };
+            let here = ends.count_ones();
+            if here < left {
+                left -= here;
+                self.offset += 8;
+                continue;
+            }
+            for _ in 1..left {
+                ends &= ends - 1;
+            }
+            self.offset += ends.trailing_zeros() as usize / 8 + 1;
+            left = 0;
+        }
+        Ok(())
+    }
+
     /// A varint up to [`COUNT_MAX`].
+    #[inline]
     pub(crate) fn count(&mut self) -> Result<u64, Malformed> {
         let start = self.offset;
         let value = self.varint()?;
         if value <= COUNT_MAX { Ok(value) } else { Err(Malformed { offset: start }) }
     }
 
+    #[inline]
     pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {
         let value = self.varint()?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
+    #[inline]
     pub(crate) fn id(&mut self, wide: bool) -> Result<u128, Malformed> {
         if !wide {
             return Ok(u128::from(self.varint()?));
@@ -155,6 +211,38 @@ mod tests {
     }
 
     proptest! {
+        /// Valid or not, near the end of the bytes or not: both ways to read say the same, and stay at the same place.
+        #[test]
+        fn integers_read_at_once_and_by_bytes_are_the_same(
+            bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(0x80), Just(0xff), any::<u8>()], 0..24),
+        ) {
+            let (mut at_once, mut by_bytes) = (Decoder::new(&bytes, 0), Decoder::new(&bytes, 0));
+            loop {
+                let value = at_once.varint();
+                prop_assert_eq!(value, by_bytes.varint_by_bytes());
+                if value.is_err() {
+                    break;
+                }
+                prop_assert_eq!(at_once.offset(), by_bytes.offset());
+            }
+        }
+
+        #[test]
+        fn what_is_skipped_is_what_would_be_taken(
+            values in proptest::collection::vec((any::<u64>(), 0u32..64), 0..12), behind in 0usize..12,
+        ) {
+            let mut out = Vec::new();
+            for &(value, shift) in &values {
+                put_varint(&mut out, value >> shift);
+            }
+            let length = out.len();
+            out.resize(length + behind, 0xff);
+            let mut decoder = Decoder::new(&out, 0);
+            prop_assert_eq!(decoder.skip_varints(values.len() as u32), Ok(()));
+            prop_assert_eq!(decoder.offset(), length);
+            prop_assert!(Decoder::new(&out[..length], 0).skip_varints(values.len() as u32 + 1).is_err());
+        }
+
         #[test]
         fn what_is_put_is_taken(value: u64, signed: i64, high in prop_oneof![Just(0u64), any::<u64>()], low: u64) {
             let id = u128::from(high) << 64 | u128::from(low);

@@ -208,6 +208,19 @@ pub(crate) const DISTANCE_BYTES_MAX: usize = 11;
 /// Reads the record at the decoder's offset, which counts from the beginning of the frame at `frame`.
 pub(crate) fn take_record(decoder: &mut Decoder<'_>, frame: u64, time_base_ms: u64) -> Result<Stored, Malformed> {
     let start = decoder.offset();
+    take_record_of(decoder, frame, time_base_ms, |_| true)?.ok_or(Malformed { offset: start })
+}
+
+/// As [`take_record`]; `None`: the record is of a customer who is not wanted, and was stepped over. Whether it is one
+/// that somebody writes was not looked at then.
+#[inline]
+pub(crate) fn take_record_of(
+    decoder: &mut Decoder<'_>,
+    frame: u64,
+    time_base_ms: u64,
+    wanted: impl Fn(CustomerId) -> bool,
+) -> Result<Option<Stored>, Malformed> {
+    let start = decoder.offset();
     let place = Place { frame, offset: start as u64 };
     let first = decoder.byte()?;
     if decoder.varint()? != place.offset {
@@ -215,27 +228,32 @@ pub(crate) fn take_record(decoder: &mut Decoder<'_>, frame: u64, time_base_ms: u
     }
     let record = match first & 0b111 {
         record_type @ (TYPE_DONE_EVENT | TYPE_STARTED_EVENT) => {
-            take_event(decoder, place, time_base_ms, first, record_type == TYPE_DONE_EVENT).map(Stored::Event)
+            take_event(decoder, place, time_base_ms, first, record_type == TYPE_DONE_EVENT, wanted)
         }
-        TYPE_DONE if first == TYPE_DONE => take_closing(decoder, place, false).map(Stored::Closing),
-        TYPE_ABORTED if first == TYPE_ABORTED => take_closing(decoder, place, true).map(Stored::Closing),
-        TYPE_MARK if first == TYPE_MARK => take_mark_content(decoder).map(Stored::Mark),
+        TYPE_DONE if first == TYPE_DONE => take_closing(decoder, place, false, wanted),
+        TYPE_ABORTED if first == TYPE_ABORTED => take_closing(decoder, place, true, wanted),
+        TYPE_MARK if first == TYPE_MARK => take_mark_content(decoder).map(|mark| Some(Stored::Mark(mark))),
         _ => Err(Malformed { offset: start }),
     };
     record.map_err(|malformed| Malformed { offset: malformed.offset.max(start) })
 }
 
+#[inline]
 fn take_event(
     decoder: &mut Decoder<'_>,
     place: Place,
     time_base_ms: u64,
     first: u8,
     done: bool,
-) -> Result<StoredEvent, Malformed> {
+    wanted: impl Fn(CustomerId) -> bool,
+) -> Result<Option<Stored>, Malformed> {
     let Some(kind) = RequestKind::from_code(first >> 3 & 0b111) else { return decoder.malformed() };
     let flags = decoder.byte()?;
     let has = |flag| flags & flag != 0;
     let customer = CustomerId::new(decoder.id(has(WIDE_CUSTOMER))?);
+    if !wanted(customer) {
+        return skip_event(decoder, kind, flags).map(|()| None);
+    }
     let seq = decoder.count()?;
     let time_ms = time_base_ms.wrapping_add(decoder.signed()?.cast_unsigned());
     let (transaction, amount) = if kind == RequestKind::Unlock {
@@ -261,7 +279,32 @@ fn take_event(
     let transaction_kind =
         if first & OF_WITHDRAWAL != 0 { TransactionKind::Withdrawal } else { TransactionKind::Deposit };
     let event = Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state };
-    Ok(StoredEvent { linked: LinkedEvent { event, hash }, done, previous, transaction_previous })
+    Ok(Some(Stored::Event(StoredEvent { linked: LinkedEvent { event, hash }, done, previous, transaction_previous })))
+}
+
+/// Steps over what follows the customer's id.
+fn skip_event(decoder: &mut Decoder<'_>, kind: RequestKind, flags: u8) -> Result<(), Malformed> {
+    let has = |flag| flags & flag != 0;
+    // Number and time; transaction and amount; the account.
+    match (kind == RequestKind::Unlock, has(WIDE_TRANSACTION)) {
+        (true, _) => decoder.skip_varints(2 + 2)?,
+        (false, false) => decoder.skip_varints(2 + 2 + 2)?,
+        (false, true) => {
+            decoder.skip_varints(2)?;
+            decoder.take(16)?;
+            decoder.skip_varints(1 + 2)?;
+        }
+    }
+    decoder.take(usize::from(has(HAS_CURRENCY)) + usize::from(has(HAS_RAIL)))?;
+    if has(HAS_OTHERS) {
+        for _ in 0..decoder.byte()? {
+            decoder.byte()?;
+            decoder.skip_varints(2)?;
+        }
+    }
+    decoder.skip_varints(u32::from(has(HAS_PREVIOUS)) + u32::from(has(HAS_TRANSACTION_PREVIOUS)))?;
+    decoder.take(size_of::<Hash>())?;
+    Ok(())
 }
 
 fn take_account(decoder: &mut Decoder<'_>) -> Result<Account, Malformed> {
@@ -278,7 +321,12 @@ fn take_back(decoder: &mut Decoder<'_>, place: Place) -> Result<u64, Malformed> 
     }
 }
 
-fn take_closing(decoder: &mut Decoder<'_>, place: Place, is_aborted: bool) -> Result<StoredClosing, Malformed> {
+fn take_closing(
+    decoder: &mut Decoder<'_>,
+    place: Place,
+    is_aborted: bool,
+    wanted: impl Fn(CustomerId) -> bool,
+) -> Result<Option<Stored>, Malformed> {
     let flags = decoder.byte()?;
     let customer = CustomerId::new(decoder.id(flags & WIDE_CUSTOMER != 0)?);
     let seq = decoder.count()?;
@@ -296,7 +344,8 @@ fn take_closing(decoder: &mut Decoder<'_>, place: Place, is_aborted: bool) -> Re
             None => return decoder.malformed(),
         });
     }
-    Ok(StoredClosing { event: EventRef { customer, seq, id }, aborted, previous, started })
+    let closing = StoredClosing { event: EventRef { customer, seq, id }, aborted, previous, started };
+    Ok(wanted(customer).then_some(Stored::Closing(closing)))
 }
 
 /// The counterpart of [`put_mark_content`].
@@ -364,10 +413,15 @@ mod tests {
             let (previous, transaction_previous) = (back.map(|b| place.position() - b), back2.map(|b| place.position() - b));
             put_event(&mut out, place, base, &linked, done, previous, transaction_previous);
             prop_assert_eq!(frame_distance(&out[80..]), Ok(80));
+            let mut skipping = Decoder::new(&out, 80);
+            let customer = linked.event.customer;
+            prop_assert_eq!(take_record_of(&mut skipping, frame, base, |id| id != customer), Ok(None));
+            prop_assert!(skipping.is_at_end(), "stepped over to {} of {}", skipping.offset(), out.len());
             let got = take_record(&mut Decoder::new(&out, 80), frame, base);
             prop_assert_eq!(got, Ok(Stored::Event(StoredEvent { linked, done, previous, transaction_previous })));
             for end in 81..out.len() {
                 prop_assert!(take_record(&mut Decoder::new(&out[..end], 80), frame, base).is_err());
+                prop_assert!(take_record_of(&mut Decoder::new(&out[..end], 80), frame, base, |_| false).is_err());
             }
         }
 
@@ -375,6 +429,8 @@ mod tests {
         fn any_bytes_are_read_without_panic(bytes: Vec<u8>, frame: u64, base: u64) {
             let mut decoder = Decoder::new(&bytes, 0);
             while take_record(&mut decoder, frame >> 1, base).is_ok() {}
+            let mut decoder = Decoder::new(&bytes, 0);
+            while take_record_of(&mut decoder, frame >> 1, base, |_| false).is_ok() {}
         }
     }
 
@@ -386,6 +442,9 @@ mod tests {
             let mut out = vec![0; 80];
             put_closing(&mut out, place, &event, aborted.as_ref(), 5000, 4000);
             let got = take_record(&mut Decoder::new(&out, 80), place.frame, 0);
+            let mut skipping = Decoder::new(&out, 80);
+            assert_eq!(take_record_of(&mut skipping, place.frame, 0, |_| false), Ok(None));
+            assert!(skipping.is_at_end());
             let expected = StoredClosing { event, aborted, previous: 5000, started: 4000 };
             assert_eq!(got, Ok(Stored::Closing(expected)));
         }

@@ -169,8 +169,17 @@ impl CustomerRun {
 
     /// Whether the customer may be in this run; `false` is certain. Costs no read.
     pub(crate) fn may_contain(&self, customer: CustomerId) -> bool {
-        let id = customer.bits();
-        self.ids().contains(id) && self.filter.contains(fingerprint(&self.info().ledger, id))
+        self.ids().contains(customer.bits()) && self.filter.contains(self.filter_hash(customer))
+    }
+
+    /// What the filter is asked about, for who asks about many customers at once.
+    pub(crate) fn filter_hash(&self, customer: CustomerId) -> u64 {
+        fingerprint(&self.info().ledger, customer.bits())
+    }
+
+    /// Whether the filter has all of these hashes. No answer is waited for before the next question.
+    pub(crate) fn filter_has_all(&self, hashes: &[u64]) -> bool {
+        hashes.iter().fold(true, |all, &hash| all & self.filter.contains(hash))
     }
 
     /// The customer's head, without open events, and the journal position of the newest event.
@@ -277,7 +286,11 @@ pub(crate) struct CustomerIter<'a> {
 }
 
 impl CustomerIter<'_> {
-    fn advance(&mut self) -> Result<Option<(CustomerId, Head, u64)>, StoreError> {
+    /// The next customer that is wanted; the bodies of others are not looked at. Not to be called again after an error.
+    pub(crate) fn next_of(
+        &mut self,
+        wanted: impl Fn(CustomerId) -> bool,
+    ) -> Result<Option<(CustomerId, Head, u64)>, StoreError> {
         loop {
             let Some((id, range)) = self.run.step(&mut self.place, &self.block)? else {
                 if self.next_block >= self.run.first_keys.len() {
@@ -293,7 +306,7 @@ impl CustomerIter<'_> {
             }
             self.last = Some(id);
             self.left_count = self.left_count.map(|left| left.wrapping_sub(1));
-            if self.after.is_none_or(|after| id > after) {
+            if self.after.is_none_or(|after| id > after) && wanted(CustomerId::new(id)) {
                 let (head, position) = self.run.entry(index, &self.block, &range)?;
                 return Ok(Some((CustomerId::new(id), head, position)));
             }
@@ -312,7 +325,7 @@ impl Iterator for CustomerIter<'_> {
     type Item = Result<(CustomerId, Head, u64), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = self.advance().transpose();
+        let item = self.next_of(|_| true).transpose();
         if matches!(item, Some(Err(_))) {
             self.place = Place::default();
             (self.next_block, self.left_count) = (usize::MAX, None);

@@ -31,7 +31,7 @@ pub(crate) use file::{IdRange, RunInfo, TEMPORARY_SUFFIX};
 pub(crate) use fingerprint::fingerprint;
 pub(crate) use merge::{merge_customers, merge_transactions};
 pub(crate) use tiers::{RunSize, next_merge};
-pub(crate) use transactions::{TransactionIter, TransactionRun, kept};
+pub(crate) use transactions::{TransactionRun, kept};
 
 pub(crate) use customers::write as write_customers;
 pub(crate) use transactions::write as write_transactions;

@@ -242,6 +242,30 @@ impl TransactionRun {
         }
     }
 
+    /// The first block that may have an entry for this fingerprint or a larger one.
+    pub(crate) fn first_block(&self, hash: u64) -> usize {
+        self.first_keys.partition_point(|&first| first < kept(hash)).saturating_sub(1)
+    }
+
+    /// Replaces `entries` by those of a block, as the kept 40 bits and a position, in order as by [`Self::iter`]; none
+    /// behind the last block.
+    pub(crate) fn block_entries(&self, index: usize, entries: &mut Vec<(u64, u64)>) -> Result<(), StoreError> {
+        let last = entries.last().copied();
+        entries.clear();
+        if index >= self.first_keys.len() {
+            return Ok(());
+        }
+        let mut block = [0; BLOCK_BYTES];
+        for (entry_index, entry) in self.read_block(index, &mut block)?.iter().enumerate() {
+            entries.push((fingerprint_of(entry), self.position(index, entry_index, entry)?));
+        }
+        let in_order = last.iter().chain(&*entries).is_sorted_by_key(|&(key, position)| (key, Reverse(position)));
+        if in_order {
+            return Ok(());
+        }
+        self.file.damaged(RunFile::block_offset(index), "entries are out of order")
+    }
+
     /// All entries as the kept 40 bits and a position, in order: fingerprints ascend, and positions of the same
     /// fingerprint descend. Reads one block at a time; ends after the first error.
     pub(crate) fn iter(&self) -> TransactionIter<'_> {

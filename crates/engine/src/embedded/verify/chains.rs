@@ -3,7 +3,6 @@
 //!
 //! One pass follows the customers of one [`Partition`], so that its tables fit into memory.
 
-use super::effects::Effects;
 use super::report::{Finding, FindingCode, Findings, LostEvents};
 use super::walk::Digests;
 use crate::embedded::journal::Segment;
@@ -188,10 +187,7 @@ pub(super) struct Chains<'a> {
     near: Vec<u32>,
     pub(super) slots: Vec<Slot>,
     pub(super) customers: Vec<CustomerId>,
-    /// What is known of transactions; empty if it is gathered in `effects`.
     pub(super) transactions: Table<TransactionId, Known>,
-    /// What events did to transactions, to be checked at the end; `None` if they are looked up event by event.
-    pub(super) effects: Option<Effects>,
     /// Transactions of this partition by their own ids, and who made them; only if there are several partitions.
     makers: Table<TransactionId, CustomerId>,
     /// Transactions that open events would make.
@@ -215,7 +211,6 @@ impl<'a> Chains<'a> {
             slots: Vec::new(),
             customers: Vec::new(),
             transactions: Table::default(),
-            effects: None,
             makers: Table::default(),
             pending_makers: Table::default(),
             findings: Findings::new(findings_max),
@@ -233,7 +228,6 @@ impl<'a> Chains<'a> {
             // With what comparing the index takes.
             + self.transactions.capacity() * (size_of::<(TransactionId, Known)>() + 33)
             + self.makers.capacity() * 33
-            + self.effects.as_ref().map_or(0, Effects::memory_bytes)
     }
 
     /// The chain of a customer of this partition; begun if there is none yet.
@@ -298,9 +292,7 @@ impl<'a> Chains<'a> {
     pub(super) fn event(&mut self, position: u64, stored: &StoredEvent) {
         let customer = stored.linked.event.customer;
         self.last_time_ms = self.last_time_ms.max(stored.linked.event.time_ms);
-        if let Some(effects) = &mut self.effects {
-            effects.event(position, stored);
-        } else if self.partition.is_part() {
+        if self.partition.is_part() {
             self.watch_maker(position, stored);
         }
         if !self.partition.has_customer(customer) {
@@ -330,7 +322,6 @@ impl<'a> Chains<'a> {
     fn check_place(&mut self, index: usize, position: u64, stored: &StoredEvent) {
         let event = &stored.linked.event;
         let (customer, seq) = (event.customer, event.seq);
-        let gathers = self.effects.is_some();
         let slot = &self.slots[index];
         let (expected, newest) = (slot.last_seq() + 1, slot.newest);
         if seq != expected {
@@ -348,7 +339,6 @@ impl<'a> Chains<'a> {
             self.find(FindingCode::Previous, position, what, (customer, seq));
         }
         let transaction_before = match event.kind {
-            RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback if gathers => return,
             RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback => event
                 .transaction
                 .and_then(|transaction| self.transactions.get(&transaction))
@@ -371,9 +361,7 @@ impl<'a> Chains<'a> {
     /// Takes a closing record of any customer.
     pub(super) fn closing(&mut self, position: u64, closing: &StoredClosing) {
         let (customer, seq) = (closing.event.customer, closing.event.seq);
-        if let Some(effects) = &mut self.effects {
-            effects.closing(position, closing);
-        } else if self.partition.is_part()
+        if self.partition.is_part()
             && let Some(transaction) = self.pending_makers.remove(&(customer, seq))
             && closing.aborted.is_none()
         {
@@ -430,7 +418,7 @@ impl<'a> Chains<'a> {
             status: known.status,
         });
         let slot = &mut self.slots[index];
-        let known = if slot.gapped || self.effects.is_some() { assumed(known, linked) } else { known };
+        let known = if slot.gapped { assumed(known, linked) } else { known };
         if slot.unknown {
             let mut head = slot.check.head().clone();
             head.take(linked.clone(), status);
@@ -446,9 +434,7 @@ impl<'a> Chains<'a> {
         match status {
             EventStatus::Done => {
                 self.totals.done(event);
-                if self.effects.is_none()
-                    && let Some((transaction, state)) = event.transaction.zip(event.transaction_state())
-                {
+                if let Some((transaction, state)) = event.transaction.zip(event.transaction_state()) {
                     let TransactionState { kind, amount, currency, status, .. } = state;
                     let known = Known { slot: index as u32, kind, status, currency, amount, position: effect };
                     self.transactions.insert(transaction, known);
@@ -487,7 +473,7 @@ impl<'a> Chains<'a> {
 
 /// What an event's transaction must have been for the event to be right: where events before it are missing, and
 /// where it is compared later with what it was.
-fn assumed(known: Option<TransactionState>, linked: &LinkedEvent) -> Option<TransactionState> {
+pub(super) fn assumed(known: Option<TransactionState>, linked: &LinkedEvent) -> Option<TransactionState> {
     let before = match linked.event.kind {
         RequestKind::Dispute => TransactionStatus::Posted,
         RequestKind::Resolve | RequestKind::Chargeback => TransactionStatus::Disputed,

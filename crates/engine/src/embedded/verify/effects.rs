@@ -9,21 +9,22 @@
 //! What this module does not do: say what is wrong. It says that all is well, or that it cannot tell; then the journal
 //! is read again with [`super::chains`]' tables.
 
-use super::chains::{Partition, mixed};
+use super::chains::mixed;
 use super::index::Derived;
+use crate::embedded::checkpoint::RunName;
 use crate::embedded::memtable::Table;
 use crate::embedded::record::{StoredClosing, StoredEvent};
 use crate::embedded::run::{IdRange, TransactionRun, fingerprint, kept};
 use crate::store::StoreError;
 use bursar_core::{AbortReason, CustomerId, Event, RequestKind, TransactionId, TransactionKind};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 
 /// How many elements of a bucket are allocated at once: few at first, since a ledger may be small.
 const FIRST_CHUNK_ELEMENTS: usize = 8;
-const CHUNK_ELEMENTS: usize = 1024;
+const CHUNK_ELEMENTS: usize = 256;
 /// Elements are put into so many buckets, by the top bits of their fingerprints. Few enough that the place where each
 /// of them goes on stays in a processor's first cache, with the address of its page.
-const BUCKET_BITS: u32 = 6;
+const BUCKET_BITS: u32 = 8;
 /// No journal that is checked this way is longer.
 const POSITION_MAX: u64 = (1 << 58) - 1;
 
@@ -88,13 +89,42 @@ struct Covered {
     ids: IdRange,
 }
 
-/// What a pass gathers of the transactions of its partition.
+/// Keys that nobody knows: an edit cannot aim at equal digests. All passes of a reading have the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys([u128; 7]);
+
+impl Keys {
+    pub(super) fn new() -> Self {
+        let random = RandomState::new();
+        Self(std::array::from_fn(|index| {
+            u128::from(random.hash_one(2 * index)) << 64 | u128::from(random.hash_one(2 * index + 1))
+        }))
+    }
+
+    /// All of a transaction that never changes, as one number. Two that differ have the same one for one choice of keys
+    /// in 2^64 (Lemire and Kaser, "Strongly universal string hashing is fast", 2013: multilinear hashing).
+    fn digest(&self, event: &Event, transaction: TransactionId) -> u64 {
+        let (id, customer) = (transaction.bits(), event.customer.bits());
+        let withdrawal = event.transaction_kind == TransactionKind::Withdrawal;
+        let words = [
+            (id >> 64) as u64,
+            id as u64,
+            (customer >> 64) as u64,
+            customer as u64,
+            event.amount.steps().cast_unsigned(),
+            u64::from(event.currency.0) << 1 | u64::from(withdrawal),
+        ];
+        let [first, keys @ ..] = &self.0;
+        let terms = words.iter().zip(keys).map(|(&word, key)| key.wrapping_mul(u128::from(word)));
+        (terms.fold(*first, u128::wrapping_add) >> 64) as u64
+    }
+}
+
+/// What a pass gathers.
 #[derive(Debug)]
 pub(super) struct Effects {
     ledger: [u8; 16],
-    partition: Partition,
-    /// Keys that nobody knows: an edit cannot aim at equal digests.
-    keys: RandomState,
+    keys: Keys,
     /// The chunk of each bucket that is being filled.
     filling: Vec<Vec<Element>>,
     full: Vec<Vec<Vec<Element>>>,
@@ -117,13 +147,11 @@ const fn pointing(previous: Option<u64>) -> u64 {
 }
 
 impl Effects {
-    /// For the transactions of a partition.
-    pub(super) fn new(ledger: [u8; 16], partition: Partition, derived: Option<&Derived>) -> Self {
+    pub(super) fn new(ledger: [u8; 16], keys: Keys, derived: Option<&Derived>) -> Self {
         let runs = derived.into_iter().flat_map(|derived| derived.transactions.iter().rev());
         Self {
             ledger,
-            partition,
-            keys: RandomState::new(),
+            keys,
             filling: vec![Vec::new(); 1 << BUCKET_BITS],
             full: vec![Vec::new(); 1 << BUCKET_BITS],
             element_room: 0,
@@ -150,13 +178,12 @@ impl Effects {
         self.doubtful
     }
 
-    /// Takes an event record of any customer.
-    pub(super) fn event(&mut self, position: u64, stored: &StoredEvent) {
+    /// Takes an event record.
+    #[inline]
+    pub(super) fn event(&mut self, position: u64, stored: &StoredEvent, transaction: TransactionId) {
         let event = &stored.linked.event;
-        let Some(transaction) = event.transaction.filter(|transaction| self.partition.has(transaction.bits())) else {
-            return;
-        };
-        let (fingerprint, digest) = (fingerprint(&self.ledger, transaction.bits()), self.digest(event, transaction));
+        let fingerprint = fingerprint(&self.ledger, transaction.bits());
+        let digest = self.keys.digest(event, transaction);
         let makes = makes(event.kind);
         let says = if makes { digest } else { digest.wrapping_add(pointing(stored.transaction_previous)) };
         if stored.done {
@@ -171,7 +198,7 @@ impl Effects {
         self.doubtful |= self.open.insert((event.customer, event.seq), open).is_some();
     }
 
-    /// Takes a closing record of any customer.
+    /// Takes a closing record. One of an event that was not taken means nothing here.
     pub(super) fn closing(&mut self, position: u64, closing: &StoredClosing) {
         if self.open.is_empty() {
             return;
@@ -205,17 +232,6 @@ impl Effects {
         chunk.push(Element { fingerprint, place, says });
     }
 
-    /// All of a transaction that never changes.
-    fn digest(&self, event: &Event, transaction: TransactionId) -> u64 {
-        let withdrawal = event.transaction_kind == TransactionKind::Withdrawal;
-        let mut hasher = self.keys.build_hasher();
-        hasher.write_u128(transaction.bits());
-        hasher.write_u128(event.customer.bits());
-        hasher.write_u64(event.amount.steps().cast_unsigned());
-        hasher.write_u64(u64::from(event.currency.0) << 1 | u64::from(withdrawal));
-        hasher.finish()
-    }
-
     /// An effect before the checkpoint's point lies in a part that an index file covers, which must be asked about
     /// its transaction. Positions ascend.
     fn cover(&mut self, position: u64, transaction: TransactionId) {
@@ -230,39 +246,83 @@ impl Effects {
         self.doubtful |= !covered.is_some_and(findable);
     }
 
-    /// Checks everything gathered. Gives how many entries of index files lead to it; `None` where something is not as
-    /// it should be, or cannot be told from it.
-    pub(super) fn check(mut self, derived: Option<&Derived>) -> Result<Option<u64>, StoreError> {
+    /// At the end of the journal: what is still open was never decided.
+    fn end(&mut self) {
         for open in std::mem::take(&mut self.open).into_values() {
             self.push(open.fingerprint, POSITION_MAX, Role::Claimed, open.kind, open.digest);
         }
-        let mut index = Entries::new(derived);
-        let mut sorted: Vec<Element> = Vec::new();
-        let filling = std::mem::take(&mut self.filling);
-        for (filling, full) in filling.into_iter().zip(std::mem::take(&mut self.full)) {
-            if self.doubtful {
-                return Ok(None);
-            }
-            sorted.clear();
-            full.into_iter().chain([filling]).for_each(|chunk| sorted.extend(chunk));
-            sorted.sort_unstable_by_key(|element| (element.fingerprint, element.place));
-            let mut rest = &sorted[..];
-            while let Some(first) = rest.first() {
-                let count = rest.iter().take_while(|next| kept(next.fingerprint) == kept(first.fingerprint)).count();
-                let (group, later) = rest.split_at(count);
-                rest = later;
-                index.seek(kept(first.fingerprint))?;
-                for same in group.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
-                    let Ok(newest) = follow(same, self.covered_to) else { return Ok(None) };
-                    if newest.is_some_and(|newest| !index.leads_to(same[0].fingerprint, newest)) {
-                        return Ok(None);
-                    }
-                }
-                index.count_matches(group);
-            }
-        }
-        Ok(Some(index.matched))
     }
+}
+
+/// The elements of one bucket, in pieces.
+type Bucket = Vec<Vec<Element>>;
+
+/// Checks everything that passes have gathered together. Gives how many entries of index files lead to it; `None` where
+/// something is not as it should be, or cannot be told from it.
+pub(super) fn check(
+    mut gathered: Vec<Effects>,
+    derived: Option<&Derived>,
+    threads: usize,
+) -> Result<Option<u64>, StoreError> {
+    let mut buckets: Vec<Bucket> = vec![Vec::new(); 1 << BUCKET_BITS];
+    let covered_to = derived.map_or(0, |derived| derived.checkpoint.point.position);
+    for effects in &mut gathered {
+        effects.end();
+        if effects.doubtful {
+            return Ok(None);
+        }
+        for (bucket, (full, filling)) in buckets.iter_mut().zip(effects.full.drain(..).zip(effects.filling.drain(..))) {
+            bucket.extend(full);
+            bucket.push(filling);
+        }
+    }
+    drop(gathered);
+    let share = buckets.len().div_ceil(threads.max(1));
+    std::thread::scope(|scope| {
+        let check = |(index, buckets)| check_buckets(index * share, buckets, covered_to, derived);
+        let mut shares = buckets.chunks_mut(share).enumerate();
+        let own = shares.next();
+        let others: Vec<_> = shares.map(|share| scope.spawn(move || check(share))).collect();
+        let mut matched = own.map_or(Ok(Some(0)), check)?;
+        for thread in others {
+            // A thread that panicked has not found that all is well.
+            let more = thread.join().unwrap_or(Ok(None))?;
+            matched = matched.zip(more).map(|(matched, more)| matched + more);
+        }
+        Ok(matched)
+    })
+}
+
+/// Checks buckets that follow each other.
+fn check_buckets(
+    first: usize,
+    buckets: &mut [Bucket],
+    covered_to: u64,
+    derived: Option<&Derived>,
+) -> Result<Option<u64>, StoreError> {
+    let mut index = Entries::new(derived, (first as u64) << (u64::BITS - BUCKET_BITS));
+    let mut sorted: Vec<Element> = Vec::new();
+    for bucket in buckets {
+        sorted.clear();
+        sorted.reserve(bucket.iter().map(Vec::len).sum());
+        bucket.drain(..).for_each(|piece| sorted.extend(piece));
+        sorted.sort_unstable_by_key(|element| (element.fingerprint, element.place));
+        let mut rest = &sorted[..];
+        while let Some(first) = rest.first() {
+            let count = rest.iter().take_while(|next| kept(next.fingerprint) == kept(first.fingerprint)).count();
+            let (group, later) = rest.split_at(count);
+            rest = later;
+            index.seek(kept(first.fingerprint))?;
+            for same in group.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
+                let Ok(newest) = follow(same, covered_to) else { return Ok(None) };
+                if newest.is_some_and(|newest| !index.leads_to(same[0].fingerprint, newest)) {
+                    return Ok(None);
+                }
+            }
+            index.count_matches(group);
+        }
+    }
+    Ok(Some(index.matched))
 }
 
 /// A little less than an event takes in a journal.
@@ -320,28 +380,51 @@ fn follow(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
 
 /// The entries of all index files of transactions, in order of fingerprints.
 struct Entries<'a> {
-    runs: Vec<(u64, u64, &'a TransactionRun, Ahead<'a>)>,
+    runs: Vec<Ahead<'a>>,
     /// The positions that the entries of one fingerprint lead to.
     candidates: Vec<u64>,
     matched: u64,
 }
 
-type Ahead<'a> = std::iter::Peekable<crate::embedded::run::TransactionIter<'a>>;
+/// An index file that is read ahead, block by block.
+struct Ahead<'a> {
+    from: u64,
+    to: u64,
+    run: &'a TransactionRun,
+    next_block: usize,
+    entries: Vec<(u64, u64)>,
+    at: usize,
+}
 
 impl<'a> Entries<'a> {
-    fn new(derived: Option<&'a Derived>) -> Self {
-        let runs = derived.into_iter().flat_map(|derived| &derived.transactions);
-        let runs = runs.map(|(name, run)| (name.from, name.to, run, run.iter().peekable())).collect();
+    /// From the entries of a fingerprint on.
+    fn new(derived: Option<&'a Derived>, fingerprint: u64) -> Self {
+        let ahead = |(name, run): &'a (RunName, TransactionRun)| {
+            let (from, to, next_block) = (name.from, name.to, run.first_block(fingerprint));
+            Ahead { from, to, run, next_block, entries: Vec::new(), at: 0 }
+        };
+        let runs = derived.into_iter().flat_map(|derived| &derived.transactions).map(ahead).collect();
         Self { runs, candidates: Vec::new(), matched: 0 }
     }
 
-    /// Reads on to the entries of a fingerprint. Those before it belong to transactions of other partitions, or to
-    /// none; that shows when all matches are counted.
+    /// Reads on to the entries of a fingerprint. Those before it belong to transactions of other passes or threads, or
+    /// to none; that shows when all matches are counted.
     fn seek(&mut self, wanted: u64) -> Result<(), StoreError> {
         self.candidates.clear();
-        for (_, _, _, entries) in &mut self.runs {
-            while let Some(entry) = entries.next_if(|entry| !matches!(entry, Ok((key, _)) if *key > wanted)) {
-                let (key, position) = entry?;
+        for ahead in &mut self.runs {
+            loop {
+                let Some(&(key, position)) = ahead.entries.get(ahead.at) else {
+                    ahead.run.block_entries(ahead.next_block, &mut ahead.entries)?;
+                    (ahead.at, ahead.next_block) = (0, ahead.next_block + 1);
+                    if ahead.entries.is_empty() {
+                        break;
+                    }
+                    continue;
+                };
+                if key > wanted {
+                    break;
+                }
+                ahead.at += 1;
                 if key == wanted {
                     self.candidates.push(position);
                 }
@@ -352,8 +435,8 @@ impl<'a> Entries<'a> {
 
     /// Whether a lookup finds the entry for this position.
     fn leads_to(&self, fingerprint: u64, position: u64) -> bool {
-        let run = self.runs.iter().find(|(from, to, ..)| (*from..*to).contains(&position));
-        self.candidates.contains(&position) && run.is_some_and(|(_, _, run, _)| run.may_contain(fingerprint))
+        let ahead = self.runs.iter().find(|ahead| (ahead.from..ahead.to).contains(&position));
+        self.candidates.contains(&position) && ahead.is_some_and(|ahead| ahead.run.may_contain(fingerprint))
     }
 
     /// Counts the candidates that lead to an effect of these transactions. One that leads elsewhere would be met by

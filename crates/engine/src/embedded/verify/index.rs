@@ -9,6 +9,7 @@ use crate::embedded::journal::{Journal, JournalPoint};
 use crate::embedded::run::{CustomerRun, TransactionRun, fingerprint, kept};
 use crate::store::StoreError;
 use bursar_core::{ChainCheck, CustomerId, Head, TransactionId};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The checkpoint as it was read, with the index files that it names and that can be opened.
@@ -119,9 +120,6 @@ impl Derived {
     pub(super) fn compare(&self, chains: &mut Chains<'_>, journal: &Journal) -> Result<(), StoreError> {
         self.compare_heads(chains)?;
         self.compare_open(chains);
-        if chains.effects.is_some() {
-            return Ok(());
-        }
         self.compare_transactions(chains, journal)
     }
 
@@ -166,8 +164,13 @@ impl Derived {
             chains.findings.push(Finding { event: Some((customer, 0)), ..at });
         };
         let mut count = 0;
+        let mut named = BTreeSet::new();
         for (customer, positions) in &self.checkpoint.open {
             if !chains.partition.has_customer(*customer) {
+                continue;
+            }
+            if !named.insert(*customer) {
+                wrong(chains, *customer);
                 continue;
             }
             let index = chains.slot(*customer);
@@ -190,10 +193,9 @@ impl Derived {
             }
         }
         if chains.slots.iter().filter(|slot| !slot.open.is_empty()).count() as u64 > count {
-            let named = |customer| self.checkpoint.open.iter().any(|(open, _)| *open == customer);
             let all = chains.customers.iter().zip(&chains.slots);
             let missing: Vec<CustomerId> =
-                all.filter(|(c, slot)| !slot.open.is_empty() && !named(**c)).map(|(c, _)| *c).collect();
+                all.filter(|(c, slot)| !slot.open.is_empty() && !named.contains(*c)).map(|(c, _)| *c).collect();
             for customer in missing {
                 wrong(chains, customer);
             }

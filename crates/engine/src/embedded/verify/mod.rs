@@ -2,22 +2,27 @@
 //!
 //! ```text
 //! walk     frames: checksums, numbers, digests; over damage to the next sound frame
-//!   └─► chains   records: hashes, accounts by the rules, transactions, sums, positions
-//!         └─► index    checkpoint and index files, against what the chains say at their point
+//!   ├─► quick    records: hashes, accounts by the rules, sums, positions; checkpoint and heads in the index
+//!   │     └─► effects   transactions, and where the index leads for them
+//!   │
+//!   └─► pass     if there is a doubt: the same again, to say what is wrong
+//!         └─► chains, index
 //! ```
 //!
-//! It is read twice at the most. The first reading is quick: it checks everything, and finds whether all is well
-//! ([`effects`] has why that is quicker). Only where it is not, or cannot be told so, the second reading looks
-//! everything up event by event, to say what is wrong, and where.
+//! It is read twice at the most. The first reading is quick: it checks everything, and finds whether all is well. Only
+//! where it is not, or cannot be told so, the second reading looks everything up event by event, to say what is wrong,
+//! and where.
 //!
 //! Nothing is changed, and nothing is refused: a directory that cannot be opened is read as far as it goes. The
 //! tables are bounded: where they would not fit into memory, each reading goes through the journal several times,
 //! each time for a part of the customers and transactions. What each finding means is in `docs/format.md`, "Verification".
 
+mod book;
 mod chains;
 mod effects;
 mod index;
 mod pass;
+mod quick;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -32,11 +37,13 @@ use super::open::lock_directory;
 use super::run::TEMPORARY_SUFFIX;
 use super::scan::open_segments;
 use crate::store::{Damage as StoreDamage, StoreError};
+use book::CUSTOMER_BYTES;
 use bursar_core::{CustomerId, LedgerConfig};
 use chains::Partition;
-use effects::Effects;
+use effects::{Effects, Keys};
 use index::Derived;
-use pass::{Inputs, Pass, Ran, Sums, Way};
+use pass::{Inputs, Pass, Ran, Sums};
+use quick::{Gathers, QuickPass, Reading};
 use report::Findings;
 use std::io;
 use std::path::Path;
@@ -116,21 +123,79 @@ pub fn verify_on(
     {
         return Ok(sound);
     }
-    let sums = all_passes(&inputs, Way::Thorough, &mut report, progress)?.unwrap_or_default();
+    let sums = thoroughly(&inputs, &mut report, progress)?;
     Ok(concluded(sums, &inputs, early, report))
 }
 
-/// The quick reading; `None` unless all is well. An error is met again by the thorough one, or was none for it.
-fn quickly(
+/// The thorough reading.
+fn thoroughly(
     inputs: &Inputs,
+    report: &mut VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<Sums, StoreError> {
+    let threads = thread_count();
+    // About as much memory as journal: a transaction takes about as much of both.
+    let list = match inputs.options.only {
+        Some(customer) => vec![Partition::Only(customer)],
+        None => partitions(inputs, inputs.places().journal_end(), threads),
+    };
+    let memory_bytes_max = inputs.memory_bytes_max(threads.min(list.len()));
+    let run = |partition, first, told: &mut dyn FnMut(u64, u64)| {
+        Pass::new(inputs, partition, first, memory_bytes_max).run(told)
+    };
+    match all_passes(inputs, list, true, &run, report, progress)? {
+        Passes::Done(sums) => Ok(sums),
+        // Of a quick reading only.
+        Passes::Doubtful | Passes::TooLarge => Ok(Sums::default()),
+    }
+}
+
+/// The quick reading; `None` unless all is well. An error is met again by the thorough one, or was none for it.
+fn quickly(inputs: &Inputs, report: VerifyReport, progress: &mut dyn FnMut(VerifyProgress)) -> Option<VerifyReport> {
+    let threads = thread_count();
+    let customers = inputs.derived.as_ref().map_or(0, |derived| derived.checkpoint.totals.customer_count);
+    let needed = Effects::expected_bytes(inputs.places().journal_end());
+    let list = partitions(inputs, needed.saturating_add(customers.saturating_mul(CUSTOMER_BYTES)), threads);
+    let (list, gathers) = if list.len() > threads {
+        (list, Gathers::OfItsPartition)
+    } else {
+        match quick_passes(inputs, list.clone(), Gathers::OfItsCustomers, report.clone(), progress)? {
+            Ok(sound) => return Some(sound),
+            Err(TooLarge) => (halved(&list)?, Gathers::OfItsPartition),
+        }
+    };
+    quick_passes(inputs, list, gathers, report, progress)?.ok()
+}
+
+/// Passes that gather together cannot be divided one by one.
+struct TooLarge;
+
+fn quick_passes(
+    inputs: &Inputs,
+    list: Vec<Partition>,
+    gathers: Gathers,
     mut report: VerifyReport,
     progress: &mut dyn FnMut(VerifyProgress),
-) -> Option<VerifyReport> {
+) -> Option<Result<VerifyReport, TooLarge>> {
+    let (config, derived, threads) = (inputs.config.as_ref()?, inputs.derived.as_ref(), thread_count());
     let doubt = AtomicBool::new(false);
-    let sums = all_passes(inputs, Way::Quick { doubt: &doubt }, &mut report, progress).ok()??;
-    let matched = sums.index_is_matched(inputs.derived.as_ref());
+    let memory_bytes_max = inputs.memory_bytes_max(threads.min(list.len()));
+    let reading = Reading { inputs, config, keys: Keys::new(), gathers, doubt: &doubt, memory_bytes_max };
+    let divides = gathers == Gathers::OfItsPartition;
+    let run = |partition, first, told: &mut dyn FnMut(u64, u64)| QuickPass::new(reading, partition, first).run(told);
+    let mut sums = match all_passes(inputs, list, divides, &run, &mut report, progress).ok()? {
+        Passes::Done(sums) => sums,
+        Passes::Doubtful => return None,
+        Passes::TooLarge => return Some(Err(TooLarge)),
+    };
+    let gathered: Vec<Effects> = sums.passes.iter_mut().filter_map(|pass| pass.effects.take()).collect();
+    let matched_together = effects::check(gathered, derived, threads).ok()??;
+    let matched = matched_together + sums.passes.iter().map(|pass| pass.index_matches).sum::<u64>();
+    let runs = derived.into_iter().flat_map(|derived| &derived.transactions);
+    let entry_count: u64 = runs.map(|(_, run)| run.entry_count()).sum();
     let report = concluded(sums, inputs, Vec::new(), report);
-    (matched && report.is_sound()).then_some(report)
+    // Every entry of the index files must lead to an event that took effect on the entry's transaction.
+    (matched == entry_count && report.is_sound()).then_some(Ok(report))
 }
 
 fn concluded(sums: Sums, inputs: &Inputs, early: Vec<Finding>, mut report: VerifyReport) -> VerifyReport {
@@ -192,47 +257,50 @@ fn note_file(
 }
 
 /// The partitions that the journal is read for: as many as memory asks for, and as threads can work on. A guess by
-/// the journal's length; a pass that turns out too large is divided.
-fn first_partitions(inputs: &Inputs, way: Way<'_>, threads: usize) -> Vec<Partition> {
-    if let Some(customer) = inputs.options.only {
-        return vec![Partition::Only(customer)];
-    }
-    let bytes = inputs.places().journal_end();
-    let wanted = if bytes < PARALLEL_BYTES_MIN { 1 } else { threads as u64 };
+/// how many bytes tables will need; a pass that turns out too large is divided.
+fn partitions(inputs: &Inputs, needed_bytes: u64, threads: usize) -> Vec<Partition> {
+    // A number of threads that is no power of two would need a second round for a few of them.
+    let together = 1 << threads.max(1).ilog2();
+    let wanted = if inputs.places().journal_end() < PARALLEL_BYTES_MIN { 1 } else { together };
     let mut list = vec![Partition::ALL];
-    let needed = match way {
-        Way::Quick { .. } => {
-            let customers = inputs.derived.as_ref().map_or(0, |derived| derived.checkpoint.totals.customer_count);
-            Effects::expected_bytes(bytes).saturating_add(customers.saturating_mul(CUSTOMER_BYTES))
-        }
-        // About as much memory as journal: a transaction takes about as much of both.
-        Way::Thorough => bytes,
-    };
-    while (list.len() as u64) < wanted || needed / list.len() as u64 > inputs.memory_bytes_max(threads) as u64 {
-        let halves: Option<Vec<[Partition; 2]>> = list.iter().map(|partition| partition.halves()).collect();
-        let Some(halves) = halves else { break };
-        list = halves.into_iter().flatten().collect();
+    while (list.len() as u64) < wanted || needed_bytes / list.len() as u64 > inputs.memory_bytes_max(threads) as u64 {
+        let Some(more) = halved(&list) else { break };
+        list = more;
     }
     list
 }
 
-/// About how much memory a customer takes, with the room that tables keep.
-const CUSTOMER_BYTES: u64 = 400;
+fn halved(list: &[Partition]) -> Option<Vec<Partition>> {
+    let halves: Option<Vec<[Partition; 2]>> = list.iter().map(|partition| partition.halves()).collect();
+    Some(halves?.into_iter().flatten().collect())
+}
 
 /// A shorter journal is read by one thread.
 const PARALLEL_BYTES_MIN: u64 = 16 << 20;
 
+/// What came of all passes.
+enum Passes {
+    Done(Sums),
+    /// Of quick ones: not all is well, or it cannot be told so.
+    Doubtful,
+    /// One was too large, and passes are not divided.
+    TooLarge,
+}
+
+/// Reads the journal, and says how far it is.
+type RunPass<'a> = dyn Fn(Partition, bool, &mut dyn FnMut(u64, u64)) -> Result<Ran, StoreError> + Sync + 'a;
+
 /// Reads the journal for every partition, several at a time. Passes share nothing; the first one checks what is the
-/// same for all. `None`: not all is well, of which the quick way says no more.
+/// same for all.
 fn all_passes(
     inputs: &Inputs,
-    way: Way<'_>,
+    mut left: Vec<Partition>,
+    divides: bool,
+    run: &RunPass<'_>,
     report: &mut VerifyReport,
     progress: &mut dyn FnMut(VerifyProgress),
-) -> Result<Option<Sums>, StoreError> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
-    let mut left = first_partitions(inputs, way, threads);
-    let memory_bytes_max = inputs.memory_bytes_max(threads.min(left.len()));
+) -> Result<Passes, StoreError> {
+    let threads = thread_count();
     let mut sums = Sums::default();
     let mut round = 0;
     while !left.is_empty() {
@@ -242,16 +310,12 @@ fn all_passes(
         // Once that pass is done; where it was too large, its half goes on in its place.
         let first = !sums.passes.iter().any(|pass| pass.first);
         let passes = std::thread::scope(|scope| {
-            let others: Vec<_> = now[1..]
-                .iter()
-                .map(|&partition| {
-                    scope.spawn(move || Pass::new(inputs, way, partition, false, memory_bytes_max).run(&mut |_, _| ()))
-                })
-                .collect();
+            let others: Vec<_> =
+                now[1..].iter().map(|&partition| scope.spawn(move || run(partition, false, &mut |_, _| ()))).collect();
             let mut told = |bytes, bytes_total| {
                 progress(VerifyProgress { bytes, bytes_total, pass: round, pass_count: rounds });
             };
-            let mut passes = vec![Pass::new(inputs, way, now[0], first, memory_bytes_max).run(&mut told)];
+            let mut passes = vec![run(now[0], first, &mut told)];
             passes.extend(others.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked(inputs)))));
             passes
         });
@@ -259,12 +323,17 @@ fn all_passes(
         for (partition, pass) in now.into_iter().zip(passes) {
             match pass? {
                 Ran::Done(done) => sums.passes.push(*done),
+                Ran::TooLarge if !divides => return Ok(Passes::TooLarge),
                 Ran::TooLarge => left.extend(partition.halves().into_iter().flatten()),
-                Ran::Doubtful => return Ok(None),
+                Ran::Doubtful => return Ok(Passes::Doubtful),
             }
         }
     }
-    Ok(Some(sums))
+    Ok(Passes::Done(sums))
+}
+
+fn thread_count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX)
 }
 
 /// More threads than this wait for memory.

@@ -13,13 +13,12 @@ use crate::embedded::journal::{Journal, JournalPoint, Segment};
 use crate::embedded::record::{Stored, take_record};
 use crate::store::{SourceId, SourceMark, StoreError};
 use crate::totals::{CurrencyTotals, Totals};
-use bursar_core::{Currencies, CurrencyIndex, EventStatus, LedgerConfig, Policy, Sum};
+use bursar_core::{Account, Currencies, CurrencyIndex, EventStatus, Hash, LedgerConfig, Policy, Sum};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many bytes of the journal lie between two reports of progress.
-const PROGRESS_BYTES: u64 = 8 << 20;
+pub(super) const PROGRESS_BYTES: u64 = 8 << 20;
 
 /// How many records are read before they are taken; they stay in a processor's first cache.
 const RECORDS_AT_ONCE: usize = 64;
@@ -45,15 +44,6 @@ impl Inputs {
     }
 }
 
-/// How a reading goes about it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Way<'a> {
-    /// Finds whether all is well, and no more: the first doubt ends all passes of the reading.
-    Quick { doubt: &'a AtomicBool },
-    /// Finds everything, and says what it is.
-    Thorough,
-}
-
 /// How a pass ended.
 pub(super) enum Ran {
     Done(Box<Done>),
@@ -71,51 +61,28 @@ pub(super) struct Done {
     frames: Vec<(u64, Finding)>,
     frames_count: u64,
     /// About the checkpoint as such.
-    derived: Vec<Finding>,
+    pub(super) derived: Vec<Finding>,
     chains: Findings,
     damages: Vec<Damage>,
-    totals: Totals,
-    at_checkpoint: Totals,
-    event_count: u64,
-    open_count: u64,
+    pub(super) totals: Totals,
+    pub(super) at_checkpoint: Totals,
+    pub(super) event_count: u64,
+    pub(super) open_count: u64,
     /// What all accounts have, held and available.
     accounts: BTreeMap<CurrencyIndex, (Sum, Sum)>,
-    frame_count: u64,
-    end: JournalPoint,
+    pub(super) frame_count: u64,
+    pub(super) end: JournalPoint,
     torn: Option<Note>,
-    /// Of a quick pass: how many entries of index files lead to its transactions.
-    index_matches: u64,
+    /// Of a quick pass: what it gathered, if that is to be checked together with what others gathered.
+    pub(super) effects: Option<Effects>,
+    /// Of a quick pass that checked it: how many entries of index files lead to it.
+    pub(super) index_matches: u64,
 }
 
-/// A pass under way.
-pub(super) struct Pass<'a> {
-    inputs: &'a Inputs,
-    way: Way<'a>,
-    chains: Chains<'a>,
-    memory_bytes_max: usize,
-    sources: BTreeMap<SourceId, SourceMark>,
-    /// Records that were read and are to be taken next.
-    records: Vec<(u64, Stored)>,
-    done: Done,
-}
-
-impl<'a> Pass<'a> {
-    pub(super) fn new(
-        inputs: &'a Inputs,
-        way: Way<'a>,
-        partition: Partition,
-        first: bool,
-        memory_bytes_max: usize,
-    ) -> Self {
-        let findings_max = inputs.options.findings_max;
-        // Without the ledger's own, no record is looked into.
-        let any = LedgerConfig { ledger: [0; 16], policy: Policy::default(), currencies: Currencies::default() };
-        let mut chains = Chains::new(inputs.places(), inputs.config.clone().unwrap_or(any), partition, findings_max);
-        if let (Way::Quick { .. }, Some(config)) = (way, &inputs.config) {
-            chains.effects = Some(Effects::new(config.ledger, partition, inputs.derived.as_ref()));
-        }
-        let end = JournalPoint { position: 0, frame_number: 0, digest: chains.ledger_digest };
-        let done = Done {
+impl Done {
+    /// Nothing yet, before the journal's beginning.
+    pub(super) fn new(first: bool, ledger_digest: Hash) -> Self {
+        Self {
             first,
             frames: Vec::new(),
             frames_count: 0,
@@ -128,21 +95,56 @@ impl<'a> Pass<'a> {
             open_count: 0,
             accounts: BTreeMap::new(),
             frame_count: 0,
-            end,
+            end: JournalPoint { position: 0, frame_number: 0, digest: ledger_digest },
             torn: None,
+            effects: None,
             index_matches: 0,
-        };
-        Self { inputs, way, chains, memory_bytes_max, sources: BTreeMap::new(), records: Vec::new(), done }
+        }
+    }
+
+    /// Adds an account to what all of them have.
+    pub(super) fn account(&mut self, currency: CurrencyIndex, account: Account) {
+        let (held, available) = self.accounts.entry(currency).or_default();
+        (*held, *available) = (held.plus(account.held), available.plus(account.available));
+    }
+
+    /// Notes where and how the journal ends.
+    pub(super) fn ended(&mut self, inputs: &Inputs, ending: Ending, end: u64) {
+        if ending == Ending::Torn {
+            let at = inputs.places().finding(FindingCode::FrameUnreadable, end, String::new());
+            let what = "a write that never came to its end; it was not acknowledged, and the next opening cuts it off";
+            self.torn = Some(Note { path: at.path, offset: at.offset, what });
+        }
+        self.end.position = end;
+    }
+}
+
+/// A pass under way.
+pub(super) struct Pass<'a> {
+    inputs: &'a Inputs,
+    chains: Chains<'a>,
+    memory_bytes_max: usize,
+    sources: BTreeMap<SourceId, SourceMark>,
+    /// Records that were read and are to be taken next.
+    records: Vec<(u64, Stored)>,
+    done: Done,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(inputs: &'a Inputs, partition: Partition, first: bool, memory_bytes_max: usize) -> Self {
+        let findings_max = inputs.options.findings_max;
+        // Without the ledger's own, no record is looked into.
+        let any = LedgerConfig { ledger: [0; 16], policy: Policy::default(), currencies: Currencies::default() };
+        let config = inputs.config.clone().unwrap_or(any);
+        let chains = Chains::new(inputs.places(), config, partition, findings_max);
+        let done = Done::new(first, chains.ledger_digest);
+        Self { inputs, chains, memory_bytes_max, sources: BTreeMap::new(), records: Vec::new(), done }
     }
 
     /// Reads the journal once.
     pub(super) fn run(mut self, told: &mut dyn FnMut(u64, u64)) -> Result<Ran, StoreError> {
         let ledger = self.inputs.config.as_ref().map(|config| (config.ledger, config.digest()));
-        let digests = match self.way {
-            Way::Quick { .. } => self.chains.partition.digests(),
-            Way::Thorough if self.done.first => Digests::ALL,
-            Way::Thorough => Digests::None,
-        };
+        let digests = if self.done.first { Digests::ALL } else { Digests::None };
         let mut walk = Walk::new(&self.inputs.segments, ledger, digests);
         let bytes_total = self.chains.places.journal_end();
         let point = self.inputs.derived.as_ref().map(|derived| derived.checkpoint.point.position);
@@ -168,9 +170,6 @@ impl<'a> Pass<'a> {
                     }
                 }
             }
-            if self.is_doubtful() {
-                return Ok(Ran::Doubtful);
-            }
         }
         let (ending, end) = (walk.ending, walk.end);
         told(end, bytes_total);
@@ -181,44 +180,11 @@ impl<'a> Pass<'a> {
             self.at_checkpoint(end)?;
         }
         self.finish();
-        if let Some(effects) = self.chains.effects.take() {
-            match effects.check(self.inputs.derived.as_ref())? {
-                Some(index_matches) => self.done.index_matches = index_matches,
-                None => self.doubt(),
-            }
-        }
-        if self.is_doubtful() {
-            return Ok(Ran::Doubtful);
-        }
-        let Self { chains, mut done, .. } = self;
-        if ending == Ending::Torn {
-            let at = chains.places.finding(FindingCode::FrameUnreadable, end, String::new());
-            let what = "a write that never came to its end; it was not acknowledged, and the next opening cuts it off";
-            done.torn = Some(Note { path: at.path, offset: at.offset, what });
-        }
-        done.end.position = end;
+        let Self { inputs, chains, mut done, .. } = self;
+        done.ended(inputs, ending, end);
         (done.event_count, done.totals) = (chains.event_count, chains.totals);
         (done.chains, done.damages) = (chains.findings, chains.damages);
         Ok(Ran::Done(Box::new(done)))
-    }
-
-    /// Ends a quick reading.
-    fn doubt(&self) {
-        if let Way::Quick { doubt } = self.way {
-            doubt.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a quick reading is at its end before the journal is: this pass has found something, or another one.
-    fn is_doubtful(&self) -> bool {
-        let Way::Quick { doubt } = self.way else { return false };
-        let chains = &self.chains;
-        let found = chains.findings.count > 0 || self.done.frames_count > 0 || !self.done.derived.is_empty();
-        let doubts = chains.effects.as_ref().is_some_and(Effects::is_doubtful);
-        if found || doubts || !chains.damages.is_empty() {
-            doubt.store(true, Ordering::Relaxed);
-        }
-        doubt.load(Ordering::Relaxed)
     }
 
     fn find(&mut self, position: u64, finding: Finding) {
@@ -293,14 +259,7 @@ impl<'a> Pass<'a> {
     fn take_mark(&mut self, position: u64, mark: &SourceMark) {
         let kept = SourceMark { rejected_lines: Vec::new(), ..mark.clone() };
         let Some(before) = self.sources.insert(kept.source, kept.clone()) else { return };
-        let goes_back = before.offset > kept.offset
-            || before.line_count > kept.line_count
-            || before.finished && !kept.finished
-            || before.counts.applied > kept.counts.applied
-            || before.counts.already_applied > kept.counts.already_applied
-            || before.counts.rejected > kept.counts.rejected
-            || before.counts.unreadable > kept.counts.unreadable;
-        if goes_back {
+        if goes_back(&before, &kept) {
             let what = "the mark of a source says less than the one before it";
             self.find(position, self.chains.places.finding(FindingCode::MarkGoesBack, position, what));
         }
@@ -345,11 +304,21 @@ impl<'a> Pass<'a> {
                 chains.follow(index, &open.linked, &EventStatus::Started, open.position, open.position);
             }
             for (currency, account) in chains.slots[index].check.head().state.accounts.iter() {
-                let (held, available) = self.done.accounts.entry(currency).or_default();
-                (*held, *available) = (held.plus(account.held), available.plus(account.available));
+                self.done.account(currency, account);
             }
         }
     }
+}
+
+/// Whether a source's mark says less than the one before it.
+pub(super) const fn goes_back(before: &SourceMark, mark: &SourceMark) -> bool {
+    before.offset > mark.offset
+        || before.line_count > mark.line_count
+        || before.finished && !mark.finished
+        || before.counts.applied > mark.counts.applied
+        || before.counts.already_applied > mark.counts.already_applied
+        || before.counts.rejected > mark.counts.rejected
+        || before.counts.unreadable > mark.counts.unreadable
 }
 
 /// What all passes found.
@@ -359,13 +328,6 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Whether every entry of the index files leads to an event that took effect on the entry's transaction.
-    pub(super) fn index_is_matched(&self, derived: Option<&Derived>) -> bool {
-        let runs = derived.into_iter().flat_map(|derived| &derived.transactions);
-        let entry_count: u64 = runs.map(|(_, run)| run.entry_count()).sum();
-        entry_count == self.passes.iter().map(|pass| pass.index_matches).sum::<u64>()
-    }
-
     /// Puts together what the passes found: first what concerns the journal, then what is derived.
     pub(super) fn conclude(
         self,

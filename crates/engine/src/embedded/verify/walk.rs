@@ -14,8 +14,8 @@ use bursar_core::Hash;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How much is read at once, in bytes.
-const READ_BYTES: usize = 4 << 20;
+/// How much is read at once, in bytes: it stays in a processor's second cache until it was looked at.
+const READ_BYTES: usize = 256 << 10;
 
 /// What comes next in the journal.
 #[derive(Debug)]
@@ -67,10 +67,15 @@ impl Piece {
         } else {
             let segment = &segments[index];
             let left = usize::try_from(length(segment)?.saturating_sub(offset)).unwrap_or(usize::MAX);
+            // What is there of it already stays.
+            let from = ahead.filter(|&ahead| self.segment == index && ahead < self.bytes.len());
+            self.bytes.drain(..from.unwrap_or(self.bytes.len()));
+            let kept = self.bytes.len();
             self.bytes.resize(count.max(READ_BYTES).min(left), 0);
-            let read = segment.file.read_at(&mut self.bytes, offset);
+            let kept = kept.min(self.bytes.len());
+            let read = segment.file.read_at(&mut self.bytes[kept..], offset + kept as u64);
             let filled = read.map_err(|error| segment.io_error("read the journal", error))?;
-            self.bytes.truncate(filled);
+            self.bytes.truncate(kept + filled);
             (self.segment, self.offset) = (index, offset);
             0
         };
