@@ -24,7 +24,10 @@ use crate::ledger::SubmitError;
 use crate::store::RowCounts;
 use bursar_core::commit::Broken;
 use bursar_core::rules::{Known, decide_effect, keeps_invariants};
-use bursar_core::{CustomerId, CustomerState, LedgerConfig, Rejection, Request, TransactionKind, TransactionState};
+use bursar_core::{
+    Account, CurrencyIndex, CustomerId, CustomerState, LedgerConfig, Rejection, Request, TransactionKind,
+    TransactionState,
+};
 use customers::Customers;
 use reading::{Numbered, Reading};
 use std::collections::BTreeMap;
@@ -250,6 +253,13 @@ impl AccountsOnly {
             self.transactions.put(transaction, Stored { customer, kind, amount, currency, status });
         }
         Ok(Taken::Applied)
+    }
+
+    /// All accounts, with whose they are and whether the customer is locked, in order of customer and currency.
+    pub fn accounts(&self) -> impl Iterator<Item = (CustomerId, CurrencyIndex, Account, bool)> {
+        self.customers().flat_map(|(customer, state)| {
+            state.accounts.iter().map(move |(currency, account)| (customer, currency, account, state.locked))
+        })
     }
 
     /// The customers that have accounts, in order of id.
