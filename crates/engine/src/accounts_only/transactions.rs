@@ -1,7 +1,9 @@
 //! The transactions of accounts that are kept without a ledger, in 16 bytes each.
 
 use crate::by_id::ById;
-use bursar_core::{Amount, CurrencyIndex, TransactionId, TransactionKind, TransactionStatus};
+use bursar_core::{
+    Amount, CurrencyIndex, CustomerId, TransactionId, TransactionKind, TransactionState, TransactionStatus,
+};
 use std::num::NonZeroU8;
 
 /// A transaction.
@@ -13,6 +15,15 @@ pub(super) struct Stored {
     pub(super) amount: Amount,
     pub(super) currency: CurrencyIndex,
     pub(super) status: TransactionStatus,
+}
+
+impl Stored {
+    /// Its state, with the customer that its number stands for.
+    #[inline]
+    pub(super) const fn state(self, customer: CustomerId) -> TransactionState {
+        let Self { kind, amount, currency, status, .. } = self;
+        TransactionState { customer, kind, amount, currency, status }
+    }
 }
 
 /// All transactions.
