@@ -7,6 +7,8 @@ use hashbrown::HashMap;
 /// Ids below this are found by their place in a list: most ledgers count their customers. The list takes address
 /// space for all of them at once, and memory for the pages that are used.
 const LISTED_MAX: usize = 1 << 24;
+/// The list is looked through in stretches of this length, and only in those that are in use.
+const STRETCH_LEN: usize = 4096;
 /// Too many.
 const COUNT_MAX: u32 = u32::MAX;
 
@@ -17,6 +19,8 @@ pub(super) struct Customers {
     ids: Vec<CustomerId>,
     /// Numbers and one, by id; zero of nobody. Empty until it is needed.
     listed: Vec<u32>,
+    /// Which stretches of the list are in use.
+    stretches: Vec<bool>,
     others: HashMap<CustomerId, u32, RandomState>,
 }
 
@@ -43,7 +47,9 @@ impl Customers {
         if bits < LISTED_MAX as u128 {
             if self.listed.is_empty() {
                 self.listed = vec![0; LISTED_MAX];
+                self.stretches = vec![false; LISTED_MAX / STRETCH_LEN];
             }
+            self.stretches[bits as usize / STRETCH_LEN] = true;
             self.listed[bits as usize] = number + 1;
         } else {
             self.others.insert(customer, number);
@@ -59,8 +65,11 @@ impl Customers {
     /// All numbers, in the order of their customers' ids.
     pub(super) fn in_order(&self) -> Vec<(CustomerId, u32)> {
         let mut in_order = Vec::with_capacity(self.ids.len());
-        let listed = self.listed.iter().zip(0..).filter(|(number, _)| **number > 0);
-        in_order.extend(listed.map(|(number, id)| (CustomerId::new(id), number - 1)));
+        for (index, stretch) in self.listed.chunks(STRETCH_LEN).enumerate().filter(|(index, _)| self.stretches[*index])
+        {
+            let listed = stretch.iter().zip((index * STRETCH_LEN) as u128..).filter(|(number, _)| **number > 0);
+            in_order.extend(listed.map(|(number, id)| (CustomerId::new(id), number - 1)));
+        }
         let listed_count = in_order.len();
         in_order.extend(self.others.iter().map(|(id, number)| (*id, *number)));
         // All others have larger ids than those that are listed.

@@ -25,9 +25,9 @@ use crate::ingest::{IngestError, IngestObserver, IngestOptions, IngestReport, te
 use crate::ledger::SubmitError;
 use crate::store::{RowCounts, StoreError};
 use bursar_core::commit::Broken;
-use bursar_core::rules::{Known, decide_effect, keeps_invariants};
+use bursar_core::rules::{Known, decide_effect, keeps_invariants, moved};
 use bursar_core::{
-    Account, CurrencyIndex, CustomerId, CustomerState, LedgerConfig, Rejection, Request, TransactionKind,
+    Account, CurrencyIndex, CustomerId, CustomerState, LedgerConfig, Rejection, Request, RequestKind, TransactionKind,
     TransactionState,
 };
 use customers::Customers;
@@ -182,6 +182,10 @@ impl AccountsOnly {
         for (rows, steps) in rows.chunks(WARM_ROWS).zip(batch.made[..count].chunks(WARM_ROWS)) {
             self.warm(steps);
             for (row, step) in rows.iter().zip(steps) {
+                if self.take_simple(step) {
+                    report.counts.applied += 1;
+                    continue;
+                }
                 let told = match self.take(step, row)? {
                     Taken::Applied => {
                         report.counts.applied += 1;
@@ -222,11 +226,35 @@ impl AccountsOnly {
         let mut seen = 0;
         for step in steps {
             seen += u32::from(self.states.warm(step.customer));
+        }
+        for step in steps {
             if let Some(transaction) = step.transaction() {
                 seen += u32::from(self.transactions.is_at_hand(transaction));
             }
         }
         std::hint::black_box(seen);
+    }
+
+    /// Makes the change of what most rows are: a deposit or a withdrawal that is accepted, with an id that is new, of
+    /// a customer with an account. `false`: it is something else, or the rules refuse it, and nothing has changed.
+    #[inline]
+    fn take_simple(&mut self, step: &Step) -> bool {
+        let Some((transaction, stored)) = step.new_transaction() else { return false };
+        let Stored { customer, kind, amount, currency, .. } = stored;
+        let Some((locked, before)) = self.states.account(customer, currency) else { return false };
+        // An account in this currency shows that the ledger has it.
+        let after = moved(self.config.policy.locked, locked, before, kind, currency, amount);
+        let request = match kind {
+            TransactionKind::Deposit => RequestKind::Deposit,
+            TransactionKind::Withdrawal => RequestKind::Withdrawal,
+        };
+        let Ok(after) = after else { return false };
+        let is_sound = amount.is_positive() && keeps_invariants(request, kind, amount, before, after);
+        let is_done = is_sound && self.transactions.put_new(transaction, stored);
+        if is_done {
+            self.states.set_account(customer, after);
+        }
+        is_done
     }
 
     /// Decides a row and makes its change. `row` is looked at only where the step does not say all of it.

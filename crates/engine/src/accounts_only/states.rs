@@ -49,6 +49,22 @@ impl States {
         CustomerState { locked: small.locked, accounts }
     }
 
+    /// Whether a customer is locked, and the account in a currency; `None`: that takes [`States::get`].
+    #[inline]
+    pub(super) fn account(&self, customer: u32, currency: CurrencyIndex) -> Option<(bool, Account)> {
+        let small = self.small.get(customer as usize)?;
+        let is_here = small.form == Form::One && small.currency == currency;
+        is_here.then_some((small.locked, small.account))
+    }
+
+    /// Sets an account that [`States::account`] gave.
+    #[inline]
+    pub(super) fn set_account(&mut self, customer: u32, account: Account) {
+        if let Some(small) = self.small.get_mut(customer as usize) {
+            small.account = account;
+        }
+    }
+
     /// Whether a customer is locked, and the accounts.
     pub(super) fn accounts(&self, customer: u32) -> (bool, impl Iterator<Item = (CurrencyIndex, Account)>) {
         let small = self.small.get(customer as usize).copied().unwrap_or_default();

@@ -4,8 +4,11 @@
 //! a cache line. Of any other row only what is asked for ahead is here; the rest is in the batch.
 
 use super::customers::Customers;
+use super::transactions::Stored;
 use crate::csv::RowBatch;
-use bursar_core::{Action, Amount, CurrencyIndex, CustomerId, Movement, Request, TransactionId};
+use bursar_core::{
+    Action, Amount, CurrencyIndex, CustomerId, Movement, Request, TransactionId, TransactionKind, TransactionStatus,
+};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +64,18 @@ impl Step {
             Sort::Deposit | Sort::Withdrawal | Sort::Reference => Some(self.transaction),
             Sort::Other => None,
         }
+    }
+
+    /// The transaction that a deposit or a withdrawal makes.
+    #[inline]
+    pub(super) const fn new_transaction(&self) -> Option<(TransactionId, Stored)> {
+        let Self { transaction, amount, customer, currency, sort } = *self;
+        let kind = match sort {
+            Sort::Deposit => TransactionKind::Deposit,
+            Sort::Withdrawal => TransactionKind::Withdrawal,
+            Sort::Reference | Sort::Other => return None,
+        };
+        Some((transaction, Stored { customer, kind, amount, currency, status: TransactionStatus::Posted }))
     }
 
     /// The request, the customer's number in place of the customer, if all of it is here.

@@ -32,6 +32,7 @@ mod ahead;
 mod diagnostic;
 mod fast;
 mod header;
+mod plain;
 mod reader;
 mod rejects;
 mod row;

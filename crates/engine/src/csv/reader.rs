@@ -2,6 +2,7 @@
 
 use super::fast;
 use super::header::{Header, HeaderError};
+use super::plain;
 use super::row::{Position, Row, RowBatch, request_of};
 use super::row_error::{RowError, RowErrorKind, Span};
 use super::scan::{Extent, Field, Scan, scan_row};
@@ -327,7 +328,10 @@ impl Parser {
             if unread.is_empty() {
                 return false;
             }
-            if let Some(row) = fast::read(unread, &self.header, &self.currencies, row_bytes_max) {
+            let is_plain = self.header.is_plain();
+            let plain = if is_plain { plain::read(unread, &self.currencies, row_bytes_max) } else { None };
+            let ordinary = plain.or_else(|| fast::read(unread, &self.header, &self.currencies, row_bytes_max));
+            if let Some(row) = ordinary {
                 let extent = Extent { text: row.text, next: row.next, line_ends: 1 };
                 self.push(batch, extent, Ok(row.request));
                 continue;
