@@ -4,6 +4,8 @@
 //! otherwise says nothing: then [`super::fast`] tries, and after it the long way. Whatever is read here means exactly
 //! the same there; property tests and a fuzzer hold the ways together.
 
+#![allow(clippy::inline_always)] // what a call and its result in memory cost is a good part of what a number costs
+
 use super::fast::Ordinary;
 use bursar_core::{
     Action, Amount, Currencies, CurrencyIndex, CustomerId, Decimals, Id, Movement, Reference, Request, TransactionId,
@@ -73,13 +75,13 @@ pub(super) fn read(text: &[u8], currencies: &Currencies, bytes_max: usize) -> Op
     Some(Ordinary { request, text: text_bytes, next })
 }
 
-#[inline]
+#[inline(always)]
 fn word(text: &[u8], at: usize) -> Option<u64> {
     text.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The kind, and the place behind its comma.
-#[inline]
+#[inline(always)]
 fn kind(text: &[u8]) -> Option<(Kind, usize)> {
     let begin = word(text, 0)?;
     match begin | SMALL_SEVEN {
@@ -97,7 +99,7 @@ fn kind(text: &[u8]) -> Option<(Kind, usize)> {
 }
 
 /// The digits at the beginning of a word: their number, and how many there are.
-#[inline]
+#[inline(always)]
 const fn digits(word: u64) -> (u64, u32) {
     let values = word ^ eight(b'0');
     // The highest bit of a byte says that it is no digit. What overflows spoils only the bytes behind it.
@@ -107,7 +109,7 @@ const fn digits(word: u64) -> (u64, u32) {
         return (0, 0);
     }
     // Zeros come in before the first digit, and what is no digit goes out. Then neighbours are joined.
-    let values = values << (u64::BITS - 8 * count);
+    let values = values << (u64::BITS.wrapping_sub(8 * count) & 63);
     let pairs = values.wrapping_mul(10).wrapping_add(values >> 8);
     let upper = (pairs & 0xff_0000_00ff).wrapping_mul(100 + (1_000_000 << 32));
     let lower = ((pairs >> 16) & 0xff_0000_00ff).wrapping_mul(1 + (10_000 << 32));
@@ -115,7 +117,7 @@ const fn digits(word: u64) -> (u64, u32) {
 }
 
 /// A number of at most fifteen digits: itself, how many digits it has, and the byte behind them.
-#[inline]
+#[inline(always)]
 fn number(text: &[u8], at: usize) -> Option<(u64, u32, u8)> {
     let begin = word(text, at)?;
     let (number, count) = digits(begin);
@@ -129,7 +131,7 @@ fn number(text: &[u8], at: usize) -> Option<(u64, u32, u8)> {
 }
 
 /// An id, and the place behind its comma.
-#[inline]
+#[inline(always)]
 fn id(text: &[u8], at: usize) -> Option<(Id, usize)> {
     let (number, count, behind) = number(text, at)?;
     if behind == b',' && count > 0 {
@@ -168,7 +170,7 @@ fn hexadecimal(word: u64) -> Option<u32> {
 }
 
 /// The amount, if there is one, the place of the line's end, and the place behind that.
-#[inline]
+#[inline(always)]
 fn last_field(text: &[u8], at: usize, decimals: Decimals) -> Option<(Option<Amount>, usize, usize)> {
     let (units, unit_digits, mut behind) = number(text, at)?;
     let mut end = at + unit_digits as usize;

@@ -351,6 +351,7 @@ impl Parser {
         }
     }
 
+    #[inline]
     fn push(&mut self, batch: &mut RowBatch, extent: Extent, content: Result<Request, RowError>) {
         let (line, text_start) = (self.position.line, batch.taken);
         self.pass(batch, extent);
@@ -358,6 +359,7 @@ impl Parser {
         batch.rows.push(Row { line, after: self.position, text_start: text_start as u32, text_end, content });
     }
 
+    #[inline]
     fn pass(&mut self, batch: &mut RowBatch, extent: Extent) {
         batch.taken += extent.next;
         self.position.offset += extent.next as u64;
