@@ -151,7 +151,8 @@ impl AccountsOnly {
                 return Ok(false);
             }
             let rows = batch.rows.rows();
-            let stop_at = rows.iter().position(|row| row.content.is_err()).filter(|_| options.strict);
+            let first_unreadable = || rows.iter().position(|row| row.content.is_err());
+            let stop_at = if options.strict { first_unreadable() } else { None };
             if let Some((row, Err(error))) = stop_at.map(|at| (&rows[at], &rows[at].content)) {
                 let told = observer.unreadable(batch.rows.text_of(row), row.line, error);
                 told.map_err(IngestError::Observer)?;
@@ -252,7 +253,7 @@ impl AccountsOnly {
         let is_sound = amount.is_positive() && keeps_invariants(request, kind, amount, before, after);
         let is_done = is_sound && self.transactions.put_new(transaction, stored);
         if is_done {
-            self.states.set_account(customer, after);
+            self.states.set_account(customer, currency, after);
         }
         is_done
     }
@@ -271,7 +272,7 @@ impl AccountsOnly {
         let effect = match decide_effect(&self.config, &state, known, &request) {
             Ok(Some(effect)) => effect,
             Ok(None) => return Ok(Taken::AlreadyApplied),
-            Err(rejection) => return Ok(Taken::Rejected(self.named(rejection, &state, stored, &request))),
+            Err(rejection) => return Ok(Taken::Rejected(self.named(rejection))),
         };
         let (before, after, amount) = (state.accounts.get(effect.currency), effect.account, effect.amount);
         let kind = effect.transaction.map_or(TransactionKind::Deposit, |(_, state)| state.kind);
@@ -286,20 +287,11 @@ impl AccountsOnly {
         Ok(Taken::Applied)
     }
 
-    /// A rejection with customers in place of their numbers: the same decision about them.
-    #[cold]
-    fn named(
-        &self,
-        numbered: Rejection,
-        state: &CustomerState,
-        stored: Option<Stored>,
-        request: &Request,
-    ) -> Rejection {
-        let customers = lock(&self.customers);
-        let customer_of = |number: CustomerId| customers.id(number.bits() as u32);
-        let request = Request { customer: customer_of(request.customer), ..*request };
-        let known = Known { state: stored.map(|stored| stored.state(customers.id(stored.customer))), reserved: false };
-        decide_effect(&self.config, state, known, &request).err().unwrap_or(numbered)
+    /// A rejection with the customer in place of the number, where it tells of one.
+    fn named(&self, rejection: Rejection) -> Rejection {
+        let Rejection::TransactionIdTaken { existing } = rejection else { return rejection };
+        let customer = lock(&self.customers).id(existing.customer.bits() as u32);
+        Rejection::TransactionIdTaken { existing: TransactionState { customer, ..existing } }
     }
 
     /// All accounts, with whose they are and whether the customer is locked, in order of customer and currency.
