@@ -350,4 +350,24 @@ mod tests {
         scattered.for_each(|id| values.insert(TransactionId::new(u128::from(id)), 2));
         assert!(values.runs.len() < 1000, "{}", values.runs.len());
     }
+
+    /// An id that came too far ahead lies in a table, and stays there when the last run has grown past it.
+    #[test]
+    fn an_id_that_a_run_grows_past_stays_where_it_is() {
+        let mut values = ById::default();
+        let id = TransactionId::new;
+        let run_count = RUNS_FREE as u128 + 1;
+        (1..=run_count).for_each(|run| values.insert(id(run * 1000), 1));
+        let ahead = run_count * 1000 + u128::from(GAP_IDS_MAX) + 10;
+        values.insert(id(ahead), 2);
+        assert_eq!((values.runs.len() as u128, values.others.has(ahead)), (run_count, true));
+        (run_count * 1000 + 1..ahead + 10)
+            .for_each(|number| assert!(values.insert_new(id(number), 3) == (number != ahead)));
+        let count = values.len();
+        assert_eq!((values.runs.len() as u128, values.get(id(ahead))), (run_count, Some(&2)));
+        values.insert(id(ahead), 4);
+        assert!(!values.insert_new(id(ahead), 5));
+        assert_eq!((values.len(), values.get(id(ahead))), (count, Some(&4)));
+        assert_eq!(values.iter().filter(|(other, _)| *other == id(ahead)).count(), 1);
+    }
 }
