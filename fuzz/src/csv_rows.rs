@@ -1,5 +1,6 @@
 //! The CSV reader against a slow reference that is obviously right: the whole text in memory, one byte at a time,
-//! every field copied. Same rows and same errors (code, column, place), however the bytes come in pieces.
+//! every field copied. Same rows and same errors (code, column, place), however the bytes come in pieces, and however
+//! many threads read them.
 //!
 //! Input: four choices (currencies, row limit, bytes asked at once, size of the pieces), then the file.
 
@@ -10,8 +11,9 @@ use bursar_engine::core::{
 };
 use bursar_engine::csv::{
     Column, Diagnostic, HeaderError, Limits, OpenError, Position, RejectWriter, RowBatch, RowError, RowReader,
+    RowsAhead,
 };
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 /// An error: its code, the column it is about, and which bytes of the row it points at.
 type Fault = (&'static str, Option<Column>, usize, usize);
@@ -54,6 +56,14 @@ pub fn csv_rows(data: &[u8]) {
         "in pieces of {piece_bytes}, asked for {batch_bytes}: {:?}",
         String::from_utf8_lossy(text)
     );
+    let thread_count = 1 + piece_bytes % 3;
+    let side_by_side = by_threads(text, &currencies, Limits { row_bytes_max, batch_bytes }, piece_bytes, thread_count);
+    assert_eq!(
+        side_by_side,
+        expected,
+        "by {thread_count} threads, in pieces of {piece_bytes}, asked for {batch_bytes}: {:?}",
+        String::from_utf8_lossy(text)
+    );
 }
 
 fn decimals(count: u8) -> Decimals {
@@ -65,13 +75,13 @@ fn currency(code: &str, count: u8) -> Currency {
 }
 
 /// Gives a few bytes at a time, and is interrupted now and then.
-struct Pieces<'a> {
-    bytes: &'a [u8],
+struct Pieces<B> {
+    bytes: B,
     piece_bytes: usize,
     calls: usize,
 }
 
-impl Read for Pieces<'_> {
+impl<B: Read> Read for Pieces<B> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.calls += 1;
         if self.calls.is_multiple_of(5) {
@@ -82,26 +92,25 @@ impl Read for Pieces<'_> {
     }
 }
 
+fn open<R: Read>(input: R, currencies: &Currencies, limits: Limits) -> Result<RowReader<R>, HeaderError> {
+    RowReader::with_limits(input, currencies, limits).map_err(|error| match error {
+        OpenError::Read(error) => panic!("memory cannot be read: {error}"),
+        OpenError::Header(error) => error,
+    })
+}
+
 fn by_reader(text: &[u8], currencies: &Currencies, limits: Limits, piece_bytes: usize) -> ReadFile {
     let input = Pieces { bytes: text, piece_bytes, calls: 0 };
-    let mut reader = match RowReader::with_limits(input, currencies, limits) {
-        Ok(reader) => reader,
-        Err(OpenError::Read(error)) => panic!("memory cannot be read: {error}"),
-        Err(OpenError::Header(error)) => return Err(header_fault(&error)),
-    };
+    let mut reader = open(input, currencies, limits).map_err(|error| header_fault(&error))?;
     let rows_start = reader.position().offset as usize;
     let mut rejects = RejectWriter::new(Vec::new(), reader.header()).unwrap();
     let (mut batch, mut rows, mut end) = (RowBatch::new(), Vec::new(), reader.position());
     while reader.next_batch(&mut batch).unwrap() {
+        collect(&batch, &mut end, &mut rows);
         for row in batch.rows() {
-            let text = batch.text_of(row).to_vec();
-            assert!(row.after > end, "{:?} does not come after {end:?}", row.after);
-            end = row.after;
-            let content = row.content.map_err(|error| fault_of(row.line, &text, &error));
             if let Err(error) = row.content {
-                rejects.unreadable(&text, row.line, &error).unwrap();
+                rejects.unreadable(batch.text_of(row), row.line, &error).unwrap();
             }
-            rows.push(ReadRow { line: row.line, after: row.after, text, content });
         }
     }
     assert_eq!(reader.position().offset, text.len() as u64);
@@ -112,6 +121,35 @@ fn by_reader(text: &[u8], currencies: &Currencies, limits: Limits, piece_bytes: 
         check_rejects(&rejects.into_inner(), currencies, fault_count);
     }
     Ok(rows)
+}
+
+fn by_threads(
+    text: &[u8],
+    currencies: &Currencies,
+    limits: Limits,
+    piece_bytes: usize,
+    thread_count: usize,
+) -> ReadFile {
+    let input = Pieces { bytes: Cursor::new(text.to_vec()), piece_bytes, calls: 0 };
+    let reader = open(input, currencies, limits).map_err(|error| header_fault(&error))?;
+    let (mut rows, mut end) = (Vec::new(), reader.position());
+    let mut ahead = RowsAhead::start(reader, thread_count, |_, (): &mut ()| Ok(())).unwrap();
+    while let Some(batch) = ahead.next_batch().unwrap() {
+        collect(&batch.rows, &mut end, &mut rows);
+        ahead.give_back(batch);
+    }
+    Ok(rows)
+}
+
+/// Adds the rows of a batch. Each must come after the one before.
+fn collect(batch: &RowBatch, end: &mut Position, rows: &mut Vec<ReadRow>) {
+    for row in batch.rows() {
+        let text = batch.text_of(row).to_vec();
+        assert!(row.after > *end, "{:?} does not come after {end:?}", row.after);
+        *end = row.after;
+        let content = row.content.map_err(|error| fault_of(row.line, &text, &error));
+        rows.push(ReadRow { line: row.line, after: row.after, text, content });
+    }
 }
 
 /// No row that could not be read becomes a request by being written to a file of rejects.

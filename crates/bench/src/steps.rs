@@ -1,23 +1,27 @@
 //! Fixed pieces of the hot path, to be counted by instruction under callgrind: `.ci/instructions`.
 //!
 //! Each has a preparation and a work. Run with `--times 0` and `--times 1`, the difference in instructions is the
-//! work alone, whatever threads it takes. Inputs are fixed, nothing touches a disk or waits for a clock, and the seeds
+//! work alone, whatever threads it takes. Inputs are fixed, nothing waits for a disk or a clock, and the seeds
 //! that can be given are; the engine's own hash tables have random seeds, which moves counts by a small fraction of a
 //! percent. Each work gives a number that follows from its result, and fails where the result is wrong.
 
+use crate::cases::take_in_for_accounts;
 use crate::failure::Failure;
 use crate::workload::{Ids, Workload, deposit, transaction_id};
 use bursar_core::commit::{Batch, Limits, Routes, Step as BatchStep};
 use bursar_core::event::chain_start;
 use bursar_core::rules::{Decision, Known, decide};
 use bursar_core::{Currencies, CustomerState, Event, LedgerConfig, Policy, TransactionId};
+use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::{RowBatch, RowReader};
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, VerifyOptions, verify_on};
 use bursar_engine::store::{Chains, MemoryStore, SourceId, SourceMark, Transactions};
 use clap::ValueEnum;
+use std::io::Write;
 use std::sync::Arc;
+use tempfile::NamedTempFile;
 
 const SEED: u64 = 1;
 /// How many units each work has, but for [`Step::unit_count`]'s exception; and how many rows or events there are.
@@ -34,6 +38,8 @@ const KEYS_AT_A_TIME: usize = 1024;
 pub(crate) enum Step {
     Parse,
     ParseUuid,
+    AccountsOnly,
+    AccountsOnlyUuid,
     Hash,
     DecideMemory,
     EmbeddedBatch,
@@ -48,6 +54,8 @@ impl Step {
         match self {
             Self::Parse => "parse",
             Self::ParseUuid => "parse-uuid",
+            Self::AccountsOnly => "accounts-only",
+            Self::AccountsOnlyUuid => "accounts-only-uuid",
             Self::Hash => "hash",
             Self::DecideMemory => "decide-memory",
             Self::EmbeddedBatch => "embedded-batch",
@@ -63,6 +71,8 @@ impl Step {
         match self {
             Self::Parse => "row read from memory, ids rising",
             Self::ParseUuid => "row read from memory, UUIDs",
+            Self::AccountsOnly => "row of a file taken in for its accounts only, ids rising",
+            Self::AccountsOnlyUuid => "row of a file taken in for its accounts only, UUIDs",
             Self::Hash => "event encoded and hashed",
             Self::DecideMemory => "deposit through the commit protocol on the memory store",
             Self::EmbeddedBatch => "deposit through the commit protocol on the embedded store, disk in memory",
@@ -80,6 +90,8 @@ impl Step {
             Self::LookupKnown => UNIT_COUNT / 50,
             Self::Parse
             | Self::ParseUuid
+            | Self::AccountsOnly
+            | Self::AccountsOnlyUuid
             | Self::Hash
             | Self::DecideMemory
             | Self::EmbeddedBatch
@@ -94,6 +106,8 @@ impl Step {
         match self {
             Self::Parse => repeat(times, &rows_text(Ids::Rising)?, |text| parse(text)),
             Self::ParseUuid => repeat(times, &rows_text(Ids::Uuid)?, |text| parse(text)),
+            Self::AccountsOnly => repeat(times, &rows_file(Ids::Rising)?, take_for_accounts),
+            Self::AccountsOnlyUuid => repeat(times, &rows_file(Ids::Uuid)?, take_for_accounts),
             Self::Hash => repeat(times, &events()?, |events| Ok(hash(events))),
             Self::DecideMemory => repeat(times, &source_rows(1), |rows| {
                 let store = Arc::new(MemoryStore::new(&config()));
@@ -130,6 +144,21 @@ fn wrong(what: &str) -> Failure {
 fn rows_text(ids: Ids) -> Result<Vec<u8>, Failure> {
     let workload = Workload { rows: UNIT_COUNT, customers: CUSTOMER_COUNT, ids, seed: SEED, with_faults: false };
     Ok(workload.bytes()?)
+}
+
+/// The same as a file.
+fn rows_file(ids: Ids) -> Result<NamedTempFile, Failure> {
+    let mut file = NamedTempFile::new()?;
+    file.write_all(&rows_text(ids)?)?;
+    Ok(file)
+}
+
+/// All of `bursar ingest --in-memory` but the writing of accounts.
+fn take_for_accounts(file: &NamedTempFile) -> Result<u64, Failure> {
+    let mut accounts = AccountsOnly::new(config());
+    let counts = take_in_for_accounts(&mut accounts, file.path())?;
+    Failure::unless_equal("the rows of a file and those taken in", &UNIT_COUNT, &counts.total())?;
+    Ok(counts.applied)
 }
 
 fn parse(text: &[u8]) -> Result<u64, Failure> {

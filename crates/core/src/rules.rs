@@ -137,8 +137,27 @@ fn move_money(
     if known.reserved {
         return Err(Rejection::TransactionPending);
     }
-    refuse_if_locked(config.policy.locked, before, request.action.kind())?;
     let account = before.accounts.get(currency);
+    let after = moved(config.policy.locked, before.locked, account, kind, currency, amount)?;
+    Ok(Some(effect(request.action.kind(), transaction, state, after, before.locked)))
+}
+
+/// The account after a new deposit or withdrawal of an amount above zero: the part of [`decide`] that remains once the
+/// transaction is known to be new, for who keeps accounts in another form than [`CustomerState`].
+#[inline]
+pub fn moved(
+    policy: LockedPolicy,
+    locked: bool,
+    account: Account,
+    kind: TransactionKind,
+    currency: CurrencyIndex,
+    amount: Amount,
+) -> Result<Account, Rejection> {
+    let request = match kind {
+        TransactionKind::Deposit => RequestKind::Deposit,
+        TransactionKind::Withdrawal => RequestKind::Withdrawal,
+    };
+    refuse_if_locked(policy, locked, request)?;
     let available = match kind {
         TransactionKind::Deposit => account.available.checked_add(amount),
         TransactionKind::Withdrawal if amount > account.available && !is_planted(Planted::OverdraftAllowed) => {
@@ -146,8 +165,7 @@ fn move_money(
         }
         TransactionKind::Withdrawal => account.available.checked_sub(amount),
     };
-    let after = checked(available, Some(account.held)).ok_or(Rejection::BalanceOverflow { currency, asked: amount })?;
-    Ok(Some(effect(request.action.kind(), transaction, state, after, before.locked)))
+    checked(available, Some(account.held)).ok_or(Rejection::BalanceOverflow { currency, asked: amount })
 }
 
 /// Disputes, resolves and chargebacks: they open or close a dispute of a transaction that exists.
@@ -170,7 +188,7 @@ fn settle_dispute(
     if let Some(given) = reference.amount.filter(|&given| given != amount) {
         return Err(Rejection::AmountMismatch { currency, asked: given, amount });
     }
-    refuse_if_locked(config.policy.locked, before, kind)?;
+    refuse_if_locked(config.policy.locked, before.locked, kind)?;
     let withdrawal = match existing.kind {
         TransactionKind::Deposit => false,
         TransactionKind::Withdrawal => true,
@@ -224,7 +242,8 @@ fn unlock(before: &CustomerState) -> Result<Option<Effect>, Rejection> {
     Ok(Some(Effect { kind, currency, amount, transaction: None, account, locked: false }))
 }
 
-fn refuse_if_locked(policy: LockedPolicy, before: &CustomerState, kind: RequestKind) -> Result<(), Rejection> {
+#[inline]
+fn refuse_if_locked(policy: LockedPolicy, locked: bool, kind: RequestKind) -> Result<(), Rejection> {
     let refused = match (policy, kind) {
         (_, RequestKind::Unlock) => false,
         (LockedPolicy::Frozen, _) => true,
@@ -232,10 +251,11 @@ fn refuse_if_locked(policy: LockedPolicy, before: &CustomerState, kind: RequestK
         (LockedPolicy::Nothing, RequestKind::Deposit | RequestKind::Withdrawal | RequestKind::Dispute) => true,
         (LockedPolicy::Nothing, RequestKind::Resolve | RequestKind::Chargeback) => false,
     };
-    if before.locked && refused { Err(Rejection::CustomerLocked { policy }) } else { Ok(()) }
+    if locked && refused { Err(Rejection::CustomerLocked { policy }) } else { Ok(()) }
 }
 
 /// An account whose parts and whose total all fit; a held amount below zero is no account.
+#[inline]
 fn checked(available: Option<Amount>, held: Option<Amount>) -> Option<Account> {
     let account = Account { available: available?, held: held? };
     account.total()?;
@@ -260,6 +280,7 @@ fn effect(
 /// disputed withdrawal's provisional credit, down by a withdrawal, by a deposit's chargeback and by a
 /// withdrawal's resolve, and by nothing else. Summed over a ledger: the totals are deposits minus
 /// withdrawals, minus deposits charged back, plus withdrawals charged back or in dispute.
+#[inline]
 pub fn keeps_invariants(
     kind: RequestKind,
     transaction: TransactionKind,

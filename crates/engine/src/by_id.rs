@@ -62,6 +62,9 @@ impl<V: Copy> ById<V> {
     /// Reads the place where an id is, or would be; gives whether it is there at the first look.
     #[inline]
     pub(crate) fn is_at_hand(&self, transaction: TransactionId) -> bool {
+        if self.follows(transaction.bits()) {
+            return false;
+        }
         match self.place(transaction) {
             Some(place) => self.in_runs[place].is_some(),
             None => self.others.is_at_hand(transaction.bits()),
@@ -81,6 +84,41 @@ impl<V: Copy> ById<V> {
             None => self.others.insert(transaction.bits(), value),
         };
         self.count += usize::from(is_new);
+    }
+
+    /// Gives an id a value if it has none; gives whether that was so.
+    #[inline]
+    pub(crate) fn insert_new(&mut self, transaction: TransactionId, value: V) -> bool {
+        let bits = transaction.bits();
+        if self.follows(bits) && !self.others.has(bits) {
+            self.in_runs.push(Some(value));
+            self.count += 1;
+            return true;
+        }
+        self.insert_new_anywhere(transaction, value)
+    }
+
+    fn insert_new_anywhere(&mut self, transaction: TransactionId, value: V) -> bool {
+        let place = match self.place(transaction) {
+            Some(place) if self.in_runs[place].is_some() || self.others.has(transaction.bits()) => return false,
+            Some(place) => Some(place),
+            None => self.lengthen(transaction),
+        };
+        let is_new = match place {
+            Some(place) => self.in_runs[place].replace(value).is_none(),
+            None => self.others.insert_new(transaction.bits(), value),
+        };
+        self.count += usize::from(is_new);
+        is_new
+    }
+
+    /// Whether an id is the one behind the last run.
+    #[inline]
+    fn follows(&self, bits: u128) -> bool {
+        let ahead = |last: &Run| bits.checked_sub(u128::from(last.first_id));
+        // There is no next one behind the largest number.
+        let last = self.runs.last().filter(|_| bits <= u128::from(u64::MAX));
+        last.is_some_and(|last| ahead(last) == Some((self.in_runs.len() - last.begin) as u128))
     }
 
     /// All of them, in no order.
@@ -190,6 +228,17 @@ impl<V: Copy> Tables<V> {
 
     /// Gives whether the id is new.
     fn insert(&mut self, id: u128, value: V) -> bool {
+        let (table, hash) = self.table_for_one_more(id);
+        table.insert(hash, id, value)
+    }
+
+    /// Leaves a value that is there as it is.
+    fn insert_new(&mut self, id: u128, value: V) -> bool {
+        let (table, hash) = self.table_for_one_more(id);
+        table.place(hash, id).is_some_and(|place| table.slots[place].1.is_none()) && table.insert(hash, id, value)
+    }
+
+    fn table_for_one_more(&mut self, id: u128) -> (&mut Table<V>, u64) {
         if self.by_hash.is_empty() {
             self.by_hash.resize(1 << TABLES_BITS, Table { slots: Vec::new(), count: 0 });
         }
@@ -200,7 +249,7 @@ impl<V: Copy> Tables<V> {
         if table.count >= table.slots.len() / 4 * 3 {
             table.grow(&self.hasher);
         }
-        table.insert(hash, id, value)
+        (table, hash)
     }
 }
 
@@ -272,8 +321,14 @@ mod tests {
                 for near in [*id, id.wrapping_add(1), id.wrapping_sub(1)] {
                     prop_assert_eq!(values.get(TransactionId::new(near)), model.get(&near));
                 }
-                values.insert(TransactionId::new(*id), number);
-                model.insert(*id, number);
+                if number % 3 == 0 {
+                    let is_new = values.insert_new(TransactionId::new(*id), number);
+                    prop_assert_eq!(is_new, !model.contains_key(id));
+                    model.entry(*id).or_insert(number);
+                } else {
+                    values.insert(TransactionId::new(*id), number);
+                    model.insert(*id, number);
+                }
                 prop_assert_eq!((values.len(), values.is_empty()), (model.len(), false));
             }
             let mut all: Vec<(u128, usize)> = values.iter().map(|(id, number)| (id.bits(), *number)).collect();
@@ -294,5 +349,25 @@ mod tests {
         let scattered = (1..10_000u64).map(|id| id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         scattered.for_each(|id| values.insert(TransactionId::new(u128::from(id)), 2));
         assert!(values.runs.len() < 1000, "{}", values.runs.len());
+    }
+
+    /// An id that came too far ahead lies in a table, and stays there when the last run has grown past it.
+    #[test]
+    fn an_id_that_a_run_grows_past_stays_where_it_is() {
+        let mut values = ById::default();
+        let id = TransactionId::new;
+        let run_count = RUNS_FREE as u128 + 1;
+        (1..=run_count).for_each(|run| values.insert(id(run * 1000), 1));
+        let ahead = run_count * 1000 + u128::from(GAP_IDS_MAX) + 10;
+        values.insert(id(ahead), 2);
+        assert_eq!((values.runs.len() as u128, values.others.has(ahead)), (run_count, true));
+        (run_count * 1000 + 1..ahead + 10)
+            .for_each(|number| assert!(values.insert_new(id(number), 3) == (number != ahead)));
+        let count = values.len();
+        assert_eq!((values.runs.len() as u128, values.get(id(ahead))), (run_count, Some(&2)));
+        values.insert(id(ahead), 4);
+        assert!(!values.insert_new(id(ahead), 5));
+        assert_eq!((values.len(), values.get(id(ahead))), (count, Some(&4)));
+        assert_eq!(values.iter().filter(|(other, _)| *other == id(ahead)).count(), 1);
     }
 }

@@ -99,7 +99,7 @@ fn text(several: bool) -> impl Strategy<Value = Vec<u8>> {
         5 => Just("deposit"), 3 => Just("withdrawal"), 3 => Just("dispute"), 2 => Just("resolve"),
         2 => Just("chargeback"), 2 => Just("unlock"), 1 => Just("refund"),
     ];
-    let customer = prop_oneof![8 => 0u128..5, 1 => Just(u128::MAX), 1 => (1u128 << 22) - 1..(1 << 22) + 2];
+    let customer = prop_oneof![8 => 0u128..5, 1 => Just(u128::MAX), 1 => (1u128 << 24) - 1..(1 << 24) + 2];
     let transaction = prop_oneof![8 => 0u128..40, 2 => (1u128 << 127)..(1 << 127) + 10, 1 => 1000u128..1200];
     let amount = prop_oneof![
         6 => (0u32..50).prop_map(|amount| amount.to_string()),

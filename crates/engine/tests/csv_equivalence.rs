@@ -1,25 +1,26 @@
-//! The reader means the same as a slow reference that is obviously right, however the bytes come in pieces.
+//! The reader means the same as a slow reference that is obviously right, however the bytes come in pieces, and
+//! however many threads read them.
 #![allow(clippy::unwrap_used, clippy::naive_bytecount)] // clippy sees the helpers of a test as production code
 
 use bursar_engine::core::{
     Action, Amount, Currencies, Currency, CustomerId, Decimals, Movement, Reference, Request, RequestKind,
     TransactionId,
 };
-use bursar_engine::csv::{Limits, Position, RowBatch, RowErrorKind, RowReader};
+use bursar_engine::csv::{Limits, Position, RowBatch, RowErrorKind, RowReader, RowsAhead};
 use proptest::prelude::*;
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 /// A row: its first line, what follows it, its raw text, and what it says.
 type Read1 = (u64, Position, Vec<u8>, Result<Request, RowErrorKind>);
 
 /// Gives a few bytes at a time.
-struct Dribble<'a> {
-    bytes: &'a [u8],
+struct Dribble<B> {
+    bytes: B,
     counts: Vec<usize>,
     call: usize,
 }
 
-impl Read for Dribble<'_> {
+impl<B: Read> Read for Dribble<B> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.counts[self.call % self.counts.len()].min(buffer.len());
         self.call += 1;
@@ -35,19 +36,48 @@ fn by_reader(text: &[u8], currencies: &Currencies, limits: Limits, counts: Vec<u
     let (mut batch, mut rows) = (RowBatch::new(), Vec::new());
     let mut end = reader.position();
     while reader.next_batch(&mut batch).unwrap() {
-        for row in batch.rows() {
-            let raw = batch.text_of(row).to_vec();
-            if let Err(error) = row.content {
-                let (start, end) = (error.span.start as usize, error.span.end as usize);
-                assert!(start <= end && end <= raw.len(), "{error:?} in {raw:?}");
-            }
-            assert!(row.after > end);
-            end = row.after;
-            rows.push((row.line, row.after, raw, row.content.map_err(|error| without_guess(error.kind))));
-        }
+        collect(&batch, &mut end, &mut rows);
     }
     assert_eq!(reader.position().offset, text.len() as u64);
     rows
+}
+
+fn by_threads(
+    text: &[u8],
+    currencies: &Currencies,
+    limits: Limits,
+    counts: Vec<usize>,
+    thread_count: usize,
+) -> Vec<Read1> {
+    let source = Dribble { bytes: Cursor::new(text.to_vec()), counts, call: 0 };
+    let reader = RowReader::with_limits(source, currencies, limits).unwrap();
+    let (mut end, mut rows) = (reader.position(), Vec::new());
+    let count_rows = |batch: &RowBatch, count: &mut usize| {
+        *count = batch.rows().len();
+        Ok(())
+    };
+    let mut ahead = RowsAhead::start(reader, thread_count, count_rows).unwrap();
+    while let Some(batch) = ahead.next_batch().unwrap() {
+        assert!(batch.made == batch.rows.rows().len() && batch.made > 0);
+        collect(&batch.rows, &mut end, &mut rows);
+        ahead.give_back(batch);
+    }
+    assert!(ahead.next_batch().unwrap().is_none(), "an end is an end");
+    rows
+}
+
+/// Adds the rows of a batch. Each must come after the one before.
+fn collect(batch: &RowBatch, end: &mut Position, rows: &mut Vec<Read1>) {
+    for row in batch.rows() {
+        let raw = batch.text_of(row).to_vec();
+        if let Err(error) = row.content {
+            let (start, end) = (error.span.start as usize, error.span.end as usize);
+            assert!(start <= end && end <= raw.len(), "{error:?} in {raw:?}");
+        }
+        assert!(row.after > *end);
+        *end = row.after;
+        rows.push((row.line, row.after, raw, row.content.map_err(|error| without_guess(error.kind))));
+    }
 }
 
 /// What a misspelt kind was probably meant to be has its own test.
@@ -400,11 +430,15 @@ proptest! {
         row_bytes_max in prop_oneof![40usize..50, Just(1000)],
         batch_bytes in prop::sample::select(&[1usize, 2, 7, 50, 4096][..]),
         counts in prop::collection::vec(1usize..60, 1..4),
+        thread_count in 1usize..4,
     ) {
         let text = [header.join(",").as_bytes(), b"\n", &body].concat();
         let expected = by_reference(header, &body, &currencies, row_bytes_max);
-        let got = by_reader(&text, &currencies, Limits { row_bytes_max, batch_bytes }, counts);
-        prop_assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(&text));
+        let limits = Limits { row_bytes_max, batch_bytes };
+        let got = by_reader(&text, &currencies, limits, counts.clone());
+        prop_assert_eq!(&got, &expected, "{:?}", String::from_utf8_lossy(&text));
+        let got = by_threads(&text, &currencies, limits, counts, thread_count);
+        prop_assert_eq!(got, expected, "{} threads: {:?}", thread_count, String::from_utf8_lossy(&text));
     }
 }
 
@@ -425,5 +459,38 @@ fn no_split_point_matters() {
             assert_eq!(by_reader(&text, &currencies, limits, vec![first, text.len()]), expected, "split at {first}");
             assert_eq!(by_reader(&text, &currencies, limits, vec![first]), expected, "pieces of {first}");
         }
+    }
+}
+
+/// Many blocks on many threads: most can be parsed side by side; some have quotes, a row too long, or nothing in them.
+#[test]
+fn no_count_of_threads_and_no_size_of_blocks_matters() {
+    let header = HEADERS[0];
+    let mut body = Vec::new();
+    for number in 0u64..4000 {
+        body.extend_from_slice(format!("deposit,{},{number},{}.5\n", number % 7, number % 13).as_bytes());
+        body.extend_from_slice(match number {
+            n if n % 997 == 5 => b"\n\n \t\n\n".as_slice(),
+            n if n % 499 == 7 => b"\"deposit\",\"1\",2,\"3\"\ndispute,\"1\n",
+            n if n % 701 == 9 => b"deposit,1,2,\"3\n\",\nresolve,1,2,\r\n",
+            n if n % 307 == 3 => b"deposit,6ba7b810-9dad-11d1-80b4-00c04fd430c8,1,1\r\nwithdrawal,1,x,1\nunlock,5\n",
+            n if n % 1501 == 11 => &[b'x'; 700],
+            _ => b"",
+        });
+    }
+    body.extend_from_slice(b"deposit,1,99999,1");
+    let text = [header.join(",").as_bytes(), b"\n", &body].concat();
+    let currencies = Currencies::default();
+    let expected = by_reference(header, &body, &currencies, 600);
+    assert!(expected.len() > 4000 && expected.iter().filter(|row| row.3.is_err()).count() > 15);
+    for thread_count in [1, 2, 3, 8] {
+        for batch_bytes in [1 << 8, 1 << 9, 5000, 1 << 20] {
+            let limits = Limits { row_bytes_max: 600, batch_bytes };
+            let got = by_threads(&text, &currencies, limits, vec![usize::MAX], thread_count);
+            assert!(got == expected, "{thread_count} threads, blocks of {batch_bytes}");
+        }
+        let limits = Limits { row_bytes_max: 600, ..Limits::default() };
+        let got = by_threads(&text, &currencies, limits, vec![300, 2000, 1], thread_count);
+        assert!(got == expected, "{thread_count} threads");
     }
 }

@@ -1,24 +1,20 @@
 //! A file into memory and accounts out: the engine, the peer-like baseline, and a bare scan, in turn.
 
-use super::{Bench, config, take_in_quietly};
+use super::{Bench, config, take_in_for_accounts};
 use crate::baseline::{Baseline, Uuid};
 use crate::contest::{Figure, Goal, Series};
 use crate::failure::Failure;
 use crate::probe;
 use crate::workload::Ids;
-use bursar_core::CurrencyIndex;
+use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::write_accounts;
 use bursar_engine::store::RowCounts;
-use bursar_engine::{Ledger, LedgerOptions};
 use serde::Deserialize;
 use std::fs::File;
 use std::hash::Hash;
 use std::io::{self, BufWriter};
 use std::path::Path;
 use std::time::Instant;
-
-/// Customers read at a time.
-const PAGE_LEN: usize = 4096;
 
 /// By customer: available and held in steps, and whether it is locked.
 type Accounts = Vec<(u128, i64, i64, bool)>;
@@ -91,25 +87,18 @@ fn agree(ours: &Job, theirs: &Job) -> Result<(), Failure> {
     Failure::unless_equal("the engine's count of accounts and the baseline's", &our_count, &their_count)
 }
 
+/// What `bursar ingest --in-memory` does: all of a file, and all accounts written as CSV.
 fn by_engine(path: &Path) -> Result<Job, Failure> {
     let (started, processor) = (Instant::now(), probe::processor_seconds());
-    let ledger = Ledger::in_memory(&config(), LedgerOptions::default())?;
-    let counts = take_in_quietly(&ledger, path)?;
-    let mut pages = Pages { ledger: &ledger, after: None, page: Vec::new().into_iter(), failure: None };
-    let currencies = &ledger.config().currencies;
-    write_accounts(BufWriter::new(io::sink()), currencies, &mut pages)?;
-    if let Some(failure) = pages.failure {
-        return Err(failure);
-    }
+    let mut taken = AccountsOnly::new(config());
+    let counts = take_in_for_accounts(&mut taken, path)?;
+    write_accounts(BufWriter::new(io::sink()), &taken.config().currencies, taken.accounts())?;
     let seconds = started.elapsed().as_secs_f64();
     let processor_seconds = probe::processor_seconds() - processor;
-    let pages = Pages { ledger: &ledger, after: None, page: Vec::new().into_iter(), failure: None };
-    let accounts = pages.map(|(customer, _, account, locked)| {
+    let accounts = taken.accounts().map(|(customer, _, account, locked)| {
         (customer.bits(), account.available.steps(), account.held.steps(), locked)
     });
-    let accounts = accounts.collect();
-    ledger.close()?;
-    Ok(Job { seconds, processor_seconds, counts, accounts })
+    Ok(Job { seconds, processor_seconds, counts, accounts: accounts.collect() })
 }
 
 fn by_baseline<Tx: for<'de> Deserialize<'de> + Eq + Hash + Copy>(path: &Path) -> Result<Job, Failure> {
@@ -120,41 +109,6 @@ fn by_baseline<Tx: for<'de> Deserialize<'de> + Eq + Hash + Copy>(path: &Path) ->
     let seconds = started.elapsed().as_secs_f64();
     let processor_seconds = probe::processor_seconds() - processor;
     Ok(Job { seconds, processor_seconds, counts, accounts: baseline.accounts()? })
-}
-
-type AccountOut = (bursar_core::CustomerId, CurrencyIndex, bursar_core::Account, bool);
-
-/// All accounts of a ledger with one currency, read page by page.
-struct Pages<'a> {
-    ledger: &'a Ledger,
-    after: Option<bursar_core::CustomerId>,
-    page: std::vec::IntoIter<AccountOut>,
-    failure: Option<Failure>,
-}
-
-impl Iterator for Pages<'_> {
-    type Item = AccountOut;
-
-    fn next(&mut self) -> Option<AccountOut> {
-        if let Some(account) = self.page.next() {
-            return Some(account);
-        }
-        match self.ledger.customers(self.after, PAGE_LEN) {
-            Ok(page) => {
-                self.after = page.last().map(|last| last.customer);
-                let accounts = page.iter().flat_map(|found| {
-                    let state = &found.head.state;
-                    state.accounts.iter().map(|(currency, account)| (found.customer, currency, account, state.locked))
-                });
-                self.page = accounts.collect::<Vec<_>>().into_iter();
-                self.page.next()
-            }
-            Err(error) => {
-                self.failure = Some(error.into());
-                None
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::workload::{Ids, Workload};
 use bursar_core::{Currencies, LedgerConfig, Policy, Rejection, RejectionInfo};
 use bursar_engine::Ledger;
+use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::{Header, Position, RowError, Source};
 use bursar_engine::ingest::{IngestObserver, IngestOptions, ingest};
 use bursar_engine::store::RowCounts;
@@ -196,6 +197,14 @@ impl<F: FnMut(&RowCounts)> IngestObserver for OnProgress<F> {
 /// Takes a whole file into a ledger.
 fn take_in_quietly(ledger: &Ledger, path: &Path) -> Result<RowCounts, Failure> {
     take_in(ledger, path, &mut OnProgress(|_: &RowCounts| {}))
+}
+
+/// Takes a whole file in for its accounts only, as the only file: its content need not be known again.
+pub(crate) fn take_in_for_accounts(accounts: &mut AccountsOnly, path: &Path) -> Result<RowCounts, Failure> {
+    let options = IngestOptions { again: true, ..IngestOptions::default() };
+    let report = accounts.ingest(Source::open(path)?, options, &mut OnProgress(|_: &RowCounts| {}))?;
+    Failure::unless_equal("rows taken in for accounts, and those counted", &report.row_count, &report.counts.total())?;
+    Ok(report.counts)
 }
 
 /// Takes a whole file into a ledger, and tells how far it is.

@@ -42,7 +42,7 @@ pub(crate) fn print(ledger: &Ledger, at: Option<AsOf>, format: Format) -> Result
 
 /// Prints accounts that belong to no ledger.
 pub(super) fn print_only(accounts: &AccountsOnly, format: Format) -> Result<(), Failure> {
-    print_customers(&accounts.config().currencies, format, accounts.customers())
+    print_all(&accounts.config().currencies, format, accounts.accounts())
 }
 
 fn print_customers<S: Borrow<CustomerState>>(
@@ -55,6 +55,10 @@ fn print_customers<S: Borrow<CustomerState>>(
         let row = |(currency, account)| (customer, currency, account, *locked);
         accounts.iter().map(row).collect::<Vec<Row>>()
     });
+    print_all(currencies, format, rows)
+}
+
+fn print_all(currencies: &Currencies, format: Format, rows: impl Iterator<Item = Row>) -> Result<(), Failure> {
     let printed = match format {
         Format::Csv => write_accounts(stdout(), currencies, rows).map(drop),
         Format::Table | Format::Json => print_rows(Money(currencies), format, rows),

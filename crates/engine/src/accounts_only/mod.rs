@@ -1,8 +1,8 @@
 //! Only the accounts that sources lead to: for jobs that want the balances and nothing else.
 //!
 //! ```text
-//!  reading thread: source ──► rows ──► customers as numbers ──► (a few batches) ──► caller's thread:
-//!                                                               transactions ──► core: rules ──► accounts
+//!  reading threads: source ──► rows ──► customers as numbers ──► (a few batches, in order) ──► caller's thread:
+//!                                                                transactions ──► core: rules ──► accounts
 //! ```
 //!
 //! The rules, their order, and what is said of each row are those of a ledger. What is left out is what a ledger
@@ -10,25 +10,35 @@
 //! So there is nothing to commit either, and the commit machine has no part in it. Tests hold the accounts, the
 //! counts and every refusal against those of a ledger.
 //!
-//! Customers are numbered in the order in which rows name them; states and transactions refer to the numbers. What
-//! the processor would wait for, it is asked for some rows ahead: see `AccountsOnly::warm`.
+//! Customers are numbered by the threads that read, in no order that means anything; states and transactions refer to
+//! the numbers. Parsing is spread over threads ([`crate::csv::RowsAhead`]); deciding is not, so that it is made
+//! short. What the processor would wait for, it is asked for some rows ahead: see `AccountsOnly::warm`.
 
 mod customers;
-mod reading;
+mod states;
+mod steps;
 mod transactions;
 
-use crate::csv::{OpenError, Position, RowBatch, RowReader, Source};
+use crate::csv::{OpenError, Position, Prepared, Row, RowError, RowReader, RowsAhead, Source};
 use crate::driver::EngineError;
 use crate::ingest::{IngestError, IngestObserver, IngestOptions, IngestReport, tell_earlier};
 use crate::ledger::SubmitError;
-use crate::store::RowCounts;
+use crate::store::{RowCounts, StoreError};
 use bursar_core::commit::Broken;
-use bursar_core::rules::{Known, decide_effect, keeps_invariants};
-use bursar_core::{CustomerId, CustomerState, LedgerConfig, Rejection, Request, TransactionKind, TransactionState};
+use bursar_core::rules::{Known, decide_effect, keeps_invariants, moved};
+use bursar_core::{
+    Account, CurrencyIndex, CustomerId, CustomerState, LedgerConfig, Rejection, Request, RequestKind, TransactionKind,
+    TransactionState,
+};
 use customers::Customers;
-use reading::{Numbered, Reading};
+use states::States;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use steps::{Step, by_number, lock, prepare};
 use transactions::{Stored, Transactions};
 
 /// For how many rows is asked ahead.
@@ -38,10 +48,9 @@ const WARM_ROWS: usize = 32;
 #[derive(Debug)]
 pub struct AccountsOnly {
     config: LedgerConfig,
-    /// Shared with the reading thread, which numbers the customers of the rows it reads.
+    /// Shared with the reading threads, which number the customers of the rows they read.
     customers: Arc<Mutex<Customers>>,
-    /// By number: who, and the state.
-    states: Vec<(CustomerId, CustomerState)>,
+    states: States,
     transactions: Transactions,
     counts: RowCounts,
     /// The sources that are known by their content.
@@ -58,11 +67,13 @@ struct KnownSource {
     rejected_lines: Vec<(u64, u8)>,
 }
 
-/// What became of a request.
+/// What became of a row.
 enum Taken {
     Applied,
     AlreadyApplied,
     Rejected(Rejection),
+    /// The row could not be read.
+    Unreadable(RowError),
 }
 
 impl AccountsOnly {
@@ -71,7 +82,7 @@ impl AccountsOnly {
         Self {
             config,
             customers: Arc::default(),
-            states: Vec::new(),
+            states: States::default(),
             transactions: Transactions::default(),
             counts: RowCounts::default(),
             sources: BTreeMap::new(),
@@ -107,10 +118,17 @@ impl AccountsOnly {
             return known.tell(reader, options, observer);
         }
         observer.opened(reader.header(), reader.position()).map_err(IngestError::Observer)?;
-        let mut reading = Reading::start(reader, name, self.customers.clone())?;
+        let customers = Arc::clone(&self.customers);
+        let thread_count = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let ahead = RowsAhead::start(reader, thread_count, move |rows, steps| prepare(rows, &customers, steps));
+        let mut ahead = ahead.map_err(|error| {
+            let (doing, path) = ("start a thread", PathBuf::new());
+            stopped(StoreError::Io { doing, path, error: Arc::new(error) }.into())
+        })?;
+        let read_error = |error| IngestError::Read { name: name.clone(), error };
         let mut report = IngestReport::default();
         let mut known = content.map(|_| KnownSource::default());
-        let ended = self.take_all(&mut reading, options, observer, &mut report, &mut known)?;
+        let ended = self.take_all(&mut ahead, &read_error, options, observer, &mut report, &mut known)?;
         if let Some((content, known)) = content.zip(known).filter(|_| ended) {
             self.sources.insert(content, KnownSource { counts: report.counts, ..known });
         }
@@ -120,81 +138,82 @@ impl AccountsOnly {
     /// Takes in rows up to the source's end, or until it is to stop; gives whether that was the end.
     fn take_all(
         &mut self,
-        reading: &mut Reading,
+        ahead: &mut RowsAhead<Vec<Step>>,
+        read_error: &dyn Fn(io::Error) -> IngestError,
         options: IngestOptions,
         observer: &mut dyn IngestObserver,
         report: &mut IngestReport,
         known: &mut Option<KnownSource>,
     ) -> Result<bool, IngestError> {
-        while let Some(numbered) = reading.next()? {
+        while let Some(batch) = ahead.next_batch().map_err(read_error)? {
             if observer.should_stop() {
                 report.interrupted = true;
                 return Ok(false);
             }
-            let rows = numbered.batch.rows();
-            let stop_at = rows.iter().position(|row| row.content.is_err()).filter(|_| options.strict);
+            let rows = batch.rows.rows();
+            let first_unreadable = || rows.iter().position(|row| row.content.is_err());
+            let stop_at = if options.strict { first_unreadable() } else { None };
             if let Some((row, Err(error))) = stop_at.map(|at| (&rows[at], &rows[at].content)) {
-                let told = observer.unreadable(numbered.batch.text_of(row), row.line, error);
+                let told = observer.unreadable(batch.rows.text_of(row), row.line, error);
                 told.map_err(IngestError::Observer)?;
                 *report.unreadable.entry(error.code()).or_default() += 1;
                 report.stopped_at_line = Some(row.line);
             }
             let count = stop_at.unwrap_or(rows.len());
-            self.take_rows(&numbered, count, observer, report, known)?;
+            self.take_rows(&batch, count, observer, report, known)?;
             observer.progress(&report.counts);
             if stop_at.is_some() {
                 return Ok(false);
             }
-            reading.give_back(numbered);
+            ahead.give_back(batch);
         }
         Ok(true)
     }
 
     fn take_rows(
         &mut self,
-        numbered: &Numbered,
+        batch: &Prepared<Vec<Step>>,
         count: usize,
         observer: &mut dyn IngestObserver,
         report: &mut IngestReport,
         known: &mut Option<KnownSource>,
     ) -> Result<(), IngestError> {
-        let Numbered { batch, customers } = numbered;
+        let rows = &batch.rows.rows()[..count];
         let before = report.counts;
-        let mut at = 0;
-        while at < count {
-            let end = count.min(at + WARM_ROWS);
-            self.warm(batch, customers, at, end);
-            for (row, &customer) in batch.rows()[at..end].iter().zip(&customers[at..end]) {
-                let told = match &row.content {
-                    Err(error) => {
+        for (rows, steps) in rows.chunks(WARM_ROWS).zip(batch.made[..count].chunks(WARM_ROWS)) {
+            self.warm(steps);
+            for (row, step) in rows.iter().zip(steps) {
+                if self.take_simple(step) {
+                    report.counts.applied += 1;
+                    continue;
+                }
+                let told = match self.take(step, row)? {
+                    Taken::Applied => {
+                        report.counts.applied += 1;
+                        continue;
+                    }
+                    Taken::AlreadyApplied => {
+                        report.counts.already_applied += 1;
+                        continue;
+                    }
+                    Taken::Rejected(rejection) => {
+                        report.counts.rejected += 1;
+                        *report.rejected.entry(rejection.code()).or_default() += 1;
+                        if let Some(known) = known {
+                            known.rejected_lines.push((row.line, rejection.precedence() as u8));
+                        }
+                        observer.rejected(batch.rows.text_of(row), row.line, &rejection)
+                    }
+                    Taken::Unreadable(error) => {
                         report.counts.unreadable += 1;
                         *report.unreadable.entry(error.code()).or_default() += 1;
-                        observer.unreadable(batch.text_of(row), row.line, error)
+                        observer.unreadable(batch.rows.text_of(row), row.line, &error)
                     }
-                    Ok(request) => match self.take(request, customer)? {
-                        Taken::Applied => {
-                            report.counts.applied += 1;
-                            continue;
-                        }
-                        Taken::AlreadyApplied => {
-                            report.counts.already_applied += 1;
-                            continue;
-                        }
-                        Taken::Rejected(rejection) => {
-                            report.counts.rejected += 1;
-                            *report.rejected.entry(rejection.code()).or_default() += 1;
-                            if let Some(known) = known {
-                                known.rejected_lines.push((row.line, rejection.precedence() as u8));
-                            }
-                            observer.rejected(batch.text_of(row), row.line, &rejection)
-                        }
-                    },
                 };
                 told.map_err(IngestError::Observer)?;
             }
-            at = end;
         }
-        if let (Some(known), Some(last)) = (known, batch.rows()[..count].last()) {
+        if let (Some(known), Some(last)) = (known, rows.last()) {
             known.end = Some(last.after);
         }
         report.row_count += count as u64;
@@ -204,60 +223,89 @@ impl AccountsOnly {
 
     /// Reads what the next rows will need, and does nothing with it. One row's reading does not depend on another's,
     /// so that the processor waits for many of them at once; when they are decided, one by one, it is all at hand.
-    fn warm(&self, batch: &RowBatch, customers: &[u32], from: usize, to: usize) {
+    fn warm(&self, steps: &[Step]) {
         let mut seen = 0;
-        for (row, &customer) in batch.rows()[from..to].iter().zip(&customers[from..to]) {
-            let Ok(request) = &row.content else { continue };
-            let state = self.states.get(customer as usize);
-            seen += u32::from(state.is_some_and(|(_, state)| state.locked));
-            if let Some(transaction) = request.action.transaction() {
+        for step in steps {
+            seen += u32::from(self.states.warm(step.customer));
+        }
+        for step in steps {
+            if let Some(transaction) = step.transaction() {
                 seen += u32::from(self.transactions.is_at_hand(transaction));
             }
         }
         std::hint::black_box(seen);
     }
 
-    /// Decides a request and makes its change.
-    fn take(&mut self, request: &Request, customer: u32) -> Result<Taken, IngestError> {
-        let place = customer as usize;
-        if self.states.len() <= place {
-            self.states.resize(place + 1, (CustomerId::default(), CustomerState::default()));
+    /// Makes the change of what most rows are: a deposit or a withdrawal that is accepted, with an id that is new, of
+    /// a customer with an account. `false`: it is something else, or the rules refuse it, and nothing has changed.
+    #[inline]
+    fn take_simple(&mut self, step: &Step) -> bool {
+        let Some((transaction, stored)) = step.new_transaction() else { return false };
+        let Stored { customer, kind, amount, currency, .. } = stored;
+        let Some((locked, before)) = self.states.account(customer, currency) else { return false };
+        // An account in this currency shows that the ledger has it.
+        let after = moved(self.config.policy.locked, locked, before, kind, currency, amount);
+        let request = match kind {
+            TransactionKind::Deposit => RequestKind::Deposit,
+            TransactionKind::Withdrawal => RequestKind::Withdrawal,
+        };
+        let Ok(after) = after else { return false };
+        let is_sound = amount.is_positive() && keeps_invariants(request, kind, amount, before, after);
+        let is_done = is_sound && self.transactions.put_new(transaction, stored);
+        if is_done {
+            self.states.set_account(customer, currency, after);
         }
-        let stored = request.action.transaction().and_then(|transaction| self.transactions.get(transaction));
-        let existing = stored.map(|stored| TransactionState {
-            customer: self.states[stored.customer as usize].0,
-            kind: stored.kind,
-            amount: stored.amount,
-            currency: stored.currency,
-            status: stored.status,
-        });
-        let known = Known { state: existing, reserved: false };
-        let (id, state) = &mut self.states[place];
-        *id = request.customer;
-        let effect = match decide_effect(&self.config, state, known, request) {
+        is_done
+    }
+
+    /// Decides a row and makes its change. `row` is looked at only where the step does not say all of it.
+    fn take(&mut self, step: &Step, row: &Row) -> Result<Taken, IngestError> {
+        let customer = step.customer;
+        let request = match (step.movement(), &row.content) {
+            (Some(request), _) => request,
+            (None, Ok(request)) => Request { customer: by_number(customer), ..*request },
+            (None, Err(error)) => return Ok(Taken::Unreadable(*error)),
+        };
+        let stored = step.transaction().and_then(|transaction| self.transactions.get(transaction));
+        let state = self.states.get(customer);
+        let known = Known { state: stored.map(|stored| stored.state(by_number(stored.customer))), reserved: false };
+        let effect = match decide_effect(&self.config, &state, known, &request) {
             Ok(Some(effect)) => effect,
             Ok(None) => return Ok(Taken::AlreadyApplied),
-            Err(rejection) => return Ok(Taken::Rejected(rejection)),
+            Err(rejection) => return Ok(Taken::Rejected(self.named(rejection))),
         };
         let (before, after, amount) = (state.accounts.get(effect.currency), effect.account, effect.amount);
         let kind = effect.transaction.map_or(TransactionKind::Deposit, |(_, state)| state.kind);
         if !keeps_invariants(effect.kind, kind, amount, before, after) {
-            let broken = Broken::Account { customer: request.customer, before, after, amount };
-            return Err(IngestError::Submit(SubmitError::Stopped(Arc::new(EngineError::Broken(broken)))));
+            let broken = Broken::Account { customer: lock(&self.customers).id(customer), before, after, amount };
+            return Err(stopped(EngineError::Broken(broken)));
         }
-        effect.apply(state);
+        self.states.apply(customer, &effect);
         if let Some((transaction, TransactionState { kind, amount, currency, status, .. })) = effect.transaction {
             self.transactions.put(transaction, Stored { customer, kind, amount, currency, status });
         }
         Ok(Taken::Applied)
     }
 
+    /// A rejection with the customer in place of the number, where it tells of one.
+    fn named(&self, rejection: Rejection) -> Rejection {
+        let Rejection::TransactionIdTaken { existing } = rejection else { return rejection };
+        let customer = lock(&self.customers).id(existing.customer.bits() as u32);
+        Rejection::TransactionIdTaken { existing: TransactionState { customer, ..existing } }
+    }
+
+    /// All accounts, with whose they are and whether the customer is locked, in order of customer and currency.
+    pub fn accounts(&self) -> impl Iterator<Item = (CustomerId, CurrencyIndex, Account, bool)> {
+        lock(&self.customers).in_order().into_iter().flat_map(|(customer, number)| {
+            let (locked, accounts) = self.states.accounts(number);
+            accounts.map(move |(currency, account)| (customer, currency, account, locked))
+        })
+    }
+
     /// The customers that have accounts, in order of id.
-    pub fn customers(&self) -> impl Iterator<Item = (CustomerId, &CustomerState)> {
-        let with_accounts = self.states.iter().filter(|(_, state)| !state.accounts.is_empty());
-        let mut in_order: Vec<_> = with_accounts.map(|(customer, state)| (*customer, state)).collect();
-        in_order.sort_unstable_by_key(|(customer, _)| *customer);
-        in_order.into_iter()
+    pub fn customers(&self) -> impl Iterator<Item = (CustomerId, CustomerState)> {
+        let in_order = lock(&self.customers).in_order().into_iter();
+        in_order.map(|(id, number)| (id, self.states.get(number))).filter(|(_, state)| !state.accounts.is_empty())
     }
 }
 
@@ -279,7 +327,6 @@ impl KnownSource {
     }
 }
 
-/// The customers' numbers; a thread that panicked has left nothing half done in them that matters.
-fn lock(customers: &Mutex<Customers>) -> std::sync::MutexGuard<'_, Customers> {
-    customers.lock().unwrap_or_else(PoisonError::into_inner)
+fn stopped(error: EngineError) -> IngestError {
+    IngestError::Submit(SubmitError::Stopped(Arc::new(error)))
 }

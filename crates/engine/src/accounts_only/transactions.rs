@@ -1,7 +1,9 @@
 //! The transactions of accounts that are kept without a ledger, in 16 bytes each.
 
 use crate::by_id::ById;
-use bursar_core::{Amount, CurrencyIndex, TransactionId, TransactionKind, TransactionStatus};
+use bursar_core::{
+    Amount, CurrencyIndex, CustomerId, TransactionId, TransactionKind, TransactionState, TransactionStatus,
+};
 use std::num::NonZeroU8;
 
 /// A transaction.
@@ -15,19 +17,36 @@ pub(super) struct Stored {
     pub(super) status: TransactionStatus,
 }
 
+impl Stored {
+    /// Its state, with the customer that its number stands for.
+    #[inline]
+    pub(super) const fn state(self, customer: CustomerId) -> TransactionState {
+        let Self { kind, amount, currency, status, .. } = self;
+        TransactionState { customer, kind, amount, currency, status }
+    }
+}
+
 /// All transactions.
 #[derive(Debug, Default)]
 pub(super) struct Transactions(ById<Entry>);
 
 impl Transactions {
     /// The transaction with this id.
+    #[inline]
     pub(super) fn get(&self, transaction: TransactionId) -> Option<Stored> {
         self.0.get(transaction).map(|entry| entry.stored())
     }
 
     /// As [`ById::is_at_hand`].
+    #[inline]
     pub(super) fn is_at_hand(&self, transaction: TransactionId) -> bool {
         self.0.is_at_hand(transaction)
+    }
+
+    /// Puts a new transaction in its place; gives whether it is new, and leaves another with its id as it is.
+    #[inline]
+    pub(super) fn put_new(&mut self, transaction: TransactionId, stored: Stored) -> bool {
+        self.0.insert_new(transaction, Entry::new(stored))
     }
 
     /// Puts a transaction in its place, or another state in place of its own.
@@ -52,6 +71,7 @@ const CHARGED_BACK: u8 = 1 << 2;
 const WITHDRAWAL: u8 = 1 << 3;
 
 impl Entry {
+    #[inline]
     fn new(stored: Stored) -> Self {
         let Stored { customer, kind, amount, currency, status } = stored;
         let status = match status {

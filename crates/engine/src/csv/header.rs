@@ -64,6 +64,8 @@ pub struct Header {
     indexes: [Option<usize>; 5],
     /// The columns' names as they were written, quotes and blanks included.
     raw_names: Vec<Vec<u8>>,
+    /// Whether it is `type,client,tx,amount` and nothing else.
+    is_plain: bool,
     ignored: Vec<String>,
 }
 
@@ -89,13 +91,17 @@ impl Header {
         &self.roles
     }
 
+    pub(super) const fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
     pub(super) fn raw_names(&self) -> &[Vec<u8>] {
         &self.raw_names
     }
 
     /// What a reader has before it has read its header.
     pub(super) const fn nameless() -> Self {
-        Self { roles: Vec::new(), indexes: [None; 5], raw_names: Vec::new(), ignored: Vec::new() }
+        Self { roles: Vec::new(), indexes: [None; 5], raw_names: Vec::new(), is_plain: false, ignored: Vec::new() }
     }
 
     /// Reads a header from its row, as the scanner cut it.
@@ -124,6 +130,7 @@ impl Header {
             });
             header.raw_names.push(text[field.raw.clone()].to_vec());
         }
+        header.is_plain = header.roles == [Column::Type, Column::Client, Column::Tx, Column::Amount].map(Role::Column);
         let missing = |c: &Column| c.is_required() && header.index_of(*c).is_none();
         let missing: Vec<Column> = Column::ALL.into_iter().filter(missing).collect();
         if missing.is_empty() {

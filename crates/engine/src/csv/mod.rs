@@ -28,9 +28,11 @@
 //!   that a forgotten quote cannot swallow a file.
 
 mod accounts;
+mod ahead;
 mod diagnostic;
 mod fast;
 mod header;
+mod plain;
 mod reader;
 mod rejects;
 mod row;
@@ -39,6 +41,7 @@ mod scan;
 mod source;
 
 pub use accounts::write_accounts;
+pub use ahead::{Prepared, RowsAhead};
 pub use diagnostic::Diagnostic;
 pub use header::{Column, Header, HeaderError};
 pub use reader::{Limits, OpenError, RowReader};

@@ -2,12 +2,13 @@
 
 use super::fast;
 use super::header::{Header, HeaderError};
+use super::plain;
 use super::row::{Position, Row, RowBatch, request_of};
 use super::row_error::{RowError, RowErrorKind, Span};
 use super::scan::{Extent, Field, Scan, scan_row};
 use super::source::Source;
 use bursar_core::{Currencies, Request};
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 use std::fmt;
 use std::io::{self, Read};
 
@@ -81,19 +82,39 @@ impl From<io::Error> for OpenError {
 #[derive(Debug)]
 pub struct RowReader<R> {
     input: R,
-    currencies: Currencies,
     limits: Limits,
-    header: Header,
+    /// The next row begins at its position; the bytes from there on that were read already are in `carry`.
+    parser: Parser,
     /// Where the first row may begin: behind the header.
     rows_start: Position,
-    /// Where the next row begins; the bytes from there on that were read already are in `carry`.
-    position: Position,
     carry: Vec<u8>,
     at_end: bool,
     /// Reading failed: what came after the last whole row may be lost, so that nothing can follow it.
     failed: bool,
+}
+
+/// Takes rows out of text.
+#[derive(Clone, Debug)]
+pub(super) struct Parser {
+    currencies: Currencies,
+    header: Header,
+    row_bytes_max: usize,
+    /// Where the next row begins.
+    position: Position,
     /// Reused from row to row.
     fields: Vec<Field>,
+}
+
+/// What [`RowReader::next_block`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Block {
+    /// The text of whole rows without quotes, none of them too long, from this position on. They are yet to be taken
+    /// out of it, by [`Parser::take_block`].
+    Text(Position),
+    /// Rows that could not be told apart without being read, so that they were.
+    Rows,
+    /// Nothing is left.
+    End,
 }
 
 impl<R: Read> RowReader<R> {
@@ -104,35 +125,36 @@ impl<R: Read> RowReader<R> {
 
     /// Reads the header. Limits outside of their ranges are moved to the nearest end of them.
     pub fn with_limits(input: R, currencies: &Currencies, limits: Limits) -> Result<Self, OpenError> {
-        let header = Header::nameless();
-        let mut reader = Self {
-            input,
+        let limits = limits.clamped();
+        let parser = Parser {
             currencies: currencies.clone(),
-            limits: limits.clamped(),
-            header,
-            rows_start: Position::START,
+            header: Header::nameless(),
+            row_bytes_max: limits.row_bytes_max,
             position: Position::START,
-            carry: Vec::new(),
-            at_end: false,
-            failed: false,
             fields: Vec::new(),
         };
+        let rows_start = Position::START;
+        let mut reader = Self { input, limits, parser, rows_start, carry: Vec::new(), at_end: false, failed: false };
         let mut batch = RowBatch::new();
         batch.restart(&[]);
-        reader.header = reader.read_header(&mut batch)?;
-        reader.rows_start = reader.position;
+        reader.parser.header = reader.read_header(&mut batch)?;
+        reader.rows_start = reader.parser.position;
         reader.carry.extend_from_slice(batch.unread());
         Ok(reader)
     }
 
     /// The source's header.
     pub const fn header(&self) -> &Header {
-        &self.header
+        &self.parser.header
     }
 
     /// Where the next batch begins; after the last one, the source's end.
     pub const fn position(&self) -> Position {
-        self.position
+        self.parser.position
+    }
+
+    pub(super) const fn parser(&self) -> &Parser {
+        &self.parser
     }
 
     /// The source. Its own offset runs ahead of the rows.
@@ -152,16 +174,49 @@ impl<R: Read> RowReader<R> {
         }
         batch.restart(&self.carry);
         let read = self.fill(batch);
+        self.carry_over(batch, read)?;
+        Ok(!batch.rows.is_empty())
+    }
+
+    /// As [`RowReader::next_batch`], but leaves rows to be taken out of the text later, by somebody else, where it
+    /// is plain to see without reading them where they end: each line end is one's.
+    pub(super) fn next_block(&mut self, batch: &mut RowBatch) -> io::Result<Block> {
+        if self.failed {
+            return self.next_batch(batch).map(|_| Block::End);
+        }
+        batch.restart(&self.carry);
+        let read = self.fill_block(batch);
+        self.carry_over(batch, read)
+    }
+
+    fn fill_block(&mut self, batch: &mut RowBatch) -> io::Result<Block> {
+        if !self.at_end && memrchr(b'\n', batch.unread()).is_none() {
+            self.read_more(batch)?;
+        }
+        let text = batch.unread();
+        if let Some(last) = memrchr(b'\n', text).filter(|last| *last <= self.limits.row_bytes_max)
+            && memchr(b'"', &text[..last]).is_none()
+        {
+            let start = self.parser.position;
+            let extent = Extent { text: last, next: last + 1, line_ends: count_line_ends(&text[..=last]) };
+            self.parser.pass(batch, extent);
+            return Ok(Block::Text(start));
+        }
+        self.fill(batch)?;
+        Ok(if batch.rows.is_empty() { Block::End } else { Block::Rows })
+    }
+
+    /// Keeps what the next batch begins with.
+    fn carry_over<T>(&mut self, batch: &RowBatch, read: io::Result<T>) -> io::Result<T> {
         self.failed = read.is_err();
         self.carry.clear();
         self.carry.extend_from_slice(batch.unread());
-        read?;
-        Ok(!batch.rows.is_empty())
+        read
     }
 
     fn fill(&mut self, batch: &mut RowBatch) -> io::Result<()> {
         loop {
-            let too_long = self.take_rows(batch);
+            let too_long = self.parser.take_rows(batch, self.at_end);
             if !batch.rows.is_empty() {
                 return Ok(());
             }
@@ -173,47 +228,6 @@ impl<R: Read> RowReader<R> {
             }
             self.read_more(batch)?;
         }
-    }
-
-    /// Takes the whole rows out of what was read. `true`: the next one is longer than the limit.
-    fn take_rows(&mut self, batch: &mut RowBatch) -> bool {
-        let row_bytes_max = self.limits.row_bytes_max;
-        loop {
-            let unread = &batch.bytes[batch.taken..batch.filled];
-            if unread.is_empty() {
-                return false;
-            }
-            if let Some(row) = fast::read(unread, &self.header, &self.currencies, row_bytes_max) {
-                let extent = Extent { text: row.text, next: row.next, line_ends: 1 };
-                self.push(batch, extent, Ok(row.request));
-                continue;
-            }
-            match scan_row(unread, self.at_end, row_bytes_max, &mut self.fields) {
-                Scan::Row(extent) if is_blank(&self.fields) => self.pass(batch, extent),
-                Scan::Row(extent) => {
-                    let content = request_of(&unread[..extent.text], &self.fields, &self.header, &self.currencies);
-                    self.push(batch, extent, content);
-                }
-                Scan::Fault { kind, span, extent } => {
-                    self.push(batch, extent, Err(RowError { kind, column: None, span }));
-                }
-                Scan::TooLong => return true,
-                Scan::Incomplete => return false,
-            }
-        }
-    }
-
-    fn push(&mut self, batch: &mut RowBatch, extent: Extent, content: Result<Request, RowError>) {
-        let (line, text_start) = (self.position.line, batch.taken);
-        self.pass(batch, extent);
-        let text_end = (text_start + extent.text) as u32;
-        batch.rows.push(Row { line, after: self.position, text_start: text_start as u32, text_end, content });
-    }
-
-    fn pass(&mut self, batch: &mut RowBatch, extent: Extent) {
-        batch.taken += extent.next;
-        self.position.offset += extent.next as u64;
-        self.position.line += extent.line_ends;
     }
 
     /// Takes a row that is longer than the limit, as the only one of its batch: keeps what comes before the
@@ -237,7 +251,7 @@ impl<R: Read> RowReader<R> {
         };
         extent.next += rest;
         let kind = RowErrorKind::RowTooLong { bytes_max: kept as u32 };
-        self.push(batch, extent, Err(RowError { kind, column: None, span: Span::new(0, kept) }));
+        self.parser.push(batch, extent, Err(RowError { kind, column: None, span: Span::new(0, kept) }));
         batch.taken = kept + rest;
         Ok(())
     }
@@ -266,11 +280,11 @@ impl<R: Read> RowReader<R> {
             self.read_more(batch)?;
         }
         if batch.unread().starts_with(BYTE_ORDER_MARK) {
-            self.pass(batch, Extent { text: 0, next: BYTE_ORDER_MARK.len(), line_ends: 0 });
+            self.parser.pass(batch, Extent { text: 0, next: BYTE_ORDER_MARK.len(), line_ends: 0 });
         }
         let bytes_max = self.limits.row_bytes_max;
         loop {
-            let line = self.position.line;
+            let line = self.parser.position.line;
             let unread = batch.unread();
             if unread.is_empty() && self.at_end {
                 return Err(OpenError::Header(HeaderError::Empty));
@@ -279,11 +293,11 @@ impl<R: Read> RowReader<R> {
                 let error = RowError { kind, column: None, span };
                 OpenError::Header(HeaderError::Unreadable { line, text: unread[..len].to_vec(), error })
             };
-            match scan_row(unread, self.at_end, bytes_max, &mut self.fields) {
-                Scan::Row(extent) if is_blank(&self.fields) => self.pass(batch, extent),
+            match scan_row(unread, self.at_end, bytes_max, &mut self.parser.fields) {
+                Scan::Row(extent) if is_blank(&self.parser.fields) => self.parser.pass(batch, extent),
                 Scan::Row(extent) => {
-                    let header = Header::parse(line, &unread[..extent.text], &self.fields);
-                    self.pass(batch, extent);
+                    let header = Header::parse(line, &unread[..extent.text], &self.parser.fields);
+                    self.parser.pass(batch, extent);
                     return header.map_err(OpenError::Header);
                 }
                 Scan::Fault { kind, span, extent } => return Err(unreadable(extent.text, kind, span)),
@@ -297,6 +311,62 @@ impl<R: Read> RowReader<R> {
     }
 }
 
+impl Parser {
+    /// Takes the rows out of a block that begins at `start`.
+    pub(super) fn take_block(&mut self, batch: &mut RowBatch, start: Position) {
+        (batch.filled, batch.taken) = (batch.taken, 0);
+        self.position = start;
+        let too_long = self.take_rows(batch, false);
+        debug_assert!(!too_long && batch.taken == batch.filled, "a block is whole rows");
+    }
+
+    /// Takes the whole rows out of what was read. `true`: the next one is longer than the limit.
+    fn take_rows(&mut self, batch: &mut RowBatch, at_end: bool) -> bool {
+        let row_bytes_max = self.row_bytes_max;
+        loop {
+            let unread = &batch.bytes[batch.taken..batch.filled];
+            if unread.is_empty() {
+                return false;
+            }
+            let is_plain = self.header.is_plain();
+            let plain = if is_plain { plain::read(unread, &self.currencies, row_bytes_max) } else { None };
+            let ordinary = plain.or_else(|| fast::read(unread, &self.header, &self.currencies, row_bytes_max));
+            if let Some(row) = ordinary {
+                let extent = Extent { text: row.text, next: row.next, line_ends: 1 };
+                self.push(batch, extent, Ok(row.request));
+                continue;
+            }
+            match scan_row(unread, at_end, row_bytes_max, &mut self.fields) {
+                Scan::Row(extent) if is_blank(&self.fields) => self.pass(batch, extent),
+                Scan::Row(extent) => {
+                    let content = request_of(&unread[..extent.text], &self.fields, &self.header, &self.currencies);
+                    self.push(batch, extent, content);
+                }
+                Scan::Fault { kind, span, extent } => {
+                    self.push(batch, extent, Err(RowError { kind, column: None, span }));
+                }
+                Scan::TooLong => return true,
+                Scan::Incomplete => return false,
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, batch: &mut RowBatch, extent: Extent, content: Result<Request, RowError>) {
+        let (line, text_start) = (self.position.line, batch.taken);
+        self.pass(batch, extent);
+        let text_end = (text_start + extent.text) as u32;
+        batch.rows.push(Row { line, after: self.position, text_start: text_start as u32, text_end, content });
+    }
+
+    #[inline]
+    fn pass(&mut self, batch: &mut RowBatch, extent: Extent) {
+        batch.taken += extent.next;
+        self.position.offset += extent.next as u64;
+        self.position.line += extent.line_ends;
+    }
+}
+
 impl RowReader<Source> {
     /// Goes on at a position that a [`Row::after`] or [`RowReader::position`] of the same source gave earlier,
     /// which is not checked here: the caller compares the source's digest. It may lie ahead or, in a regular
@@ -305,7 +375,8 @@ impl RowReader<Source> {
         if position < self.rows_start {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a position inside the header of a file"));
         }
-        let ahead = position.offset.checked_sub(self.position.offset).and_then(|ahead| usize::try_from(ahead).ok());
+        let ahead =
+            position.offset.checked_sub(self.parser.position.offset).and_then(|ahead| usize::try_from(ahead).ok());
         if let Some(ahead) = ahead.filter(|ahead| *ahead <= self.carry.len()) {
             self.carry.drain(..ahead);
         } else {
@@ -314,7 +385,7 @@ impl RowReader<Source> {
             self.at_end = false;
             self.failed = false;
         }
-        self.position = position;
+        self.parser.position = position;
         Ok(())
     }
 }
