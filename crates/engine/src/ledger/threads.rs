@@ -30,6 +30,9 @@ const REQUEST_BATCHES_MAX: u64 = 2;
 const ROW_BATCHES_MAX: u64 = 128;
 /// How many rows of a source make a batch.
 const BATCH_ROWS_MAX: usize = 256;
+/// So many batches of rows are handed over at once to be made durable: fewer would cost a sync of their own whenever
+/// the disk is faster than what is decided.
+const ROW_BATCHES_TOGETHER: usize = 16;
 /// How long the deciding thread sleeps at the most when nothing is due.
 pub(super) const IDLE: Duration = Duration::from_hours(1);
 
@@ -125,7 +128,7 @@ impl Drop for PanicGuard {
 pub(super) struct Deciding {
     shared: Arc<Shared>,
     driver: Driver,
-    decided: Sender<Decided>,
+    decided: Sender<Vec<Decided>>,
     used: Receiver<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
     number: u64,
@@ -136,7 +139,7 @@ impl Deciding {
     pub(super) fn new(
         shared: Arc<Shared>,
         driver: Driver,
-        decided: Sender<Decided>,
+        decided: Sender<Vec<Decided>>,
         used: Receiver<Batch>,
         seed: u64,
     ) -> Self {
@@ -212,7 +215,7 @@ impl Deciding {
     fn decide_once(&mut self) -> Result<(), EngineError> {
         let mut batch = self.begin_batch(REQUEST_BATCHES_MAX)?;
         self.driver.run_batch(now_ms(), &mut batch)?;
-        self.hand_over(batch, 0, None)
+        self.hand_over(vec![Decided { number: self.number, batch, base: 0, rows_end: None }])
     }
 
     fn decide_rows(
@@ -227,6 +230,7 @@ impl Deciding {
             None => self.shared.chains.source(source)?.unwrap_or_else(|| SourceMark::new(source)),
         };
         let mut taken = 0;
+        let mut decided = Vec::new();
         loop {
             let mut batch = self.begin_batch(ROW_BATCHES_MAX)?;
             let end = rows.len().min(taken + self.shared.batch_requests_max.min(BATCH_ROWS_MAX));
@@ -235,7 +239,11 @@ impl Deciding {
             let base = first_ticket + taken as u64;
             taken += count;
             let is_end = taken == rows.len();
-            self.hand_over(batch, base, is_end.then(|| (first_ticket, mark.clone())))?;
+            let rows_end = is_end.then(|| (first_ticket, mark.clone()));
+            decided.push(Decided { number: self.number, batch, base, rows_end });
+            if is_end || decided.len() >= ROW_BATCHES_TOGETHER {
+                self.hand_over(std::mem::take(&mut decided))?;
+            }
             if is_end {
                 self.marks.insert(source, mark);
                 return Ok(());
@@ -258,8 +266,7 @@ impl Deciding {
         Ok(self.used.try_recv().unwrap_or_else(|_| Batch::new(self.seed)))
     }
 
-    fn hand_over(&self, batch: Batch, base: u64, rows_end: Option<(u64, SourceMark)>) -> Result<(), EngineError> {
-        let decided = Decided { number: self.number, batch, base, rows_end };
+    fn hand_over(&self, decided: Vec<Decided>) -> Result<(), EngineError> {
         self.decided.send(decided).map_err(|_| match &self.shared.lock_progress().stopped {
             Some(error) => EngineError::clone(error),
             None => EngineError::Panicked,
@@ -268,12 +275,12 @@ impl Deciding {
 }
 
 /// The thread that makes batches durable and answers.
-pub(super) fn make_durable(shared: &Arc<Shared>, decided: &Receiver<Decided>, used: &Sender<Batch>) {
+pub(super) fn make_durable(shared: &Arc<Shared>, decided: &Receiver<Vec<Decided>>, used: &Sender<Batch>) {
     let _guard = PanicGuard(shared.clone());
     let mut batches = Vec::new();
     while let Ok(first) = decided.recv() {
-        batches.push(first);
-        batches.extend(decided.try_iter());
+        batches.extend(first);
+        batches.extend(decided.try_iter().flatten());
         if let Err(error) = shared.chains.sync() {
             shared.stop(error.into());
             return;
