@@ -140,6 +140,8 @@ struct Contents {
     /// Requests and rows handed in and not answered yet.
     under_way: usize,
     rail_answers: Vec<(EventId, RailAnswer)>,
+    /// The deciding thread waits, and nobody has woken it yet: a wake-up costs as much as a request.
+    waited_for: bool,
     closing: bool,
     stopped: Option<Arc<EngineError>>,
 }
@@ -193,14 +195,23 @@ impl Inbox {
         }
         contents.under_way += count;
         contents.items.push_back(item);
-        drop(contents);
-        self.arrived.notify_one();
+        self.wake(contents);
         Ok(())
     }
 
+    /// Wakes the deciding thread, if it waits, for something that has come in.
+    fn wake(&self, mut contents: MutexGuard<'_, Contents>) {
+        let waited_for = std::mem::take(&mut contents.waited_for);
+        drop(contents);
+        if waited_for {
+            self.arrived.notify_one();
+        }
+    }
+
     pub(crate) fn rail_answered(&self, event: EventId, answer: RailAnswer) {
-        self.lock().rail_answers.push((event, answer));
-        self.arrived.notify_one();
+        let mut contents = self.lock();
+        contents.rail_answers.push((event, answer));
+        self.wake(contents);
     }
 
     /// Says that so many requests or rows have been answered.
@@ -210,8 +221,9 @@ impl Inbox {
     }
 
     pub(crate) fn close(&self) {
-        self.lock().closing = true;
-        self.arrived.notify_one();
+        let mut contents = self.lock();
+        contents.closing = true;
+        self.wake(contents);
     }
 
     /// Refuses everything from now on, and all that was not taken yet.
@@ -220,9 +232,10 @@ impl Inbox {
             let mut contents = self.lock();
             contents.stopped.get_or_insert_with(|| error.clone());
             contents.under_way = 0;
-            std::mem::take(&mut contents.items)
+            let items = std::mem::take(&mut contents.items);
+            self.wake(contents);
+            items
         };
-        self.arrived.notify_one();
         for item in items {
             item.refuse(&SubmitError::Stopped(error.clone()));
         }
@@ -233,12 +246,14 @@ impl Inbox {
         let mut contents = self.lock();
         if let Some(wait) = wait {
             let idle = |contents: &mut Contents| {
-                contents.items.is_empty()
+                contents.waited_for = contents.items.is_empty()
                     && contents.rail_answers.is_empty()
                     && !contents.closing
-                    && contents.stopped.is_none()
+                    && contents.stopped.is_none();
+                contents.waited_for
             };
             contents = wait_while(&self.arrived, contents, wait, idle);
+            contents.waited_for = false;
         }
         let mut taken = Taken { rail_answers: std::mem::take(&mut contents.rail_answers), ..Taken::default() };
         let mut left = count;
