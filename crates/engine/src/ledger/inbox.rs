@@ -241,6 +241,12 @@ impl Inbox {
         }
     }
 
+    /// Whether nothing has arrived that was not taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        let contents = self.lock();
+        contents.items.is_empty() && contents.rail_answers.is_empty()
+    }
+
     /// Takes what has arrived, up to about `count` requests; waits for something if `wait` says how long.
     pub(crate) fn take(&self, count: usize, wait: Option<Duration>) -> Taken {
         let mut contents = self.lock();

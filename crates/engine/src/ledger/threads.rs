@@ -8,7 +8,9 @@
 //!                           └──────────── used batches ◄──────────────────────────────── approvals
 //! ```
 //!
-//! While one batch is being made durable the next is decided on top of it; several that wait share one sync.
+//! While one batch is being made durable the next is decided on top of it; several that wait share one sync. Where
+//! there is nothing else to do, the deciding thread makes a small batch durable itself: a lone caller then waits for one
+//! wake-up less.
 //! The first error stops both threads: everybody hears it, and nothing is acknowledged any more.
 
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
@@ -25,6 +27,8 @@ use std::time::Duration;
 /// How many decided batches of requests may not be durable yet when the next is decided. One is being synced, one
 /// waits, and meanwhile what arrives gathers into the next: a crowd shares a sync.
 const REQUEST_BATCHES_MAX: u64 = 2;
+/// A batch of more requests is made durable by the other thread: there is a crowd, and more of it will come meanwhile.
+const LONE_REQUESTS_MAX: usize = 4;
 /// The same for rows of a source, for which nobody waits one by one: a sync serves many batches, so that the disk
 /// gets large pieces, while each frame stays small enough to be read for one event.
 const ROW_BATCHES_MAX: u64 = 128;
@@ -56,6 +60,8 @@ pub(super) struct Progress {
     pub(super) begun: u64,
     /// The number of the newest batch that is durable.
     pub(super) durable: u64,
+    /// The number of the newest batch that is done with: its callers were told.
+    pub(super) told: u64,
     pub(super) stopped: Option<Arc<EngineError>>,
 }
 
@@ -101,6 +107,34 @@ impl Shared {
         }
     }
 
+    /// Makes batches durable, oldest first, and tells everybody; gives them back, to be used again.
+    fn make_durable(&self, batches: Vec<Decided>) -> Result<Vec<Batch>, EngineError> {
+        let Some(number) = batches.last().map(|last| last.number) else { return Ok(Vec::new()) };
+        self.chains.sync()?;
+        self.lock_progress().durable = number;
+        self.progressed.notify_all();
+        let mut used = Vec::with_capacity(batches.len());
+        for Decided { mut batch, base, rows_end, .. } in batches {
+            if batch.step() == Step::Sync {
+                batch.synced();
+            }
+            let mut complete = Vec::new();
+            {
+                let mut calls = self.lock_calls();
+                calls.answer(base, batch.take_answers(), &mut complete);
+                if let Some((first_ticket, mark)) = rows_end {
+                    calls.end_rows(first_ticket, mark, &mut complete);
+                }
+            }
+            self.tell(complete);
+            self.call_rails(batch.calls());
+            self.transactions.approve(batch.approvals())?;
+            used.push(batch);
+        }
+        self.lock_progress().told = number;
+        Ok(used)
+    }
+
     fn call_rails(&self, calls: &[RailCall]) {
         for call in calls {
             let reply = RailReply::new(call.event.id(), Arc::downgrade(&self.inbox));
@@ -130,6 +164,7 @@ pub(super) struct Deciding {
     driver: Driver,
     decided: Sender<Vec<Decided>>,
     used: Receiver<Batch>,
+    spare: Vec<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
     number: u64,
     seed: u64,
@@ -143,7 +178,8 @@ impl Deciding {
         used: Receiver<Batch>,
         seed: u64,
     ) -> Self {
-        Self { shared, driver, decided, used, marks: BTreeMap::new(), number: 0, seed }
+        let (spare, marks) = (Vec::new(), BTreeMap::new());
+        Self { shared, driver, decided, used, spare, marks, number: 0, seed }
     }
 
     pub(super) fn run(mut self) {
@@ -215,7 +251,14 @@ impl Deciding {
     fn decide_once(&mut self) -> Result<(), EngineError> {
         let mut batch = self.begin_batch(REQUEST_BATCHES_MAX)?;
         self.driver.run_batch(now_ms(), &mut batch)?;
-        self.hand_over(vec![Decided { number: self.number, batch, base: 0, rows_end: None }])
+        let is_small = batch.answers().len() <= LONE_REQUESTS_MAX;
+        let decided = Decided { number: self.number, batch, base: 0, rows_end: None };
+        let nothing_under_way = || self.shared.lock_progress().told + 1 == self.number;
+        if is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way() {
+            self.spare.extend(self.shared.make_durable(vec![decided])?);
+            return Ok(());
+        }
+        self.hand_over(vec![decided])
     }
 
     fn decide_rows(
@@ -263,7 +306,8 @@ impl Deciding {
         }
         progress.begun = self.number;
         drop(progress);
-        Ok(self.used.try_recv().unwrap_or_else(|_| Batch::new(self.seed)))
+        let used = self.spare.pop().or_else(|| self.used.try_recv().ok());
+        Ok(used.unwrap_or_else(|| Batch::new(self.seed)))
     }
 
     fn hand_over(&self, decided: Vec<Decided>) -> Result<(), EngineError> {
@@ -277,38 +321,12 @@ impl Deciding {
 /// The thread that makes batches durable and answers.
 pub(super) fn make_durable(shared: &Arc<Shared>, decided: &Receiver<Vec<Decided>>, used: &Sender<Batch>) {
     let _guard = PanicGuard(shared.clone());
-    let mut batches = Vec::new();
-    while let Ok(first) = decided.recv() {
-        batches.extend(first);
+    while let Ok(mut batches) = decided.recv() {
         batches.extend(decided.try_iter().flatten());
-        if let Err(error) = shared.chains.sync() {
-            shared.stop(error.into());
-            return;
-        }
-        if let Some(last) = batches.last() {
-            shared.lock_progress().durable = last.number;
-            shared.progressed.notify_all();
-        }
-        for Decided { mut batch, base, rows_end, .. } in batches.drain(..) {
-            if batch.step() == Step::Sync {
-                batch.synced();
-            }
-            let mut complete = Vec::new();
-            {
-                let mut calls = shared.lock_calls();
-                calls.answer(base, batch.take_answers(), &mut complete);
-                if let Some((first_ticket, mark)) = rows_end {
-                    calls.end_rows(first_ticket, mark, &mut complete);
-                }
-            }
-            shared.tell(complete);
-            shared.call_rails(batch.calls());
-            if let Err(error) = shared.transactions.approve(batch.approvals()) {
-                shared.stop(error.into());
-                return;
-            }
-            // If nobody takes the batch back, nobody needs it.
-            drop(used.send(batch));
+        match shared.make_durable(batches) {
+            // If nobody takes a batch back, nobody needs it.
+            Ok(batches) => batches.into_iter().for_each(|batch| drop(used.send(batch))),
+            Err(error) => return shared.stop(error),
         }
     }
 }
