@@ -58,4 +58,4 @@ mod wire;
 pub use limits::Limits;
 pub use openapi::text as openapi_text;
 pub use problem::Problem;
-pub use server::{Options, ServeError, Server};
+pub use server::{Keys, Options, ServeError, Server, Stopper};

@@ -28,7 +28,7 @@ const READ_BUFFER_BYTES: usize = 128 << 10;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// What one connection too many is told.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-    content-type: application/problem+json\r\ncontent-length: 170\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 177\r\n\r\n\
     {\"type\":\"/problems/busy\",\"title\":\"Too much is under way. Nothing was decided.\",\"status\":503,\
     \"detail\":\"too many connections\",\"code\":\"busy\",\"hint\":\"Try again after a second.\"}";
 
@@ -165,7 +165,8 @@ impl Server {
             .thread_name("bursar-serve")
             .build()
             .map_err(ServeError::Runtime)?;
-        let Self { listener, address, keys, limits, heed_signals, stage } = self;
+        let Self { listener, address, keys, mut limits, heed_signals, stage } = self;
+        limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
         let service = Arc::new(Service::new(ledger, keys, limits, document, stage));
         let served = runtime.block_on(serve(&service, listener, address, heed_signals));
@@ -183,6 +184,24 @@ impl Server {
             None => served.and(closed.map_err(ServeError::Engine)),
         }
     }
+}
+
+/// Asks the system for as many open files as so many connections need; gives how many connections that allows.
+fn files_max(connections: usize) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    /// The ledger's own files, and some to spare.
+    const OTHERS: u64 = 256;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = connections as u64 + OTHERS;
+    if limit.current.is_some_and(|current| current < wanted) {
+        let before = limit.current;
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        if setrlimit(Resource::Nofile, limit).is_err() {
+            limit.current = before;
+        }
+    }
+    let connections = limit.current.map_or(u64::MAX, |current| current.saturating_sub(OTHERS).max(current / 2));
+    usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 async fn serve(

@@ -598,7 +598,7 @@ mod tests {
             ),
             (r#"{"kind":"deposit","customer":"1","transaction":"2","amount":"3","note":""}"#, "bad_field", "bad_field"),
             (r#"{"customer":"1"}"#, "bad_field", "bad_field"),
-            (r#"["unlock","1"]"#, "malformed_json", "malformed_json"),
+            (r#"["unlock","1"]"#, "bad_field", "bad_field"),
             (r#""unlock""#, "bad_field", "bad_field"),
             (r#"{"kind":"unlock","customer":"1"} x"#, "malformed_json", "malformed_json"),
             (r#"{"kind":"unlock","customer":"x"}"#, "bad_id", "bad_id"),

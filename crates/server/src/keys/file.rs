@@ -63,7 +63,7 @@ impl KeyFileError {
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Io { .. } => "keys_io",
+            Self::Io { .. } => "cannot_write",
             Self::Open { .. } => "keys_open",
             Self::Damaged { .. } => "keys_damaged",
         }
