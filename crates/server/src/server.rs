@@ -28,7 +28,7 @@ const READ_BUFFER_BYTES: usize = 128 << 10;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// What one connection too many is told.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-    content-type: application/problem+json\r\ncontent-length: 177\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 173\r\n\r\n\
     {\"type\":\"/problems/busy\",\"title\":\"Too much is under way. Nothing was decided.\",\"status\":503,\
     \"detail\":\"too many connections\",\"code\":\"busy\",\"hint\":\"Try again after a second.\"}";
 
