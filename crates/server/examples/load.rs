@@ -183,21 +183,40 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     }
 }
 
-/// Microseconds of writes of 128 bytes, each with its `fdatasync`, into a file that was written before.
-fn syncs(directory: &Path, count: u64) -> Seen {
-    let path = directory.join("syncs");
-    let file = OpenOptions::new().create_new(true).write(true).open(&path).unwrap();
-    file.write_all_at(&vec![0; 1 << 20], 0).unwrap();
-    file.sync_all().unwrap();
-    let mut seen = Seen::default();
-    for index in 0..count {
-        let started = Instant::now();
-        file.write_all_at(&[0x5a; 128], index * 128 % (1 << 20)).unwrap();
-        file.sync_data().unwrap();
-        seen.micros.push(u64::try_from(started.elapsed().as_micros()).unwrap());
+/// A file that was written before, to write into.
+struct RawFile {
+    file: std::fs::File,
+    path: std::path::PathBuf,
+    count: u64,
+}
+
+impl RawFile {
+    const BYTES: u64 = 8 << 20;
+
+    fn new(directory: &Path) -> Self {
+        let path = directory.join("syncs");
+        let file = OpenOptions::new().create_new(true).write(true).open(&path).unwrap();
+        file.write_all_at(&vec![0; Self::BYTES as usize], 0).unwrap();
+        file.sync_all().unwrap();
+        Self { file, path, count: 0 }
     }
-    std::fs::remove_file(path).unwrap();
-    seen
+
+    /// Microseconds of so many writes of 128 bytes behind each other, each with its `fdatasync`.
+    fn sample(&mut self, count: u64, seen: &mut Seen) {
+        for _ in 0..count {
+            let started = Instant::now();
+            self.file.write_all_at(&[0x5a; 128], self.count * 128 % Self::BYTES).unwrap();
+            self.file.sync_data().unwrap();
+            seen.micros.push(u64::try_from(started.elapsed().as_micros()).unwrap());
+            self.count += 1;
+        }
+    }
+}
+
+impl Drop for RawFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).unwrap();
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -211,19 +230,24 @@ fn compare(directory: &Path, connections: u64, seconds: u64, rounds: u64) {
     let bare = Process::start(&["hello"]);
     let service = Process::start(&["serve", ledger.to_str().unwrap()]);
     let next = Rc::new(Cell::new(1));
+    let mut file = RawFile::new(directory);
     let duration = Duration::from_secs(seconds);
     for address in [bare.address, service.address] {
         drive(address, connections, Duration::from_secs(1), &next);
     }
-    println!("{connections} connections, {seconds} s each, in turn; then one connection for {seconds} s");
+    println!("{connections} connections, {seconds} s each, in turn; then one connection and bare syncs, in turn");
     println!("round  hello/s  deposits/s  share  p50 us  p99 us | one: p50 us  fdatasync p50 us  times");
     let (mut shares, mut times) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let hello = drive(bare.address, connections, duration, &next);
         let mut deposits = drive(service.address, connections, duration, &next);
         let share = deposits.per_second() / hello.per_second();
-        let mut raw = syncs(directory, 1_000);
-        let mut alone = drive(service.address, 1, duration, &next);
+        // In turn and in small pieces, so that what else the disk does meets both alike.
+        let (mut raw, mut alone) = (Seen::default(), Seen::default());
+        for _ in 0..seconds * 5 {
+            file.sample(100, &mut raw);
+            alone.micros.extend(drive(service.address, 1, Duration::from_millis(100), &next).micros);
+        }
         let (alone, raw) = (alone.percentile(50), raw.percentile(50));
         let ratio = alone as f64 / raw.max(1) as f64;
         println!(

@@ -215,9 +215,8 @@ fn who_asks_and_never_reads_is_cut_off() {
     flood.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     let request = b"GET /problems HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let mut cut_off = false;
-    for _ in 0..200 {
-        let r = flood.raw(&request); eprintln!("{r:?}");
-        match r {
+    for _ in 0..100_000 {
+        match flood.raw(&request) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_millis(100))
             }
