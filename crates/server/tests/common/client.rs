@@ -148,7 +148,12 @@ impl Client {
 
     /// Reads an answer to its end.
     pub(crate) fn answer(&mut self) -> io::Result<Response> {
-        let mut response = self.head_of_answer()?;
+        let response = self.head_of_answer()?;
+        self.rest(response)
+    }
+
+    /// Reads the body of an answer whose head was read.
+    pub(crate) fn rest(&mut self, mut response: Response) -> io::Result<Response> {
         if response.headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
             while let Some(chunk) = self.next_chunk()? {
                 response.body.extend_from_slice(&chunk);
