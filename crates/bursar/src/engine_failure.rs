@@ -82,6 +82,7 @@ impl From<ServeError> for Failure {
             ServeError::KeysNeeded { .. } => Self::new(FailureKind::KeysNeeded, error.to_string()),
             ServeError::Keys(error) => error.into(),
             ServeError::Engine(error) => error.into(),
+            ServeError::Ready(error) => Self::stdout(&error),
         }
     }
 }

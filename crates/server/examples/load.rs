@@ -74,8 +74,12 @@ fn serve(directory: &Path) {
     let keys = Keys::File(KeyFile::of(directory));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: true }).unwrap();
-    println!("{}", server.address());
-    server.run(ledger).unwrap();
+    let address = server.address();
+    let ready = || {
+        println!("{address}");
+        Ok(())
+    };
+    server.run(ledger, ready).unwrap();
 }
 
 /// A server in a process of its own, ended with this.
@@ -192,6 +196,7 @@ struct RawFile {
 
 impl RawFile {
     const BYTES: u64 = 8 << 20;
+    const BLOCK_BYTES: u64 = 4096;
 
     fn new(directory: &Path) -> Self {
         let path = directory.join("syncs");
@@ -201,11 +206,12 @@ impl RawFile {
         Self { file, path, count: 0 }
     }
 
-    /// Microseconds of so many writes of 128 bytes behind each other, each with its `fdatasync`.
+    /// Microseconds of so many writes of 128 bytes, each with its `fdatasync`, and each into a block of its own: some
+    /// disks take milliseconds for a block that was written a moment ago, which would flatter the service.
     fn sample(&mut self, count: u64, seen: &mut Seen) {
         for _ in 0..count {
             let started = Instant::now();
-            self.file.write_all_at(&[0x5a; 128], self.count * 128 % Self::BYTES).unwrap();
+            self.file.write_all_at(&[0x5a; 128], self.count * Self::BLOCK_BYTES % Self::BYTES).unwrap();
             self.file.sync_data().unwrap();
             seen.micros.push(u64::try_from(started.elapsed().as_micros()).unwrap());
             self.count += 1;

@@ -75,6 +75,8 @@ pub enum ServeError {
     Runtime(io::Error),
     /// The engine stopped, or could not be closed.
     Engine(EngineError),
+    /// Nobody could be told that the service is ready.
+    Ready(io::Error),
 }
 
 impl fmt::Display for ServeError {
@@ -87,6 +89,7 @@ impl fmt::Display for ServeError {
             }
             Self::Runtime(error) => write!(f, "the service cannot run: {error}"),
             Self::Engine(error) => error.fmt(f),
+            Self::Ready(error) => write!(f, "nobody could be told that the service is ready: {error}"),
         }
     }
 }
@@ -158,8 +161,9 @@ impl Server {
         Stopper(self.stage.clone())
     }
 
-    /// Serves a ledger until it is stopped, then closes it.
-    pub fn run(self, ledger: Ledger) -> Result<(), ServeError> {
+    /// Serves a ledger until it is stopped, then closes it. `ready` is called when signals are heeded and connections
+    /// are accepted.
+    pub fn run(self, ledger: Ledger, ready: impl FnOnce() -> io::Result<()>) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("bursar-serve")
@@ -169,7 +173,7 @@ impl Server {
         limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
         let service = Arc::new(Service::new(ledger, keys, limits, document, stage));
-        let served = runtime.block_on(serve(&service, listener, address, heed_signals));
+        let served = runtime.block_on(serve(&service, listener, address, heed_signals, ready));
         // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
         // gone by now.
         drop(runtime);
@@ -209,6 +213,7 @@ async fn serve(
     listener: StdListener,
     address: SocketAddr,
     heed_signals: bool,
+    ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), ServeError> {
     let listener = TcpListener::from_std(listener).map_err(|error| ServeError::Listen { address, error })?;
     if heed_signals {
@@ -219,6 +224,7 @@ async fn serve(
     let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
     let connections = Arc::new(Semaphore::new(connections_max));
     let mut stage = service.stage.subscribe();
+    ready().map_err(ServeError::Ready)?;
     tracing::info!(%address, keys_required = service.keys.is_required(), "serving");
     loop {
         let accepted = tokio::select! {

@@ -129,7 +129,7 @@ fn keys_made_and_revoked_while_the_service_runs_count() {
     let keys = Keys::File(file.clone());
     let server = Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: false }).unwrap();
     let (address, stopper) = (server.address(), server.stopper());
-    let running = std::thread::spawn(move || server.run(memory_ledger()));
+    let running = std::thread::spawn(move || server.run(memory_ledger(), || Ok(())));
     let until = |key: Option<&str>, status: u16| {
         loop {
             let client = common::client::Client::connect(address);

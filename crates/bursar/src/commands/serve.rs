@@ -31,13 +31,16 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
     let server = Server::bind(options)?;
     let ledger = if serve.dev { sample_ledger()? } else { open(global)? };
     let url = format!("http://{}", server.address());
-    let mut out = io::stdout().lock();
-    writeln!(out, "{url}").and_then(|()| out.flush()).map_err(|error| Failure::stdout(&error))?;
-    drop(out);
-    if let Some(key) = dev_key.filter(|_| !global.quiet) {
-        note(&commands_to_try(&url, &key.reveal()));
-    }
-    Ok(server.run(ledger)?)
+    let ready = || {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{url}")?;
+        out.flush()?;
+        if let Some(key) = dev_key.filter(|_| !global.quiet) {
+            note(&commands_to_try(&url, &key.reveal()));
+        }
+        Ok(())
+    };
+    Ok(server.run(ledger, ready)?)
 }
 
 fn new_key() -> Result<Key, Failure> {

@@ -48,7 +48,7 @@ impl TestServer {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::bind(Options { listen, keys, limits, heed_signals: false }).unwrap();
         let (address, stopper) = (server.address(), server.stopper());
-        let thread = Some(std::thread::spawn(move || server.run(ledger)));
+        let thread = Some(std::thread::spawn(move || server.run(ledger, || Ok(()))));
         Self { address, stopper, thread, _directory: directory }
     }
 
