@@ -33,7 +33,7 @@ use utoipa::{Modify, OpenApi};
         problems::list,
         problems::one,
     ),
-    components(schemas(batches::RowBody<'static>, batches::EndBody)),
+    components(schemas(batches::RowBody<'static>, batches::EndBody, batches::OutcomesName, events::Order)),
     modifiers(&Bearer),
     security(("key" = [])),
     tags(
