@@ -42,7 +42,7 @@ pub enum ServiceProblem {
     /// There is no such path.
     NoSuchPath,
     /// There is no such code to be explained.
-    NoSuchCode,
+    UnknownCode,
     /// The path knows other methods.
     MethodNotAllowed,
     /// The body took too long.
@@ -89,7 +89,7 @@ impl ServiceProblem {
         Self::RoleTooLow,
         Self::HostNotAllowed,
         Self::NoSuchPath,
-        Self::NoSuchCode,
+        Self::UnknownCode,
         Self::MethodNotAllowed,
         Self::TooSlow,
         Self::BodyTooLarge,
@@ -149,7 +149,7 @@ impl ServiceProblem {
                 "Use the address, or create a key: a web page could otherwise reach the service under its own name.",
             ),
             Self::NoSuchPath => info("no_such_path", "There is no such path.", "`/openapi.json` lists all paths."),
-            Self::NoSuchCode => info("no_such_code", "There is no such code.", "`/problems` lists all codes."),
+            Self::UnknownCode => info("unknown_code", "There is no such code.", "`/problems` lists all codes."),
             Self::MethodNotAllowed => {
                 info("method_not_allowed", "The path knows other methods.", "The header `Allow` names them.")
             }
@@ -255,7 +255,7 @@ impl Problem {
                 | ServiceProblem::BodyCutOff => StatusCode::BAD_REQUEST,
                 ServiceProblem::KeyNeeded | ServiceProblem::KeyUnknown => StatusCode::UNAUTHORIZED,
                 ServiceProblem::RoleTooLow => StatusCode::FORBIDDEN,
-                ServiceProblem::NoSuchPath | ServiceProblem::NoSuchCode => StatusCode::NOT_FOUND,
+                ServiceProblem::NoSuchPath | ServiceProblem::UnknownCode => StatusCode::NOT_FOUND,
                 ServiceProblem::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
                 ServiceProblem::TooSlow => StatusCode::REQUEST_TIMEOUT,
                 ServiceProblem::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -319,7 +319,7 @@ impl Problem {
                 | ServiceProblem::RoleTooLow
                 | ServiceProblem::HostNotAllowed
                 | ServiceProblem::NoSuchPath
-                | ServiceProblem::NoSuchCode
+                | ServiceProblem::UnknownCode
                 | ServiceProblem::MethodNotAllowed
                 | ServiceProblem::TooSlow
                 | ServiceProblem::BodyTooLarge

@@ -274,7 +274,7 @@ fn what_is_not_there_is_404() {
         ("/v1/nothing", 404, "no_such_path"),
         ("/v1", 404, "no_such_path"),
         ("/v1/ledger/", 404, "no_such_path"),
-        ("/problems/nothing", 404, "no_such_code"),
+        ("/problems/nothing", 404, "unknown_code"),
     ];
     for (path, status, code) in table {
         assert_eq!(server.get(path).problem(), (status, code.to_owned()), "{path}");

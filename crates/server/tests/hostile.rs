@@ -91,7 +91,7 @@ fn what_is_too_large_is_refused() {
         client.chunk(&[b' '; 4096]).unwrap();
     }
     assert_eq!(client.answer().unwrap().problem(), (413, "body_too_large".to_owned()));
-    let headers: String = (0..2_000).map(|index| format!("x-{index}: 0123456789\r\n")).collect();
+    let headers: String = (0..2_000).map(|index| format!("x-{index}: 0123456789\r\n")).collect::<Vec<_>>().concat();
     let long = "y".repeat(100_000);
     for head in [
         format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"),
@@ -218,7 +218,7 @@ fn who_asks_and_never_reads_is_cut_off() {
     for _ in 0..100_000 {
         match flood.raw(&request) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(100))
+                std::thread::sleep(Duration::from_millis(100));
             }
             Err(_) => {
                 cut_off = true;

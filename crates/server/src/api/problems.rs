@@ -61,5 +61,5 @@ pub(crate) async fn list() -> Result<Json, Problem> {
 pub(crate) async fn one(path: Result<Path<String>, PathRejection>) -> Result<Json, Problem> {
     let code = path.map(|Path(code)| code).unwrap_or_default();
     let found = explained().into_iter().find(|known| known.code == code);
-    Json::of(&found.ok_or(Problem::plain(ServiceProblem::NoSuchCode))?)
+    Json::of(&found.ok_or(Problem::plain(ServiceProblem::UnknownCode))?)
 }

@@ -5,11 +5,12 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was answered.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl Client {
     ) -> io::Result<Response> {
         let mut request = self.head(method, path, content_type);
         if !body.is_empty() || method == "POST" {
-            request += &format!("Content-Length: {}\r\n", body.len());
+            write!(request, "Content-Length: {}\r\n", body.len()).unwrap();
         }
         request += "\r\n";
         self.stream.write_all(request.as_bytes())?;
@@ -113,13 +114,13 @@ impl Client {
     fn head(&self, method: &str, path: &str, content_type: &str) -> String {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         for header in &self.headers {
-            head += &format!("{header}\r\n");
+            write!(head, "{header}\r\n").unwrap();
         }
         if !self.headers.iter().any(|header| header.to_ascii_lowercase().starts_with("host:")) {
             head += "Host: localhost\r\n";
         }
         if !content_type.is_empty() {
-            head += &format!("Content-Type: {content_type}\r\n");
+            write!(head, "Content-Type: {content_type}\r\n").unwrap();
         }
         head
     }
