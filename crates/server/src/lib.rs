@@ -11,7 +11,7 @@
 //! ```
 //!
 //! **The way of a request.** The door gives it an id, checks its key, and counts it in. The handler reads a body of
-//! bounded size in bounded time, [`wire`] makes a [`bursar_core::Request`] of it, and the ledger takes that with a
+//! bounded size in bounded time, `wire` makes a [`bursar_core::Request`] of it, and the ledger takes that with a
 //! callback: no thread waits. The callback sends the outcome through a channel of one place, after the event is
 //! durable; the handler writes it as JSON. What goes wrong on the way is a [`Problem`], and only the door turns a
 //! problem into bytes.
@@ -22,7 +22,7 @@
 //! read, nothing more is read from it either. So the memory of a batch does not depend on its length.
 //!
 //! **Reads** go to the disk and wait for what they saw to be durable, so they run on threads of their own, a bounded
-//! number at once ([`reads`]).
+//! number at once (`reads`).
 //!
 //! **Types.** [`Problem`] is the closed list of everything that is not a success, with its status in one table.
 //! A refusal by the rules of money is one of them, with status 422 and the rejection's own code: whoever looks only at
