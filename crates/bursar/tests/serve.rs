@@ -104,6 +104,8 @@ struct Told {
     asked: Vec<u64>,
     /// An answer began and did not come to its end.
     torn: u64,
+    /// Single requests that were not answered at all.
+    unanswered: Vec<u64>,
 }
 
 /// Submits until the service is gone, one after the other; every third client as a batch without end.
@@ -151,7 +153,10 @@ fn submit_until_gone(address: SocketAddr, next: &AtomicU64, as_batch: bool, is_o
         let request = format!(
             "POST /v1/requests HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         );
-        let Ok(head) = client.raw(request.as_bytes()).and_then(|()| client.head_of_answer()) else { return told };
+        let Ok(head) = client.raw(request.as_bytes()).and_then(|()| client.head_of_answer()) else {
+            told.unanswered.push(id);
+            return told;
+        };
         match client.rest(head) {
             Ok(response) if response.status == 200 => {
                 told.receipts.insert(id, response.json()["receipt"].clone());
@@ -184,6 +189,7 @@ fn under_load(service: &Service, next: &AtomicU64, end: impl FnOnce()) -> Told {
             all.receipts.extend(told.receipts);
             all.asked.extend(told.asked);
             all.torn += told.torn;
+            all.unanswered.extend(told.unanswered);
         }
         all
     })
@@ -254,7 +260,7 @@ fn what_was_acknowledged_before_a_kill_is_in_the_chains() {
 fn a_stop_in_the_middle_loses_no_answer_and_tears_none() {
     let sandbox = ledger();
     let next = AtomicU64::new(1);
-    let mut receipts = BTreeMap::new();
+    let (mut receipts, mut unanswered) = (BTreeMap::new(), Vec::new());
     for round in 0..6 {
         let mut service = Service::start(&sandbox, &[]);
         check_receipts(&service, &receipts);
@@ -270,9 +276,15 @@ fn a_stop_in_the_middle_loses_no_answer_and_tears_none() {
         assert_eq!(told.torn, 0, "an answer began and was not finished");
         assert!(!told.receipts.is_empty());
         receipts.extend(told.receipts);
+        unanswered.extend(told.unanswered);
     }
     let service = Service::start(&sandbox, &["--quiet"]);
     check_receipts(&service, &receipts);
+    // What was decided was answered: a request that was cut off has left nothing behind.
+    for id in unanswered {
+        let found = service.client().get(&format!("/v1/transactions/{id}"));
+        assert_eq!(found.status, 404, "{id} was decided and not answered");
+    }
     service.stop();
     sandbox.done(&["verify"]);
 }

@@ -208,6 +208,42 @@ fn write_problem(service: &Service, problem: &Problem, id: &str, answer: Respons
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::{KeySet, Ring};
+    use crate::limits::Limits;
+    use crate::service::Stage;
+    use axum::Router;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use bursar_core::{Currencies, Policy};
+    use bursar_engine::{Ledger, LedgerOptions, new_config};
+    use http_body_util::BodyExt;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use tokio::sync::watch;
+
+    async fn broken() -> &'static str {
+        panic!("what is inside is nobody's business")
+    }
+
+    #[test]
+    fn a_handler_that_panics_is_answered_with_a_problem_that_says_nothing_of_the_inside() {
+        let config = new_config(Policy::default(), Currencies::default()).unwrap();
+        let ledger = Ledger::in_memory(&config, LedgerOptions::default()).unwrap();
+        let (keys, stage) = (Arc::new(Ring::given(KeySet::default())), watch::Sender::new(Stage::Running));
+        let service = Arc::new(Service::new(ledger, keys, Limits::default(), bytes::Bytes::new(), stage));
+        let metrics = service.metrics.route("/broken");
+        let gate = Gate { service: service.clone(), path: "/broken", access: Access::Public, metrics };
+        let router = Router::new().route("/broken", get(broken).layer(from_fn_with_state(Arc::new(gate), door)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let request = Request::builder().uri("/broken").body(Body::empty()).unwrap();
+        let answer = runtime.block_on(TowerToHyperService::new(router).call(request)).unwrap();
+        assert_eq!(answer.status(), 500);
+        let body = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(document["code"], "internal");
+        assert!(!document.to_string().contains("inside"), "{document}");
+        assert_eq!(service.in_flight.load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn only_this_machine_is_served_without_keys() {

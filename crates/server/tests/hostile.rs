@@ -200,6 +200,7 @@ fn who_asks_and_never_reads_is_cut_off() {
     never.raw(b"GET /v1/customers/1/chain HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut busy_count = 0;
     loop {
+        assert!(busy_count < 1_000, "the service kept a client that never reads");
         server.applied(&deposit(2, 1_000_000, "1"));
         let response = server.get("/v1/customers/1/chain");
         if response.status == 200 {
