@@ -17,7 +17,7 @@ use common::{Random, Sandbox, code, stderr, stdout};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
@@ -309,6 +309,49 @@ fn a_batch_under_way_is_told_that_the_service_stops() {
         assert_eq!(rest.len(), 1, "{rest:?}");
         assert_eq!((&rest[0]["problem"]["code"], &rest[0]["summary"]["applied"]), (&json!("stopping"), &json!(1)));
         service.stop();
+    }
+}
+
+/// A client that is still sending when the service stops used to lose answers: the connection was closed over what it
+/// had sent, and reset.
+#[test]
+fn a_batch_that_is_still_being_sent_hears_its_end() {
+    let sandbox = ledger();
+    for round in 0..6 {
+        let content_type = ["application/x-ndjson", "text/csv"][round % 2];
+        let service = Service::start(&sandbox, &["--quiet"]);
+        let mut client = service.client();
+        client.begin("/v1/batches", content_type);
+        let mut stream = client.stream.try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            let mut rows =
+                if content_type == "text/csv" { "type,client,tx,amount\n".to_owned() } else { String::new() };
+            for id in 1_u64.. {
+                if content_type == "text/csv" {
+                    rows += "deposit,1,1,1\n";
+                } else {
+                    rows += &deposit(id);
+                    rows += "\n";
+                }
+                if id % 100 == 0 {
+                    let chunk = format!("{:x}\r\n{rows}\r\n", rows.len());
+                    if stream.write_all(chunk.as_bytes()).is_err() {
+                        return;
+                    }
+                    rows.clear();
+                }
+            }
+        });
+        let head = client.head_of_answer().unwrap();
+        for _ in 0..20 {
+            client.next_chunk().unwrap().unwrap();
+        }
+        service.signal(Signal::TERM);
+        let rest = client.rest(head).unwrap().lines();
+        assert_eq!(rest.last().unwrap()["problem"]["code"], "stopping", "round {round}");
+        drop(client);
+        service.stop();
+        sending.join().unwrap();
     }
 }
 

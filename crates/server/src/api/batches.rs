@@ -50,6 +50,8 @@ const GROUPS_MAX: usize = 4;
 const PIECES_MAX: usize = 2;
 /// How soon a group that found the queue full is handed in again.
 const AGAIN: Duration = Duration::from_millis(2);
+/// How long what a client still sends is taken and thrown away after the batch has ended.
+const LINGER: Duration = Duration::from_secs(2);
 const NDJSON: &str = "application/x-ndjson";
 const CSV: &str = "text/csv";
 
@@ -344,6 +346,16 @@ impl Pieces {
     }
 }
 
+impl Pieces {
+    /// Takes what still comes, for a while, when the batch has ended early. Were the connection closed over it, the
+    /// system would reset it, and the client could lose answers that it has not read yet.
+    async fn linger(mut self) {
+        let rest = async { while let Some(Ok(_)) = self.body.next().await {} };
+        // Whoever goes on sending has had its time.
+        drop(timeout(LINGER, rest).await);
+    }
+}
+
 /// Reads lines of JSON and hands them in, as they come.
 async fn ndjson(mut groups: Groups, body: Body) {
     let mut pieces = Pieces { service: groups.service.clone(), body: body.into_data_stream() };
@@ -374,8 +386,13 @@ async fn ndjson(mut groups: Groups, body: Body) {
             break None;
         }
     };
+    let ended_early = end.is_some();
     // If nobody reads the answer any more, nobody misses its end.
     drop(groups.items.send(Item::End(end)).await);
+    drop(groups);
+    if ended_early {
+        pieces.linger().await;
+    }
 }
 
 /// Cuts pieces of a body into lines. What it keeps is bounded: part of one line, and one piece.
@@ -457,9 +474,13 @@ async fn csv(groups: Groups, body: Body, held: HeldPlace) -> Result<(), Problem>
     drop(tokio::spawn(async move {
         loop {
             let piece = body.next().await;
-            let is_over = !matches!(piece, Ok(Some(_)));
-            if to_thread.send(piece).await.is_err() || is_over {
+            let (is_last, ended_early) = (matches!(piece, Ok(None)), piece.is_err());
+            if to_thread.send(piece).await.is_err() || is_last {
                 return;
+            }
+            if ended_early {
+                drop(to_thread);
+                return body.linger().await;
             }
         }
     }));
