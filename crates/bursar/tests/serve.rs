@@ -347,6 +347,8 @@ fn a_batch_that_is_still_being_sent_hears_its_end() {
             client.next_chunk().unwrap().unwrap();
         }
         service.signal(Signal::TERM);
+        // Answers pile up that the client has not read when the service comes to its end.
+        std::thread::sleep(Duration::from_millis(300));
         let rest = client.rest(head).unwrap().lines();
         assert_eq!(rest.last().unwrap()["problem"]["code"], "stopping", "round {round}");
         drop(client);
