@@ -224,9 +224,12 @@ fn what_was_acknowledged_before_a_kill_is_in_the_chains() {
     let next = AtomicU64::new(1);
     let mut random = Random(5);
     let (mut receipts, mut asked) = (BTreeMap::new(), Vec::new());
-    for _ in 0..kills {
+    for round in 0..kills {
         let mut service = Service::start(&sandbox, &["--quiet"]);
-        check_receipts(&service, &receipts);
+        // All of them, which takes the longer the more there are; what was lost once stays lost until the end.
+        if round % 8 == 1 {
+            check_receipts(&service, &receipts);
+        }
         let pid = Pid::from_child(&service.child);
         let told = under_load(&service, &next, || {
             std::thread::sleep(Duration::from_micros(20_000 + random.below(150_000) as u64));
