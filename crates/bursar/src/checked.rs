@@ -8,9 +8,12 @@ use crate::cli;
 use crate::exit::{Failure, FailureKind};
 use crate::generate::Plan;
 use bursar_core::{Currencies, Currency, CustomerId, Decimals, Hash, IdError, Policy, TransactionId};
+use bursar_server::keys::Role;
+use bursar_server::logging;
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::TimeZone;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// What is to be done, with every value checked.
@@ -18,6 +21,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Command {
     /// Something about a ledger.
     Ledger(LedgerCommand),
+    /// `key`
+    Key(Key),
     /// `explain`
     Explain {
         /// The code as written; `None`: all.
@@ -68,6 +73,8 @@ pub(crate) enum LedgerCommand {
     Unlock(CustomerId),
     /// `verify`
     Verify(Verify),
+    /// `serve`
+    Serve(Serve),
     /// `export`
     Export {
         /// Whose chain.
@@ -139,6 +146,38 @@ pub(crate) struct Chain {
     pub(crate) newest_first: bool,
 }
 
+/// How the service is to run.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// A ledger in memory, with sample data.
+    pub(crate) dev: bool,
+    /// How much is logged.
+    pub(crate) log: logging::Level,
+    /// How log lines look.
+    pub(crate) log_format: logging::Format,
+}
+
+/// What is to be done with API keys.
+#[derive(Debug)]
+pub(crate) enum Key {
+    /// Make one.
+    Create {
+        /// What its owner is called: one line that is not empty.
+        name: String,
+        /// What it allows.
+        role: Role,
+    },
+    /// List them.
+    List,
+    /// Revoke the one with this id.
+    Revoke {
+        /// Twelve hexadecimal digits.
+        id: String,
+    },
+}
+
 /// What is to be verified.
 #[derive(Debug)]
 pub(crate) enum Verify {
@@ -179,6 +218,8 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
             (None, None) => Verify::Ledger,
         })),
         Raw::Export(args) => Command::Ledger(LedgerCommand::Export { customer: customer(&args.chain)?, to: args.to }),
+        Raw::Serve(args) => Command::Ledger(LedgerCommand::Serve(serve(&args)?)),
+        Raw::Key(args) => Command::Key(key(args.command)?),
         Raw::Explain(args) => Command::Explain { code: args.code },
         Raw::Generate(args) => Command::Generate { plan: Box::new(Plan::check(&args)?), to: args.to },
         Raw::Completions(args) => Command::Completions(args.shell),
@@ -209,6 +250,56 @@ pub(crate) fn count_of(flag: &str, text: &str, min: u64) -> Result<u64, Failure>
 pub(crate) fn decimals(flag: &str, text: &str) -> Result<Decimals, Failure> {
     let found = text.parse::<u8>().ok().and_then(Decimals::new);
     found.ok_or_else(|| bad(flag, text, format_args!("decimals are a number from 0 to {}", bursar_core::DECIMALS_MAX)))
+}
+
+fn serve(args: &cli::ServeArgs) -> Result<Serve, Failure> {
+    let listen = args.listen.parse().map_err(|_| {
+        bad("--listen", &args.listen, "this is no address with a port")
+            .with_hint("Write 127.0.0.1:7400, or [::1]:7400, or 0.0.0.0:7400 for all addresses of this machine.")
+    })?;
+    let log = match args.log {
+        cli::LogArg::Error => logging::Level::Error,
+        cli::LogArg::Warn => logging::Level::Warn,
+        cli::LogArg::Info => logging::Level::Info,
+        cli::LogArg::Debug => logging::Level::Debug,
+    };
+    let log_format = match args.log_format {
+        cli::LogFormatArg::Text => logging::Format::Text,
+        cli::LogFormatArg::Json => logging::Format::Json,
+    };
+    Ok(Serve { listen, dev: args.dev, log, log_format })
+}
+
+fn key(raw: cli::KeyCommand) -> Result<Key, Failure> {
+    match raw {
+        cli::KeyCommand::Create(args) => {
+            const CHARS_MAX: usize = 100;
+            let name = args.name.trim();
+            if name.is_empty() || name.chars().any(char::is_control) || name.chars().count() > CHARS_MAX {
+                return Err(bad(
+                    "--name",
+                    &args.name,
+                    format_args!("it must be one line of 1 to {CHARS_MAX} characters"),
+                ));
+            }
+            let role = match args.role {
+                cli::RoleArg::Read => Role::Read,
+                cli::RoleArg::Submit => Role::Submit,
+                cli::RoleArg::Operate => Role::Operate,
+            };
+            Ok(Key::Create { name: name.to_owned(), role })
+        }
+        cli::KeyCommand::List => Ok(Key::List),
+        cli::KeyCommand::Revoke(args) => {
+            // A whole key is a secret, and has no place on a command line or in an error.
+            if args.id.starts_with("bursar_") {
+                return Err(Failure::new(FailureKind::BadArgument, "ID must be a key's id, not the key").with_hint(
+                    "`bursar key list` shows the ids. This key is in your shell's history now: revoke it.",
+                ));
+            }
+            Ok(Key::Revoke { id: args.id })
+        }
+    }
 }
 
 /// A head hash.

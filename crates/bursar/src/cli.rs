@@ -181,6 +181,31 @@ Examples:
   bursar export --chain 42 > 42.chain")]
     Export(ExportArgs),
 
+    /// Serve the ledger over HTTP until SIGTERM or Ctrl-C
+    #[command(after_help = "\
+The address is printed to standard output when the service listens; logs go to standard error. The interface is \
+described at /openapi.json, and in docs/api.md. API keys are required as soon as other machines can reach the \
+service, and whenever there are keys.
+
+Examples:
+  bursar serve
+  bursar serve --dev
+  bursar key create --name shop --role submit && bursar serve --listen 0.0.0.0:7400")]
+    Serve(ServeArgs),
+
+    /// Create, list and revoke the API keys of `bursar serve`
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Only hashes of keys are kept, in the ledger's directory. A running service heeds changes within a second or two.
+
+Examples:
+  bursar key create --name shop --role submit
+  bursar key list
+  bursar key revoke 1f0c2a9b77de"
+    )]
+    Key(KeyArgs),
+
     /// Explain an error or rejection code; all of them if none is given
     #[command(after_help = "\
 Examples:
@@ -353,6 +378,94 @@ pub(crate) struct ExportArgs {
     /// Where to write it [default: standard output]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) to: Option<PathBuf>,
+}
+
+/// `bursar serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 takes any that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7400", env = "BURSAR_LISTEN")]
+    #[arg(hide_env_values = true)]
+    pub(crate) listen: String,
+
+    /// Try it out: a ledger in memory with sample data, a key of its own, and commands to try
+    #[arg(long)]
+    pub(crate) dev: bool,
+
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: LogArg,
+
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormatArg,
+}
+
+/// `--log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogArg {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormatArg {
+    Text,
+    Json,
+}
+
+/// `bursar key`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key and print it, this once
+    Create(KeyCreateArgs),
+
+    /// List the keys: their ids, names and roles
+    List,
+
+    /// Revoke a key
+    Revoke(KeyRevokeArgs),
+}
+
+/// `bursar key create`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyCreateArgs {
+    /// What its owner is called, for people
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// What it allows; each role may do what the ones before it may
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: RoleArg,
+}
+
+/// `--role`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Read customers, chains, transactions, totals and metrics
+    Read,
+    /// Also submit requests
+    Submit,
+    /// Also unlock customers
+    Operate,
+}
+
+/// `bursar key revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyRevokeArgs {
+    /// The key's id, as `bursar key list` shows it; not the key
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
 }
 
 /// `bursar explain`.

@@ -1,10 +1,12 @@
 //! From the engine's errors to [`Failure`]: a code, a sentence, a hint, and how the program ends.
 
 use crate::codes::{CodeInfo, engine_info, store_info, submit_info};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, FailureKind};
 use bursar_core::{Currencies, Rejection};
 use bursar_engine::store::StoreError;
 use bursar_engine::{EngineError, ReadError, SubmitError};
+use bursar_server::ServeError;
+use bursar_server::keys::KeyFileError;
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -56,6 +58,31 @@ impl From<SubmitError> for Failure {
             | SubmitError::OpenEvents
             | SubmitError::SplitBatches
             | SubmitError::Closed => Self::coded(submit_info(&error), Exit::Refused, error.to_string()),
+        }
+    }
+}
+
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Self {
+        let kind = match &error {
+            KeyFileError::Io { .. } => FailureKind::CannotWrite,
+            KeyFileError::Open { .. } => FailureKind::KeysOpen,
+            KeyFileError::Damaged { .. } => FailureKind::KeysDamaged,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Listen { .. } | ServeError::Runtime(_) => {
+                Self::new(FailureKind::CannotServe, error.to_string())
+            }
+            ServeError::KeysNeeded { .. } => Self::new(FailureKind::KeysNeeded, error.to_string()),
+            ServeError::Keys(error) => error.into(),
+            ServeError::Engine(error) => error.into(),
+            ServeError::Ready(error) => Self::stdout(&error),
         }
     }
 }

@@ -106,11 +106,21 @@ pub(crate) enum FailureKind {
     UnreadableRow,
     /// Verification found something wrong.
     DamageFound,
+    /// The service cannot listen, or gets no threads.
+    CannotServe,
+    /// Other machines could reach the service, and there is no API key.
+    KeysNeeded,
+    /// Others can read the list of API keys.
+    KeysOpen,
+    /// The list of API keys is damaged.
+    KeysDamaged,
+    /// There is no API key with this id.
+    UnknownKey,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -119,15 +129,20 @@ impl FailureKind {
         Self::NoAccountThen,
         Self::UnreadableRow,
         Self::DamageFound,
+        Self::CannotServe,
+        Self::KeysNeeded,
+        Self::KeysOpen,
+        Self::KeysDamaged,
+        Self::UnknownKey,
     ];
 
     /// How the program ends after it.
     const fn exit(self) -> Exit {
         match self {
-            Self::BadArgument | Self::UnknownCode => Exit::Usage,
-            Self::CannotRead | Self::CannotWrite => Exit::Io,
-            Self::DirectoryNotEmpty => Exit::Ledger,
-            Self::NoAccountThen | Self::UnreadableRow => Exit::Refused,
+            Self::BadArgument | Self::UnknownCode | Self::KeysNeeded => Exit::Usage,
+            Self::CannotRead | Self::CannotWrite | Self::CannotServe => Exit::Io,
+            Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged => Exit::Ledger,
+            Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey => Exit::Refused,
             Self::DamageFound => Exit::Damage,
         }
     }
@@ -175,6 +190,31 @@ impl FailureKind {
                 "damage_found",
                 "Verification found something wrong.",
                 "Each finding says what it is and where; restore the ledger from a backup.",
+            ),
+            Self::CannotServe => CodeInfo::command(
+                "cannot_serve",
+                "The service cannot listen on its address, or the system gives it no threads.",
+                "Choose another address with `--listen ADDRESS:PORT`, or stop what listens there.",
+            ),
+            Self::KeysNeeded => CodeInfo::command(
+                "keys_needed",
+                "Other machines could reach the service, and there is no API key.",
+                "Make one with `bursar key create --name NAME --role ROLE`, or listen on 127.0.0.1.",
+            ),
+            Self::KeysOpen => CodeInfo::command(
+                "keys_open",
+                "The list of API keys can be read or written by others than its owner.",
+                "Run `chmod 600` on it. If somebody may have changed it, revoke all keys and make new ones.",
+            ),
+            Self::KeysDamaged => CodeInfo::command(
+                "keys_damaged",
+                "The list of API keys is not what was written.",
+                "Restore it from a backup, or remove it and make new keys.",
+            ),
+            Self::UnknownKey => CodeInfo::command(
+                "unknown_key",
+                "There is no API key with this id.",
+                "`bursar key list` shows the keys there are.",
             ),
         }
     }

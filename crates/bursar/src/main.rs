@@ -57,6 +57,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     let done = match checked::command(command)? {
         Command::Ledger(command) => return ledger_command(&global, command),
+        Command::Key(key) => commands::key::run(&global, key, Format::choose(global.output)),
         Command::Explain { code } => commands::explain::run(code.as_deref(), Format::choose(global.output)),
         Command::Generate { plan, to } => commands::generate::run(&plan, to.as_deref(), global.quiet),
         Command::Completions(shell) => commands::completions::run(shell),
@@ -84,6 +85,7 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Verify(Verify::Ledger) => commands::verify::run(global, None, format),
         LedgerCommand::Verify(Verify::Customer(customer)) => commands::verify::run(global, Some(customer), format),
         LedgerCommand::Verify(Verify::File(file, receipt)) => commands::verify_file::run(&file, receipt, format),
+        LedgerCommand::Serve(serve) => commands::serve::run(global, &serve, colored(global.color, &io::stderr())),
         LedgerCommand::Export { customer, to } => commands::export::run(global, customer, to.as_deref()),
     };
     done.map(|()| Exit::Done)

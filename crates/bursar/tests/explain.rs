@@ -20,7 +20,7 @@ fn all_codes_are_listed_rejections_first_and_in_order_of_precedence() {
     }
     let mut origins: Vec<&str> = lines.filter_map(|line| line.split(',').nth(1)).collect();
     origins.dedup();
-    assert_eq!(origins, ["row", "header", "store", "engine", "verify", "command"]);
+    assert_eq!(origins, ["row", "header", "store", "engine", "verify", "service", "command"]);
 }
 
 #[test]

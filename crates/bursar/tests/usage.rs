@@ -63,6 +63,11 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         (&["export"], "--chain"),
         (&["generate", "--skew", "100.1"], "percentage"),
         (&["generate", "--rows", "many"], "no whole number"),
+        (&["serve", "--listen", "7400"], "no address with a port"),
+        (&["key"], "Usage: bursar key"),
+        (&["key", "create", "--name", "shop"], "--role"),
+        (&["key", "create", "--name", " ", "--role", "read"], "one line"),
+        (&["key", "revoke", "bursar_x"], "not the key"),
         (&["completions", "tcl"], "tcl"),
         (&["explain", "no_such_code"], "no_such_code"),
     ];

@@ -6,6 +6,7 @@ mod verify;
 use crate::exit::FailureKind;
 use bursar_core::{Rejection, RejectionInfo};
 use bursar_engine::csv::{RowErrorInfo, RowErrorKind};
+use bursar_server::problem::{ProblemInfo, ServiceProblem};
 use engine::{ENGINES, HEADERS, STORES, SUBMITS};
 pub(crate) use engine::{engine_info, store_info, submit_info};
 pub(crate) use verify::finding_info;
@@ -26,6 +27,8 @@ pub(crate) enum Origin {
     Engine,
     /// Verification found something wrong.
     Verify,
+    /// The service did not do what was asked.
+    Service,
     /// A command could not do its work.
     Command,
 }
@@ -40,6 +43,7 @@ impl Origin {
             Self::Store => "store",
             Self::Engine => "engine",
             Self::Verify => "verify",
+            Self::Service => "service",
             Self::Command => "command",
         }
     }
@@ -69,6 +73,10 @@ impl CodeInfo {
         Self { code: info.code, origin: Origin::Request, meaning: info.meaning, hint: info.hint }
     }
 
+    const fn service(info: ProblemInfo) -> Self {
+        Self { code: info.code, origin: Origin::Service, meaning: info.meaning, hint: info.hint }
+    }
+
     const fn row(info: &RowErrorInfo) -> Self {
         Self { code: info.code, origin: Origin::Row, meaning: info.meaning, hint: info.hint }
     }
@@ -91,14 +99,18 @@ impl CodeInfo {
 }
 
 /// All codes: rejections in order of precedence, then what can be wrong with a file, with a ledger, with the
-/// engine, what verification finds, and the program's own. A row can fail for a reason that is also a rejection; it is listed once.
+/// engine, what verification finds, what the service says, and the program's own. A row can fail for a reason that is also a rejection; it is listed once.
 pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
     let is_rejection = |code: &str| Rejection::ALL.iter().any(|info| info.code == code);
     let requests = Rejection::ALL.iter().map(CodeInfo::request);
     let rows = RowErrorKind::ALL.iter().filter(move |info| !is_rejection(info.code)).map(CodeInfo::row);
     let engine = HEADERS.into_iter().chain(STORES).chain(ENGINES).chain(SUBMITS);
     let commands = FailureKind::ALL.into_iter().map(FailureKind::info);
-    requests.chain(rows).chain(engine).chain(FINDINGS).chain(CHAINS).chain(commands)
+    // The service is busy for the same reason as the engine, and does not know the codes that the program does not.
+    let own = |problem: &ServiceProblem| ![ServiceProblem::Busy, ServiceProblem::UnknownCode].contains(problem);
+    let services = ServiceProblem::ALL.into_iter().filter(own);
+    let services = services.map(|problem| CodeInfo::service(problem.info()));
+    requests.chain(rows).chain(engine).chain(FINDINGS).chain(CHAINS).chain(services).chain(commands)
 }
 
 /// The codes closest to what was written, the closest first: those that contain it or that it contains,

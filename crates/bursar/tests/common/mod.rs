@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 14] = [
+pub(crate) const COMMANDS: [&str; 16] = [
     "init",
     "ingest",
     "info",
@@ -20,6 +20,8 @@ pub(crate) const COMMANDS: [&str; 14] = [
     "unlock",
     "verify",
     "export",
+    "serve",
+    "key",
     "explain",
     "generate",
     "completions",

@@ -1,0 +1,94 @@
+//! `bursar serve`: the ledger over HTTP, until a signal.
+
+use crate::checked::Serve;
+use crate::cli::Global;
+use crate::exit::{Failure, FailureKind, note};
+use crate::ledger_dir::{default_config, open};
+use bursar_core::{Currencies, Request};
+use bursar_engine::csv::{RowBatch, RowReader};
+use bursar_engine::{Ledger, LedgerOptions};
+use bursar_server::keys::{Key, KeyFile, KeySet, Role};
+use bursar_server::{Keys, Limits, Options, Server, logging};
+use std::io::{self, Write};
+
+/// What `--dev` begins with: the example that is shipped.
+const SAMPLE: &str = include_str!("../../../../examples/data/payments.csv");
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), Failure> {
+    logging::start(serve.log, serve.log_format, colored);
+    let dev_key = if serve.dev { Some(new_key()?) } else { None };
+    let keys = match &dev_key {
+        Some(key) => {
+            let mut keys = KeySet::default();
+            keys.add(key.entry("dev", Role::Operate, String::new()));
+            Keys::Given(keys)
+        }
+        None => Keys::File(KeyFile::of(&global.data)),
+    };
+    // The address first: it is had or not at once, while a large ledger takes its time. Whoever connects early waits.
+    let options = Options { listen: serve.listen, keys, limits: Limits::default(), heed_signals: true };
+    let server = Server::bind(options)?;
+    let ledger = if serve.dev { sample_ledger()? } else { open(global)? };
+    let url = format!("http://{}", server.address());
+    let ready = || {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{url}")?;
+        out.flush()?;
+        if let Some(key) = dev_key.filter(|_| !global.quiet) {
+            note(&commands_to_try(&url, &key.reveal()));
+        }
+        Ok(())
+    };
+    Ok(server.run(ledger, ready)?)
+}
+
+fn new_key() -> Result<Key, Failure> {
+    Key::generate()
+        .map_err(|error| Failure::new(FailureKind::CannotRead, format!("the system gives no random bytes: {error}")))
+}
+
+fn sample_ledger() -> Result<Ledger, Failure> {
+    let ledger = Ledger::in_memory(&default_config()?, LedgerOptions::default())?;
+    ledger.submit_batch(sample_requests(&ledger.config().currencies))?;
+    Ok(ledger)
+}
+
+/// What of the example can be read; a part of it is there to show what cannot.
+fn sample_requests(currencies: &Currencies) -> Vec<Request> {
+    let mut requests = Vec::new();
+    let mut batch = RowBatch::new();
+    if let Ok(mut reader) = RowReader::open(SAMPLE.as_bytes(), currencies) {
+        while reader.next_batch(&mut batch).unwrap_or(false) {
+            requests.extend(batch.rows().iter().filter_map(|row| row.content.ok()));
+        }
+    }
+    requests
+}
+
+fn commands_to_try(url: &str, key: &str) -> String {
+    format!(
+        "\
+A ledger in memory, with sample data; it is gone when the service ends. Try:
+
+  export KEY={key}
+  curl -H \"Authorization: Bearer $KEY\" {url}/v1/customers
+  curl -H \"Authorization: Bearer $KEY\" {url}/v1/customers/1/events
+  curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' {url}/v1/requests \\
+    -d '{{\"kind\":\"deposit\",\"customer\":\"1\",\"transaction\":\"1001\",\"amount\":\"12.5\"}}'
+  curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: text/csv' {url}/v1/batches --data-binary @payments.csv
+  curl -H \"Authorization: Bearer $KEY\" {url}/v1/customers/1/chain > 1.chain && bursar verify --file 1.chain
+  curl {url}/openapi.json
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_is_there() {
+        assert!(sample_requests(&Currencies::default()).len() > 30);
+    }
+}

@@ -1,0 +1,71 @@
+//! The `OpenAPI` document, made from the handlers and the types that they answer with.
+//!
+//! It is checked in as `docs/openapi.json`; a test compares the two, so that no change of the interface goes unseen.
+
+use crate::api::{batches, chain, customers, events, ledger, operations, problems, requests, transactions};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Bursar",
+        description = "A payment engine: one immutable chain of events per customer.\n\n\
+            Amounts and ids are strings. Whatever is not a success is a problem document (RFC 9457) with a stable \
+            `code`. A request that the rules refuse is 422; what says nothing that could be decided is 400; what was \
+            not decided for want of room is 503 with `Retry-After`. An answer is sent only after what it says is durable.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        requests::submit,
+        batches::submit,
+        customers::list,
+        customers::one,
+        events::list,
+        chain::download,
+        transactions::one,
+        ledger::info,
+        ledger::pending,
+        operations::metrics,
+        operations::live,
+        operations::ready,
+        operations::openapi,
+        problems::list,
+        problems::one,
+    ),
+    components(schemas(batches::RowBody<'static>, batches::EndBody, batches::OutcomesName, events::Order)),
+    modifiers(&Bearer),
+    security(("key" = [])),
+    tags(
+        (name = "requests", description = "Moving money"),
+        (name = "customers", description = "Accounts and chains"),
+        (name = "transactions", description = "What became of a deposit or withdrawal"),
+        (name = "ledger", description = "The ledger as a whole"),
+        (name = "operations", description = "Running the service"),
+        (name = "problems", description = "What codes mean"),
+    )
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", scheme);
+    }
+}
+
+/// The document, as it is checked in and served.
+fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// The document as text.
+pub fn text() -> String {
+    // What is made of constants can be written, or no test would pass.
+    let mut text = document().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}

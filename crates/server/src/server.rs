@@ -1,0 +1,326 @@
+//! The listener and its connections: bounded in number, in what they may send, and in how long they may take.
+
+use crate::api;
+use crate::keys::{KeyFile, KeyFileError, KeySet, Ring};
+use crate::limits::Limits;
+use crate::metrics::Held;
+use crate::openapi;
+use crate::service::{Service, Stage};
+use crate::timed_io::TimedIo;
+use axum::Router;
+use bursar_engine::{EngineError, Ledger};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+/// Bytes that are kept of what a client sends and nobody has asked for yet; hyper wants at least 8 KiB.
+const READ_BUFFER_BYTES: usize = 128 << 10;
+/// How long to wait after the system could not accept a connection, as when there are no file descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// What one connection too many is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-type: application/problem+json\r\ncontent-length: 173\r\n\r\n\
+    {\"type\":\"/problems/busy\",\"title\":\"Too much is under way. Nothing was decided.\",\"status\":503,\
+    \"detail\":\"too many connections\",\"code\":\"busy\",\"hint\":\"Try again after a second.\"}";
+
+/// Where keys come from.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// The list in a ledger's directory, if there is one.
+    File(KeyFile),
+    /// These and no others.
+    Given(KeySet),
+}
+
+/// How a service runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it listens. Port 0: any that is free.
+    pub listen: SocketAddr,
+    /// Its keys.
+    pub keys: Keys,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Stop at SIGTERM and SIGINT; at the second one at once.
+    pub heed_signals: bool,
+}
+
+/// Why a service could not run, or stopped.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The list of keys cannot be read.
+    Keys(KeyFileError),
+    /// Other machines could reach the service, and there is no key.
+    KeysNeeded {
+        /// Where it should listen.
+        address: SocketAddr,
+    },
+    /// The system gave no threads or no signals.
+    Runtime(io::Error),
+    /// The engine stopped, or could not be closed.
+    Engine(EngineError),
+    /// Nobody could be told that the service is ready.
+    Ready(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Keys(error) => error.fmt(f),
+            Self::KeysNeeded { address } => {
+                write!(f, "{address} can be reached from other machines, and there is no API key")
+            }
+            Self::Runtime(error) => write!(f, "the service cannot run: {error}"),
+            Self::Engine(error) => error.fmt(f),
+            Self::Ready(error) => write!(f, "nobody could be told that the service is ready: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// A service that listens and does not serve yet: connections wait until [`Server::run`].
+#[derive(Debug)]
+pub struct Server {
+    listener: StdListener,
+    address: SocketAddr,
+    keys: Arc<Ring>,
+    limits: Limits,
+    heed_signals: bool,
+    stage: watch::Sender<Stage>,
+}
+
+/// Stops a service from another thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(watch::Sender<Stage>);
+
+impl Stopper {
+    /// Lets what is under way come to its end. A second time: does not wait for that any longer.
+    pub fn stop(&self) {
+        self.0.send_modify(|stage| {
+            *stage = match stage {
+                Stage::Running => Stage::Stopping,
+                Stage::Stopping | Stage::Now => Stage::Now,
+            }
+        });
+    }
+}
+
+impl Server {
+    /// Reads the keys and begins to listen.
+    pub fn bind(options: Options) -> Result<Self, ServeError> {
+        let Options { listen, keys, limits, heed_signals } = options;
+        let is_local = listen.ip().is_loopback();
+        let ring = match keys {
+            Keys::File(file) => {
+                let has_key = file.read().map_err(ServeError::Keys)?.is_some_and(|keys| !keys.entries().is_empty());
+                if !is_local && !has_key {
+                    return Err(ServeError::KeysNeeded { address: listen });
+                }
+                Ring::of_file(file, !is_local).map_err(ServeError::Keys)?
+            }
+            Keys::Given(keys) => Ring::given(keys),
+        };
+        let listen_error = |error| ServeError::Listen { address: listen, error };
+        let listener = StdListener::bind(listen).map_err(listen_error)?;
+        listener.set_nonblocking(true).map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let stage = watch::Sender::new(Stage::Running);
+        Ok(Self { listener, address, keys: Arc::new(ring), limits, heed_signals, stage })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether clients need a key.
+    pub fn needs_key(&self) -> bool {
+        self.keys.is_required()
+    }
+
+    /// Stops it, also while it runs.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stage.clone())
+    }
+
+    /// Serves a ledger until it is stopped, then closes it. `ready` is called when signals are heeded and connections
+    /// are accepted.
+    pub fn run(self, ledger: Ledger, ready: impl FnOnce() -> io::Result<()>) -> Result<(), ServeError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("bursar-serve")
+            .build()
+            .map_err(ServeError::Runtime)?;
+        let Self { listener, address, keys, mut limits, heed_signals, stage } = self;
+        limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
+        let document = openapi::text().into();
+        let service = Arc::new(Service::new(ledger, keys, limits, document, stage));
+        let served = runtime.block_on(serve(&service, listener, address, heed_signals, ready));
+        // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
+        // gone by now.
+        drop(runtime);
+        let Some(service) = Arc::into_inner(service) else {
+            tracing::error!("something still holds the ledger, which is left as it is: nothing acknowledged is lost");
+            return served;
+        };
+        let (ledger, failure) = service.into_parts();
+        let closed = ledger.close();
+        match failure {
+            Some(failure) => Err(ServeError::Engine(EngineError::clone(&failure))),
+            None => served.and(closed.map_err(ServeError::Engine)),
+        }
+    }
+}
+
+/// Asks the system for as many open files as so many connections need; gives how many connections that allows.
+fn files_max(connections: usize) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    /// The ledger's own files, and some to spare.
+    const OTHERS: u64 = 256;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = connections as u64 + OTHERS;
+    if limit.current.is_some_and(|current| current < wanted) {
+        let before = limit.current;
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        if setrlimit(Resource::Nofile, limit).is_err() {
+            limit.current = before;
+        }
+    }
+    let connections = limit.current.map_or(u64::MAX, |current| current.saturating_sub(OTHERS).max(current / 2));
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
+async fn serve(
+    service: &Arc<Service>,
+    listener: StdListener,
+    address: SocketAddr,
+    heed_signals: bool,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), ServeError> {
+    let listener = TcpListener::from_std(listener).map_err(|error| ServeError::Listen { address, error })?;
+    if heed_signals {
+        heed(Stopper(service.stage.clone())).map_err(ServeError::Runtime)?;
+    }
+    tokio::spawn(service.keys.clone().follow());
+    let router = api::router(service);
+    let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
+    let connections = Arc::new(Semaphore::new(connections_max));
+    let mut stage = service.stage.subscribe();
+    ready().map_err(ServeError::Ready)?;
+    tracing::info!(%address, keys_required = service.keys.is_required(), "serving");
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = reached(&mut stage, Stage::Stopping) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        match connections.clone().try_acquire_owned() {
+            Ok(permit) => drop(tokio::spawn(connection(service.clone(), router.clone(), stream, permit))),
+            // As much as the system takes at once; whoever does not read it sees a closed connection.
+            Err(_) => drop(stream.try_write(TOO_MANY)),
+        }
+    }
+    drop(listener);
+    tracing::info!("stopping: what is under way is being finished");
+    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+    let ended = timeout(service.limits.stop_wait, connections.acquire_many(all));
+    tokio::select! {
+        ended = ended => if ended.is_err() {
+            tracing::warn!("some connections did not come to their end in time");
+        },
+        () = reached(&mut stage, Stage::Now) => tracing::warn!("stopped at once"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ends when the service is so far. (Its sender lives as long as the service.)
+async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
+    if stage.wait_for(|stage| *stage >= wanted).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Stops the service at SIGTERM and SIGINT.
+fn heed(stopper: Stopper) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stopper.stop();
+        }
+    });
+    Ok(())
+}
+
+async fn connection(service: Arc<Service>, router: Router, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    let _held = Held::one(&service.metrics.connections);
+    // Answers are small and must not wait for the next one; where that cannot be had, they come later.
+    stream.set_nodelay(true).unwrap_or_default();
+    let limits = &service.limits;
+    let io = TokioIo::new(TimedIo::new(stream, limits.write_wait));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_wait)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes_max))
+        .half_close(true);
+    let mut served = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    let mut stage = service.stage.subscribe();
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = reached(&mut stage, Stage::Stopping) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        // What a client does wrong on the way is its own affair.
+        tracing::debug!("a connection ended early: {error}");
+    }
+    drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_connection_too_many_is_told_so_in_http() {
+        let text = std::str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        let document: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(document["code"], "busy");
+    }
+}
