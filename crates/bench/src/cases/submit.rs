@@ -8,6 +8,7 @@ use crate::workload::{Random, deposit};
 use bursar_core::commit::Outcome;
 use bursar_engine::{Ledger, LedgerOptions};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
 use std::time::Instant;
 
 const THREAD_COUNT: u64 = 64;
@@ -67,6 +68,33 @@ impl Door {
         Ok((THREAD_COUNT * count_each) as f64 / started.elapsed().as_secs_f64())
     }
 
+    /// As many requests under way, each followed by the next as soon as it is answered, and no thread that waits for
+    /// one. Gives requests per second.
+    fn crowd_without_threads(&self, count_each: u64) -> Result<f64, Failure> {
+        let started = Instant::now();
+        let (heard, hear) = channel();
+        let submit = || {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let request = deposit(number, 2 + Random::new(number).below(FEW_CUSTOMERS));
+            let heard = heard.clone();
+            self.ledger.submit_then(vec![request], move |submitted| drop(heard.send(submitted)))
+        };
+        for _ in 0..THREAD_COUNT {
+            submit()?;
+        }
+        let count = THREAD_COUNT * count_each;
+        for answered in 1..=count {
+            let submitted = hear.recv().unwrap_or_default();
+            if !matches!(submitted[..], [Ok(Outcome::Applied(_))]) {
+                return Err(Failure::Engine(format!("a deposit was not applied: {submitted:?}")));
+            }
+            if answered + THREAD_COUNT <= count {
+                submit()?;
+            }
+        }
+        Ok(count as f64 / started.elapsed().as_secs_f64())
+    }
+
     /// Stops, and checks that every request made one event.
     fn close(self) -> Result<(), Failure> {
         let events = self.ledger.totals()?.event_count;
@@ -112,17 +140,53 @@ pub(super) fn lone(bench: &mut Bench) -> Result<Vec<Figure>, Failure> {
 pub(super) fn crowd(bench: &mut Bench) -> Result<Vec<Figure>, Failure> {
     let (lone_count, count_each) = if bench.options.quick { (20, 2) } else { (2000, 1000) };
     let door = Door::open(bench)?;
-    let [mut crowd, mut lone] = [const { Series(Vec::new()) }; 2];
+    let [mut crowd, mut lone, mut without_threads, mut bare] = [const { Series(Vec::new()) }; 4];
     for _ in 0..bench.options.rounds {
         let started = Instant::now();
         door.submit(lone_count, Customers::Spread, &mut Vec::new())?;
         lone.push(lone_count as f64 / started.elapsed().as_secs_f64());
         crowd.push(door.crowd(count_each, Customers::Spread)?);
+        without_threads.push(door.crowd_without_threads(count_each)?);
+        bare.push(bare_wake_ups(count_each)?);
     }
     door.close()?;
-    let figure =
-        Figure::paired("crowd", "64 threads, one request at a time each", &crowd, "requests/s", "one thread", &lone);
-    Ok(vec![figure.goal(Goal::RatioAtLeast(20.0))])
+    let (unit, threads) = ("requests/s", "64 threads, one request at a time each");
+    Ok(vec![
+        Figure::paired("crowd", threads, &crowd, unit, "one thread", &lone).goal(Goal::RatioAtLeast(20.0)),
+        Figure::paired("crowd", threads, &crowd, unit, "64 threads that are only woken", &bare),
+        Figure::paired("crowd", "64 requests under way, no thread waits", &without_threads, unit, "one thread", &lone),
+    ])
+}
+
+/// What 64 threads get that ask another one, one question at a time each, who answers at once and does nothing else.
+/// Gives answers per second.
+fn bare_wake_ups(count_each: u64) -> Result<f64, Failure> {
+    let started = Instant::now();
+    let (ask, asked) = channel::<SyncSender<()>>();
+    std::thread::scope(|scope| {
+        for _ in 0..THREAD_COUNT {
+            let ask = ask.clone();
+            scope.spawn(move || {
+                for _ in 0..count_each {
+                    let (answer, answered) = sync_channel(1);
+                    if ask.send(answer).is_err() || answered.recv().is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(ask);
+        let mut count = 0;
+        while let Ok(first) = asked.recv() {
+            // As a sync does, all that have asked meanwhile are answered together.
+            let waiting: Vec<_> = std::iter::once(first).chain(asked.try_iter()).collect();
+            for answer in waiting {
+                count += u64::from(answer.send(()).is_ok());
+            }
+        }
+        Failure::unless_equal("answers", &count, &(THREAD_COUNT * count_each))
+    })?;
+    Ok((THREAD_COUNT * count_each) as f64 / started.elapsed().as_secs_f64())
 }
 
 pub(super) fn hot_customer(bench: &mut Bench) -> Result<Vec<Figure>, Failure> {
