@@ -25,7 +25,7 @@ use std::sync::{Arc, PoisonError};
 use sync::mpsc::{channel, sync_channel};
 use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex};
-use threads::{Deciding, Progress, Shared, make_durable};
+use threads::{Deciding, Progress, Shared, answer, make_durable};
 
 /// How a ledger runs. Nothing here is stored; what is stored is chosen by [`new_config`].
 #[derive(Clone, Debug)]
@@ -142,10 +142,12 @@ impl Ledger {
         let (decided, to_sync) = channel();
         let (used, reuse) = channel();
         let deciding = Deciding::new(shared.clone(), driver, decided, reuse, seed);
-        let durable = shared.clone();
+        let (durable, answering) = (shared.clone(), shared.clone());
+        let (answered, to_tell) = channel();
         let threads = vec![
             spawn("bursar-decide", move || deciding.run())?,
-            spawn("bursar-sync", move || make_durable(&durable, &to_sync, &used))?,
+            spawn("bursar-sync", move || make_durable(&durable, &to_sync, &answered, &used))?,
+            spawn("bursar-answer", move || answer(&answering, &to_tell))?,
         ];
         Ok(Self { shared, config, embedded, threads: Mutex::new(threads) })
     }

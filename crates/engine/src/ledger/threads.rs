@@ -1,17 +1,17 @@
-//! The ledger's two threads: one decides and appends, one makes durable and answers.
+//! The ledger's threads: one decides and appends, one makes durable, one answers.
 //!
 //! ```text
 //!  callers ──► Inbox ──► deciding thread: Driver ──► (so many batches, see below) ──────► durable thread:
 //!     ▲                     ▲     ▲                                                        sync, then
 //!     │                     │     └── rails' answers ◄── rails ◄───────────────────────── calls,
-//!     └─────────────────────┼─────────────────────────────────────────────────────────── answers,
+//!     └── answering thread ◄┼─────────────────────────────────────────────────────────── answers,
 //!                           └──────────── used batches ◄──────────────────────────────── approvals
 //! ```
 //!
 //! While one batch is being made durable the next is decided on top of it; several that wait share one sync. Where
 //! there is nothing else to do, the deciding thread makes a small batch durable itself: a lone caller then waits for one
 //! wake-up less.
-//! The first error stops both threads: everybody hears it, and nothing is acknowledged any more.
+//! The first error stops all threads: everybody hears it, and nothing is acknowledged any more.
 
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
 use super::sync::mpsc::{Receiver, Sender};
@@ -76,6 +76,12 @@ pub(super) struct Decided {
     rows_end: Option<(u64, SourceMark)>,
 }
 
+/// Calls that a durable batch has completed.
+pub(super) struct Answered {
+    number: u64,
+    complete: Vec<Complete>,
+}
+
 impl Shared {
     pub(super) fn lock_calls(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,7 +103,7 @@ impl Shared {
     }
 
     /// Tells callers whose requests are all answered.
-    fn tell(&self, complete: Vec<Complete>) {
+    fn tell(&self, Answered { number, complete }: Answered) {
         let count = complete.iter().map(Complete::count).sum();
         if count > 0 {
             self.inbox.answered(count);
@@ -105,16 +111,17 @@ impl Shared {
         for call in complete {
             call.tell(&SubmitError::Closed);
         }
+        self.lock_progress().told = number;
     }
 
     /// Makes batches durable, oldest first, and tells everybody; gives them back, to be used again.
-    fn make_durable(&self, batches: Vec<Decided>) -> Result<Vec<Batch>, EngineError> {
+    fn make_durable(&self, batches: Vec<Decided>, mut tell: impl FnMut(Answered)) -> Result<Vec<Batch>, EngineError> {
         let Some(number) = batches.last().map(|last| last.number) else { return Ok(Vec::new()) };
         self.chains.sync()?;
         self.lock_progress().durable = number;
         self.progressed.notify_all();
         let mut used = Vec::with_capacity(batches.len());
-        for Decided { mut batch, base, rows_end, .. } in batches {
+        for Decided { number: batch_number, mut batch, base, rows_end } in batches {
             if batch.step() == Step::Sync {
                 batch.synced();
             }
@@ -126,12 +133,11 @@ impl Shared {
                     calls.end_rows(first_ticket, mark, &mut complete);
                 }
             }
-            self.tell(complete);
+            tell(Answered { number: batch_number, complete });
             self.call_rails(batch.calls());
             self.transactions.approve(batch.approvals())?;
             used.push(batch);
         }
-        self.lock_progress().told = number;
         Ok(used)
     }
 
@@ -255,7 +261,7 @@ impl Deciding {
         let decided = Decided { number: self.number, batch, base: 0, rows_end: None };
         let nothing_under_way = || self.shared.lock_progress().told + 1 == self.number;
         if is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way() {
-            self.spare.extend(self.shared.make_durable(vec![decided])?);
+            self.spare.extend(self.shared.make_durable(vec![decided], |answered| self.shared.tell(answered))?);
             return Ok(());
         }
         self.hand_over(vec![decided])
@@ -318,15 +324,30 @@ impl Deciding {
     }
 }
 
-/// The thread that makes batches durable and answers.
-pub(super) fn make_durable(shared: &Arc<Shared>, decided: &Receiver<Vec<Decided>>, used: &Sender<Batch>) {
+/// The thread that makes batches durable. Who is answered is told by another: to wake a crowd takes as long as a sync,
+/// and the next one can begin meanwhile.
+pub(super) fn make_durable(
+    shared: &Arc<Shared>,
+    decided: &Receiver<Vec<Decided>>,
+    answered: &Sender<Answered>,
+    used: &Sender<Batch>,
+) {
     let _guard = PanicGuard(shared.clone());
     while let Ok(mut batches) = decided.recv() {
         batches.extend(decided.try_iter().flatten());
-        match shared.make_durable(batches) {
+        // If the other thread is gone, it has stopped the engine: everybody was told.
+        match shared.make_durable(batches, |batch| drop(answered.send(batch))) {
             // If nobody takes a batch back, nobody needs it.
             Ok(batches) => batches.into_iter().for_each(|batch| drop(used.send(batch))),
             Err(error) => return shared.stop(error),
         }
+    }
+}
+
+/// The thread that tells callers.
+pub(super) fn answer(shared: &Arc<Shared>, answered: &Receiver<Answered>) {
+    let _guard = PanicGuard(shared.clone());
+    while let Ok(batch) = answered.recv() {
+        shared.tell(batch);
     }
 }
