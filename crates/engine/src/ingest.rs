@@ -1,6 +1,6 @@
 //! Taking in a source of rows: read, decided, durable, and counted, each row exactly once.
 //!
-//! The caller's thread reads and parses; the ledger's two threads decide and make durable, a few batches behind
+//! The caller's thread reads and parses; the ledger's threads decide and make durable, a few batches behind
 //! ([`crate::Ledger`]). The source's position is part of every batch, so that an ingest that is interrupted at
 //! any moment goes on behind the last row that is durable. A source is known by the SHA-256 of its raw content:
 //! the same content is the same source, whatever its name, and is not taken in twice unless that is asked for.

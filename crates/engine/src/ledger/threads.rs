@@ -40,7 +40,7 @@ const ROW_BATCHES_TOGETHER: usize = 16;
 /// How long the deciding thread sleeps at the most when nothing is due.
 pub(super) const IDLE: Duration = Duration::from_hours(1);
 
-/// What both threads and all callers share.
+/// What the threads and all callers share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) inbox: Arc<Inbox>,
