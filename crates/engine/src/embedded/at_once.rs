@@ -5,9 +5,8 @@
 //! anybody else sees the store: heads in memory point into it already.
 
 use super::batch::FrameBatch;
-use super::heads::HeadPlace;
+use super::heads::{HeadPlace, MemoryHead};
 use super::index::Expected;
-use super::memtable::MemoryHead;
 use super::record::{Place, put_event};
 use super::store::{EmbeddedStore, State};
 use crate::store::{SourceMark, StoreError, WholeBatch};

@@ -3,11 +3,35 @@
 //! A place is good until heads are removed ([`Heads::drop_clean`]), that is, for a batch. What is searched are places
 //! alone, four bytes each, so that the table stays near the processor; whose head lies there is asked of the head.
 
-use super::memtable::MemoryHead;
-use bursar_core::CustomerId;
+use bursar_core::{CustomerId, Head};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
+
+/// A chain's head and where its newest record lies.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryHead {
+    /// Without open events; those are in the store's own list.
+    pub(crate) head: Head,
+    /// The position of the newest record of the chain; `None` before the first.
+    pub(crate) newest: Option<u64>,
+    /// The sequence number of the newest event, open ones and those of the batch included.
+    pub(crate) last_seq: u64,
+    /// Not in any index file yet.
+    pub(crate) is_new: bool,
+}
+
+impl MemoryHead {
+    /// Reads something of each of the processor's lines that the head lies in.
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        let Head { seq, link, time_ms, state, open } = &self.head;
+        let link = u64::from(link.as_bytes()[0] ^ link.as_bytes()[31]);
+        let account = state.accounts.first().map_or(0, |(_, account)| account.available.steps() ^ account.held.steps());
+        let newest = self.newest.unwrap_or_default() ^ u64::from(self.is_new);
+        seq ^ link ^ time_ms ^ account.cast_unsigned() ^ open.len() as u64 ^ newest ^ self.last_seq
+    }
+}
 
 /// Where a head lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +123,7 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bursar_core::{Hash, Head};
+    use bursar_core::Hash;
 
     fn head(last_seq: u64, is_new: bool) -> MemoryHead {
         let head = Head::start(&Hash([0; 32]), CustomerId::new(1));

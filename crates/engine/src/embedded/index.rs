@@ -5,9 +5,9 @@
 //! the event itself in the journal.
 
 use super::checkpoint::Checkpoint;
-use super::heads::HeadPlace;
+use super::heads::{HeadPlace, MemoryHead};
 use super::journal::Journal;
-use super::memtable::{MemoryHead, MemoryTransaction, Memtable, OpenEvent, Table};
+use super::memtable::{MemoryTransaction, Memtable, OpenEvent, Table};
 use super::run::{CustomerRun, TransactionRun, fingerprint};
 use crate::store::{CustomerHead, StoreError};
 use bursar_core::{CustomerId, TransactionId};

@@ -14,10 +14,11 @@ use super::batch::{BatchEvent, OpenBatch};
 use super::chain_walk::{Waymarks, read_event};
 use super::checkpoint::RunName;
 use super::disk::Disk;
+use super::heads::MemoryHead;
 use super::index::Index;
 use super::journal::Journal;
 use super::maintenance::Maintenance;
-use super::memtable::{MemoryHead, MemoryTransaction, OpenEvent, Table};
+use super::memtable::{MemoryTransaction, OpenEvent, Table};
 use super::record::Stored;
 use crate::store::{
     ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch,
