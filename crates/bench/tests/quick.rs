@@ -12,7 +12,7 @@ const CASES: [(&str, usize); 11] = [
     ("durable-rising", 6),
     ("durable-uuid", 6),
     ("lone", 2),
-    ("crowd", 1),
+    ("crowd", 3),
     ("hot-customer", 1),
     ("growth", 3),
     ("opening", 2),
@@ -81,7 +81,7 @@ fn the_list_names_every_case_and_step() {
     for (case, _) in CASES {
         assert!(list.lines().any(|line| line.starts_with(case)), "{case}: {list}");
     }
-    assert_eq!(list.lines().filter(|line| line.starts_with("steps --only ")).count(), 9, "{list}");
+    assert_eq!(list.lines().filter(|line| line.starts_with("steps --only ")).count(), 11, "{list}");
     assert!(stdout_of(&["steps", "--only", "hash", "--times", "0"]).starts_with("100000 0"));
 }
 

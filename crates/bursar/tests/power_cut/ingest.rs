@@ -171,7 +171,7 @@ pub(crate) fn full_until_done(disk: &PowerDisk, rows: &Rows, seed: u64) -> usize
     let mut full_count = 0;
     loop {
         let errors = tempfile::NamedTempFile::new().unwrap();
-        disk.full_after(Some(1 + random.below(if full_count > 8 { 10_000 } else { 45 })));
+        disk.full_after(Some(1 + random.below(if full_count > 8 { 10_000 } else { 20 })));
         let status = ledger.ingest(errors.reopen().unwrap()).status().unwrap();
         let was_full = disk.was_full();
         disk.full_after(None);
