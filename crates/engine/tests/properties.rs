@@ -171,6 +171,8 @@ struct Side {
     driver: Driver,
     batch: Batch,
     open: BTreeMap<EventId, RailCall>,
+    /// The next request's. No two have the same: those that waited are answered with later ones.
+    next_ticket: u64,
 }
 
 impl Side {
@@ -183,7 +185,7 @@ impl Side {
         let limits = Limits { batch_requests_max: 7, ..Limits::default() };
         let driver = Driver::new(config.clone(), routes, limits, chains.clone(), transactions.clone(), 3).unwrap();
         let (batch, open, config) = (Batch::new(3), BTreeMap::new(), config.clone());
-        Self { config, routes, chains, transactions, driver, batch, open }
+        Self { config, routes, chains, transactions, driver, batch, open, next_ticket: 0 }
     }
 
     /// Ends the driver and begins with another one on the same stores, as after a restart.
@@ -193,9 +195,10 @@ impl Side {
 
     /// Runs batches until nothing is left to do; gives all answers.
     fn run(&mut self, now_ms: u64, requests: &[Request]) -> Vec<Answer> {
-        for (ticket, &request) in (0..).zip(requests) {
+        for (ticket, &request) in (self.next_ticket..).zip(requests) {
             self.driver.submit(Submission { ticket: Ticket(ticket), request });
         }
+        self.next_ticket += requests.len() as u64;
         let mut answers = Vec::new();
         while self.driver.has_work() {
             self.driver.run_batch(now_ms, &mut self.batch).unwrap();
@@ -297,11 +300,13 @@ impl World {
 
     /// Submits to both, which must say the same, to the last bit.
     fn submit(&mut self, requests: &[Request]) -> Vec<Answer> {
+        let first_ticket = self.memory.next_ticket;
         let expected = self.memory.run(self.now_ms, requests);
         assert_eq!(self.side.run(self.now_ms, requests), expected);
         for answer in &expected {
-            // Answers of requests that waited behind an event come with tickets of an earlier batch.
-            let Some(request) = requests.get(answer.ticket.0 as usize) else { continue };
+            // Those of requests that waited behind an event have tickets of an earlier batch.
+            let Some(place) = answer.ticket.0.checked_sub(first_ticket) else { continue };
+            let Some(request) = requests.get(place as usize) else { continue };
             let moves = matches!(request.action, Action::Deposit(_) | Action::Withdrawal(_));
             let of_this = |receipt: &bursar_engine::core::commit::Receipt| receipt.event.customer == request.customer;
             if moves && matches!(&answer.result, Ok(Outcome::Applied(receipt)) if of_this(receipt)) {
