@@ -11,8 +11,7 @@ use bursar_core::commit::{
 };
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
-    Action, CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry,
-    TransactionId,
+    CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry, TransactionId,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -201,12 +200,7 @@ impl Driver {
         if !self.chains.whole_batches() {
             return Err(EngineError::SplitBatches);
         }
-        let Routes { deposit, withdrawal } = self.routes;
-        let has_rail = |request: &Request| match request.action {
-            Action::Deposit(_) => deposit.is_some(),
-            Action::Withdrawal(_) => withdrawal.is_some(),
-            Action::Dispute(_) | Action::Resolve(_) | Action::Chargeback(_) | Action::Unlock => false,
-        };
+        let has_rail = |request: &Request| self.routes.of(request.action.kind()).is_some();
         let any_route = self.routes != Routes::default();
         let makes_open = any_route && rows.iter().filter_map(|row| row.request.as_ref()).any(has_rail);
         if makes_open || self.machine.open_events().next().is_some() {

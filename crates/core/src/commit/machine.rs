@@ -24,7 +24,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    pub(super) const fn of(self, kind: RequestKind) -> Option<RailId> {
+    /// The rail that a kind of request goes through, if there is one.
+    pub const fn of(self, kind: RequestKind) -> Option<RailId> {
         match kind {
             RequestKind::Deposit => self.deposit,
             RequestKind::Withdrawal => self.withdrawal,
