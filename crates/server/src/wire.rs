@@ -314,7 +314,6 @@ pub(crate) struct ReceiptBody<'a> {
     locked: bool,
 }
 
-/// The receipt of an event that was decided right now.
 pub(crate) fn receipt_body<'a>(receipt: &Receipt, currencies: &'a Currencies) -> ReceiptBody<'a> {
     let [available, held, total] = account(currencies, receipt.currency, receipt.account);
     ReceiptBody {
@@ -328,24 +327,6 @@ pub(crate) fn receipt_body<'a>(receipt: &Receipt, currencies: &'a Currencies) ->
         held,
         total,
         locked: receipt.locked,
-    }
-}
-
-/// The receipt of an event of long ago.
-pub(crate) fn receipt_of_event<'a>(linked: &LinkedEvent, currencies: &'a Currencies) -> ReceiptBody<'a> {
-    let event = &linked.event;
-    let [available, held, total] = account(currencies, event.currency, event.account());
-    ReceiptBody {
-        customer: Shown(event.customer),
-        seq: event.seq,
-        event: Shown(linked.id()),
-        hash: HashText(linked.hash),
-        time: Time(event.time_ms),
-        currency: code(currencies, event.currency),
-        available,
-        held,
-        total,
-        locked: event.state.locked,
     }
 }
 

@@ -10,10 +10,9 @@
 //! not do: anything about rails, other owners and open events.
 
 use super::batch::{Batch, Step};
-use super::conclude::receipt;
 use super::decide::extend;
 use super::machine::Machine;
-use super::{Answer, Broken, Outcome, Submission, Ticket};
+use super::{Answer, Broken, Outcome, Receipt, Submission, Ticket};
 use crate::chain::Head;
 use crate::event::LinkedEvent;
 use crate::request::Request;
@@ -70,7 +69,7 @@ impl Machine {
                 if !tell {
                     return Ok(Some(linked));
                 }
-                (Outcome::Applied(receipt(&linked)), Some(linked))
+                (Outcome::Applied(Receipt::of(&linked)), Some(linked))
             }
             Ok(Decision::AlreadyApplied) => (Outcome::AlreadyApplied, None),
             Err(rejection) => (Outcome::Rejected(rejection), None),

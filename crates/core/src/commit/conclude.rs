@@ -3,7 +3,7 @@
 use super::batch::{Batch, BatchEvent, Fate, Origin, Step};
 use super::machine::Machine;
 use super::{Answer, Appended, Approval, Broken, Outcome, Proposal, ProposeResult, Receipt, Submission};
-use crate::event::{AbortReason, EventStatus, LinkedEvent, Record};
+use crate::event::{AbortReason, EventStatus, Record};
 use crate::planted::{Planted, is_planted};
 use crate::rejection::Rejection;
 use alloc::string::ToString;
@@ -203,7 +203,7 @@ impl Batch {
         };
         let outcome = match &event.status {
             EventStatus::Started | EventStatus::Aborted(AbortReason::TransactionConflict) => return,
-            EventStatus::Done => Outcome::Applied(receipt(linked)),
+            EventStatus::Done => Outcome::Applied(Receipt::of(linked)),
             EventStatus::Aborted(reason) => {
                 Outcome::Rejected(Rejection::RailRefused { reason: reason.text().to_string() })
             }
@@ -225,17 +225,5 @@ fn approval(event: &BatchEvent) -> Option<Approval> {
             Some(Approval { transaction, event: event.reference.id, state })
         }
         (Origin::New { .. } | Origin::Recovered, None) => None,
-    }
-}
-
-pub(super) fn receipt(linked: &LinkedEvent) -> Receipt {
-    let LinkedEvent { event, hash } = linked;
-    Receipt {
-        event: linked.reference(),
-        hash: *hash,
-        time_ms: event.time_ms,
-        currency: event.currency,
-        account: event.account(),
-        locked: event.state.locked,
     }
 }

@@ -105,6 +105,21 @@ pub struct Receipt {
     pub locked: bool,
 }
 
+impl Receipt {
+    /// The receipt of an event in effect.
+    pub fn of(linked: &LinkedEvent) -> Self {
+        let LinkedEvent { event, hash } = linked;
+        Self {
+            event: linked.reference(),
+            hash: *hash,
+            time_ms: event.time_ms,
+            currency: event.currency,
+            account: event.account(),
+            locked: event.state.locked,
+        }
+    }
+}
+
 /// An answer on its way to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

@@ -6,13 +6,13 @@ use crate::keys::Role;
 use crate::params::{NoParams, Params};
 use crate::problem::{Problem, ProblemDocument, ServiceProblem};
 use crate::service::Service;
-use crate::wire::{OutcomeBody, ReceiptBody, RequestBody, Success, read_request, receipt_body, receipt_of_event};
+use crate::wire::{OutcomeBody, ReceiptBody, RequestBody, Success, read_request, receipt_body};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use bursar_core::commit::Outcome;
+use bursar_core::commit::{Outcome, Receipt};
 use bursar_core::{Action, Currencies, Request, TransactionId};
 use bursar_engine::store::ReadRange;
 use bursar_engine::{Ledger, SubmitError};
@@ -79,7 +79,7 @@ fn already_applied(ledger: &Ledger, request: &Request, currencies: &Currencies) 
         let range = ReadRange { from_seq: made_by.seq, to_seq: made_by.seq, limit: 1, newest_first: false };
         let entries = ledger.chain(made_by.customer, range)?;
         let entry = entries.first().ok_or_else(lost)?;
-        answer(Success::AlreadyApplied, receipt_of_event(&entry.linked, currencies))
+        answer(Success::AlreadyApplied, receipt_body(&Receipt::of(&entry.linked), currencies))
     };
     request.action.transaction().ok_or_else(lost).and_then(made_by)
 }
