@@ -122,7 +122,8 @@ pub fn seal(
     record_count: u32,
     digest_before: &Hash,
 ) -> Hash {
-    frame::seal(frame, number, synced_through, time_ms, record_count, digest_before)
+    frame::fill_up(frame);
+    frame::Unsealed { number, synced_through, time_ms, record_count }.seal(frame, digest_before)
 }
 
 /// A frame that fits its checksums.

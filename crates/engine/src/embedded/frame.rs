@@ -95,34 +95,43 @@ pub(crate) fn is_end(bytes: &[u8]) -> bool {
     (1..=ALIGNMENT).contains(&bytes.len()) && bytes.iter().all(|&byte| byte == END_MARK)
 }
 
-/// Finishes a frame in place: `frame` has room for the header and then the records.
-pub(crate) fn seal(
-    frame: &mut Vec<u8>,
-    number: u64,
-    synced_through: u64,
-    time_ms: u64,
-    record_count: u32,
-    digest_before: &Hash,
-) -> Hash {
+/// Fills a frame up to where the next one may begin.
+pub(crate) fn fill_up(frame: &mut Vec<u8>) {
     let padding = ALIGNMENT - frame.len() % ALIGNMENT;
     frame.extend(std::iter::repeat_n(END_MARK, padding));
-    let body = &frame[HEADER_BYTES..];
-    let mut header = FrameHeader {
-        body_bytes: body.len() as u32,
-        body_crc: crc32c(body),
-        number,
-        synced_through,
-        time_ms,
-        record_count,
-        digest: Hash::default(),
-    };
-    header.digest = header.expected_digest(digest_before, body);
-    frame[0..4].copy_from_slice(&MAGIC);
-    frame[8..48].copy_from_slice(&header.guarded_bytes());
-    frame[48..80].copy_from_slice(header.digest.as_bytes());
-    let crc = crc32c(&frame[8..HEADER_BYTES]);
-    frame[4..8].copy_from_slice(&crc.to_le_bytes());
-    header.digest
+}
+
+/// What the header of a frame will say that cannot be seen in its body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsealed {
+    pub(crate) number: u64,
+    pub(crate) synced_through: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) record_count: u32,
+}
+
+impl Unsealed {
+    /// Finishes a frame in place: `frame` has room for the header, then the records, and is filled up. Gives its digest.
+    pub(crate) fn seal(self, frame: &mut [u8], digest_before: &Hash) -> Hash {
+        let Self { number, synced_through, time_ms, record_count } = self;
+        let body = &frame[HEADER_BYTES..];
+        let mut header = FrameHeader {
+            body_bytes: body.len() as u32,
+            body_crc: crc32c(body),
+            number,
+            synced_through,
+            time_ms,
+            record_count,
+            digest: Hash::default(),
+        };
+        header.digest = header.expected_digest(digest_before, body);
+        frame[0..4].copy_from_slice(&MAGIC);
+        frame[8..48].copy_from_slice(&header.guarded_bytes());
+        frame[48..80].copy_from_slice(header.digest.as_bytes());
+        let crc = crc32c(&frame[8..HEADER_BYTES]);
+        frame[4..8].copy_from_slice(&crc.to_le_bytes());
+        header.digest
+    }
 }
 
 /// Finds the next place in `bytes`, from `offset` on, where a header may begin.
@@ -176,7 +185,9 @@ mod tests {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend_from_slice(b"no records, but some bytes");
         let before = Hash([3; 32]);
-        let digest = seal(&mut bytes, 7, 6, 1234, 0, &before);
+        fill_up(&mut bytes);
+        let digest =
+            Unsealed { number: 7, synced_through: 6, time_ms: 1234, record_count: 0 }.seal(&mut bytes, &before);
         assert!(bytes.len().is_multiple_of(ALIGNMENT));
         let header = FrameHeader::read(&bytes).unwrap();
         assert!(header.fits(&bytes[HEADER_BYTES..]));

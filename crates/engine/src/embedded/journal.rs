@@ -1,20 +1,22 @@
 //! The journal: segment files of frames, one address space of positions, one writer.
 //!
 //! A *position* counts bytes over all segments, their headers included; a segment's name and header say where
-//! it begins. Frames are appended in memory ([`Journal::append`]), and written and made durable by
-//! [`Journal::sync`], which may run beside the next appends. What was appended can be read at once.
+//! it begins. Frames are appended in memory ([`Journal::append`]), and sealed, written and made durable by
+//! [`Journal::sync`], which may run beside the next appends. What was appended can be read at once: who needs a frame
+//! that is not sealed yet seals it.
 //!
 //! What this module does not do: know what records mean ([`super::record`]), judge a journal's end
 //! ([`super::tail`]), or find positions ([`super::index`]).
 
 use super::codec::{COUNT_MAX, Decoder, crc32c};
 use super::disk::{Disk, DiskFile};
-use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
+use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, Unsealed, fill_up};
 use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
 use crate::store::{Damage, StoreError};
 use bursar_core::Hash;
 use bursar_core::planted::{Planted, is_planted};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -154,8 +156,10 @@ impl Segment {
 struct Chunk {
     position: u64,
     bytes: Vec<u8>,
-    /// The chunk begins a segment.
-    new_segment: Option<SegmentHeader>,
+    /// The chunk begins with room for a segment's header.
+    begins_segment: bool,
+    /// The frames that are not sealed yet, and where they lie in `bytes`.
+    unsealed: Vec<(Range<usize>, Unsealed)>,
     last_frame: u64,
 }
 
@@ -167,13 +171,22 @@ impl Chunk {
 
 #[derive(Debug)]
 struct Tail {
-    point: JournalPoint,
+    /// Behind the last frame.
+    position: u64,
+    /// The number of the last frame.
+    frame_number: u64,
     segment_start: u64,
-    /// Being written, oldest first.
+    /// Sealed, and being written, oldest first.
     writing: VecDeque<Arc<Chunk>>,
-    /// Being filled.
+    /// Being filled, and not sealed.
     filling: VecDeque<Chunk>,
+    /// Buffers whose chunks are durable: to be filled again.
+    spare: Vec<Vec<u8>>,
 }
+
+/// How many buffers of chunks are kept to be used again, and how large one may be.
+const SPARE_BUFFERS_MAX: usize = 4;
+const SPARE_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug)]
 struct Writer {
@@ -193,9 +206,23 @@ pub(crate) struct Journal {
     segment_bytes: u64,
     segments: RwLock<Vec<Arc<Segment>>>,
     tail: Mutex<Tail>,
+    /// Behind the last sealed frame. Whoever seals holds it; it is taken before `tail`, and after `writer`.
+    sealed: Mutex<JournalPoint>,
     writer: Mutex<Writer>,
     synced_frame: AtomicU64,
     synced_position: AtomicU64,
+}
+
+impl Tail {
+    fn keep_buffers(&mut self, chunks: Vec<Arc<Chunk>>) {
+        for chunk in chunks {
+            let Some(Chunk { mut bytes, .. }) = Arc::into_inner(chunk) else { continue };
+            if self.spare.len() < SPARE_BUFFERS_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
+                bytes.clear();
+                self.spare.push(bytes);
+            }
+        }
+    }
 }
 
 /// A lock whose holder panicked is taken all the same: what it guards is checked by its own means, and the
@@ -222,7 +249,15 @@ impl Journal {
             ledger,
             segment_bytes,
             segments: RwLock::new(segments),
-            tail: Mutex::new(Tail { point, segment_start, writing: VecDeque::new(), filling: VecDeque::new() }),
+            tail: Mutex::new(Tail {
+                position: point.position,
+                frame_number: point.frame_number,
+                segment_start,
+                writing: VecDeque::new(),
+                filling: VecDeque::new(),
+                spare: Vec::new(),
+            }),
+            sealed: Mutex::new(point),
             writer: Mutex::new(Writer { segment: last, reserved: written, written, failed: None }),
             synced_frame: AtomicU64::new(point.frame_number),
             synced_position: AtomicU64::new(point.position),
@@ -243,49 +278,76 @@ impl Journal {
     /// Where the next frame will begin. Only the one who appends may rely on it.
     pub(crate) fn next_frame_position(&self) -> u64 {
         let tail = lock(&self.tail);
-        if self.begins_segment(&tail) { tail.point.position + SEGMENT_HEADER_BYTES as u64 } else { tail.point.position }
+        if self.begins_segment(&tail) { tail.position + SEGMENT_HEADER_BYTES as u64 } else { tail.position }
     }
 
     fn begins_segment(&self, tail: &Tail) -> bool {
-        tail.point.position == 0 || tail.point.position - tail.segment_start >= self.segment_bytes
+        tail.position == 0 || tail.position - tail.segment_start >= self.segment_bytes
     }
 
     /// Appends a frame: `bytes` has room for the header and then the records, laid out for
-    /// [`Journal::next_frame_position`]. Gives the point behind it.
-    pub(crate) fn append(&self, bytes: &mut Vec<u8>, time_ms: u64, record_count: u32) -> JournalPoint {
+    /// [`Journal::next_frame_position`].
+    pub(crate) fn append(&self, bytes: &mut Vec<u8>, time_ms: u64, record_count: u32) {
         debug_assert!(bytes.len() <= BODY_BYTES_MAX);
-        let mut tail = lock(&self.tail);
-        let begins_segment = self.begins_segment(&tail);
-        let number = tail.point.frame_number + 1;
-        let digest_before = tail.point.digest;
+        fill_up(bytes);
         let synced_through = self.synced_frame.load(Ordering::Acquire);
-        let digest = seal(bytes, number, synced_through, time_ms, record_count, &digest_before);
-        if begins_segment {
-            let start = tail.point.position;
-            let (ledger, frame_number_before) = (self.ledger, number - 1);
-            let header = SegmentHeader { ledger, start, frame_number_before, digest_before };
-            let chunk_bytes = header.bytes().to_vec();
-            let chunk = Chunk { position: start, bytes: chunk_bytes, new_segment: Some(header), last_frame: number };
-            tail.filling.push_back(chunk);
-            tail.segment_start = start;
-            tail.point.position += SEGMENT_HEADER_BYTES as u64;
-        } else if tail.filling.is_empty() {
-            let position = tail.point.position;
-            tail.filling.push_back(Chunk { position, bytes: Vec::new(), new_segment: None, last_frame: number });
+        let mut tail = lock(&self.tail);
+        let tail = &mut *tail;
+        let begins_segment = self.begins_segment(tail);
+        if begins_segment || tail.filling.is_empty() {
+            let mut room = tail.spare.pop().unwrap_or_default();
+            if begins_segment {
+                tail.segment_start = tail.position;
+                room.resize(SEGMENT_HEADER_BYTES, 0);
+            }
+            let (position, last_frame) = (tail.position, tail.frame_number);
+            tail.filling.push_back(Chunk { position, bytes: room, begins_segment, unsealed: Vec::new(), last_frame });
+            tail.position = tail.filling.back().map_or(position, Chunk::end);
         }
-        tail.point.position += bytes.len() as u64;
-        tail.point.frame_number = number;
-        tail.point.digest = digest;
+        tail.frame_number += 1;
+        tail.position += bytes.len() as u64;
         if let Some(chunk) = tail.filling.back_mut() {
+            let unsealed = Unsealed { number: tail.frame_number, synced_through, time_ms, record_count };
+            let start = chunk.bytes.len();
             chunk.bytes.extend_from_slice(bytes);
-            chunk.last_frame = number;
+            chunk.unsealed.push((start..chunk.bytes.len(), unsealed));
+            chunk.last_frame = tail.frame_number;
         }
-        tail.point
+    }
+
+    /// Seals everything appended so far: gives each frame its checksums and its digest. Gives the point behind it.
+    ///
+    /// This is done beside the next appends, since hashing a frame takes as long as deciding a part of it.
+    fn seal_appended(&self) -> JournalPoint {
+        let mut sealed = lock(&self.sealed);
+        let mut chunks = std::mem::take(&mut lock(&self.tail).filling);
+        for chunk in &mut chunks {
+            self.seal_chunk(chunk, &mut sealed);
+        }
+        lock(&self.tail).writing.extend(chunks.into_iter().map(Arc::new));
+        *sealed
+    }
+
+    fn seal_chunk(&self, chunk: &mut Chunk, point: &mut JournalPoint) {
+        if chunk.begins_segment {
+            let header = SegmentHeader {
+                ledger: self.ledger,
+                start: chunk.position,
+                frame_number_before: point.frame_number,
+                digest_before: point.digest,
+            };
+            chunk.bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.bytes());
+        }
+        for (place, unsealed) in chunk.unsealed.drain(..) {
+            point.digest = unsealed.seal(&mut chunk.bytes[place], &point.digest);
+            point.frame_number = unsealed.number;
+        }
+        point.position = chunk.end();
     }
 
     /// The point behind the last appended frame.
     pub(crate) fn point(&self) -> JournalPoint {
-        lock(&self.tail).point
+        self.seal_appended()
     }
 
     /// Everything before this position is durable.
@@ -304,12 +366,8 @@ impl Journal {
     }
 
     fn write_appended(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let chunks: Vec<Arc<Chunk>> = {
-            let mut tail = lock(&self.tail);
-            let filled = std::mem::take(&mut tail.filling);
-            tail.writing.extend(filled.into_iter().map(Arc::new));
-            tail.writing.iter().cloned().collect()
-        };
+        self.seal_appended();
+        let chunks: Vec<Arc<Chunk>> = lock(&self.tail).writing.iter().cloned().collect();
         let Some(last) = chunks.last() else { return Ok(()) };
         for chunk in &chunks {
             self.write_chunk(writer, chunk)?;
@@ -323,13 +381,15 @@ impl Journal {
         }
         self.synced_frame.store(last.last_frame, Ordering::Release);
         self.synced_position.store(last.end(), Ordering::Release);
-        lock(&self.tail).writing.drain(..chunks.len());
+        let mut tail = lock(&self.tail);
+        tail.writing.drain(..chunks.len());
+        tail.keep_buffers(chunks);
         Ok(())
     }
 
     fn write_chunk(&self, writer: &mut Writer, chunk: &Chunk) -> Result<(), StoreError> {
-        if let Some(header) = &chunk.new_segment {
-            self.begin_segment(writer, header.start, &chunk.bytes[..SEGMENT_HEADER_BYTES])?;
+        if chunk.begins_segment {
+            self.begin_segment(writer, chunk.position, &chunk.bytes[..SEGMENT_HEADER_BYTES])?;
         }
         let Some(segment) = writer.segment.clone() else {
             return Err(StoreError::NotFound { path: self.disk.path().to_owned() });
@@ -407,9 +467,9 @@ impl Journal {
 
     /// The frame in memory that covers a position, if it is still on its way to the disk.
     fn unwritten_frame(&self, position: u64) -> Option<Frame> {
+        self.seal_appended();
         let tail = lock(&self.tail);
-        let chunks = tail.writing.iter().map(AsRef::as_ref).chain(&tail.filling);
-        let chunk = chunks.into_iter().find(|chunk| chunk.position <= position && position < chunk.end())?;
+        let chunk = tail.writing.iter().find(|chunk| chunk.position <= position && position < chunk.end())?;
         let offset = (position - chunk.position) as usize;
         let offset = offset.checked_sub(frame_distance(chunk.bytes.get(offset..)?).ok()? as usize)?;
         let bytes = chunk.bytes.get(offset..)?;

@@ -78,7 +78,7 @@ fn looks_torn(bytes: &[u8], file_offset: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::seal;
+    use super::super::frame::{Unsealed, fill_up};
     use super::*;
     use bursar_core::Hash;
 
@@ -87,7 +87,8 @@ mod tests {
     fn frame(number: u64, synced_through: u64, body_bytes: usize) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend((0..body_bytes).map(|i| (i % 251) as u8 + 1));
-        seal(&mut bytes, number, synced_through, 0, 0, &Hash::default());
+        fill_up(&mut bytes);
+        Unsealed { number, synced_through, time_ms: 0, record_count: 0 }.seal(&mut bytes, &Hash::default());
         bytes
     }
 
