@@ -15,6 +15,7 @@ extern crate self as bursar_engine;
 pub mod accounts_only;
 mod by_id;
 pub mod chain_file;
+pub mod copy;
 pub mod csv;
 pub mod driver;
 pub mod embedded;
