@@ -148,6 +148,11 @@ impl EmbeddedStore {
         Ok(())
     }
 
+    /// Everything before this position of the journal is durable.
+    pub fn durable_position(&self) -> u64 {
+        self.shared.journal.synced_position()
+    }
+
     /// The length of the journal in bytes, and the digest of its newest frame, which fixes all of it.
     pub fn journal_head(&self) -> (u64, Hash) {
         let point = self.shared.journal.point();
