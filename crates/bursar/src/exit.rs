@@ -172,7 +172,7 @@ impl FailureKind {
             ),
             Self::DirectoryNotEmpty => CodeInfo::command(
                 "directory_not_empty",
-                "A ledger is to be created in a directory that holds other things.",
+                "A ledger, or a copy of one, is to be put into a directory that holds other things.",
                 "Give the ledger a directory of its own with `--data DIR`; it is made if it does not exist.",
             ),
             Self::NoAccountThen => CodeInfo::command(

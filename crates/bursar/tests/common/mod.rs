@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 16] = [
+pub(crate) const COMMANDS: [&str; 18] = [
     "init",
     "ingest",
     "info",
@@ -20,6 +20,8 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "unlock",
     "verify",
     "export",
+    "backup",
+    "restore",
     "serve",
     "key",
     "explain",
