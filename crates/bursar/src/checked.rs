@@ -75,6 +75,8 @@ pub(crate) enum LedgerCommand {
     Verify(Verify),
     /// `serve`
     Serve(Serve),
+    /// `doctor`
+    Doctor,
     /// `backup`
     Backup(Copy),
     /// `restore`
@@ -233,6 +235,7 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
             (None, None) => Verify::Ledger,
         })),
         Raw::Export(args) => Command::Ledger(LedgerCommand::Export { customer: customer(&args.chain)?, to: args.to }),
+        Raw::Doctor => Command::Ledger(LedgerCommand::Doctor),
         Raw::Backup(args) => Command::Ledger(LedgerCommand::Backup(Copy {
             directory: args.to,
             keys: !args.without_keys,

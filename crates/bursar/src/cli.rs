@@ -213,6 +213,16 @@ Example:
   bursar --data bursar-data restore --from /backup/ledger")]
     Restore(RestoreArgs),
 
+    /// Look whether the directory and the machine are fit for a ledger
+    #[command(after_help = "\
+Nothing is changed, and a service may be running; a small file is written to measure the disk, and removed. Each \
+finding says what to do. Exit code 3: one of them is a failure.
+
+Examples:
+  bursar doctor
+  bursar doctor --output json")]
+    Doctor,
+
     /// Create, list and revoke the API keys of `bursar serve`
     #[command(
         arg_required_else_help = true,

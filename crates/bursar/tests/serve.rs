@@ -20,12 +20,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use service::Service;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+
 use std::time::Duration;
 
 const KILLS: u32 = 12;

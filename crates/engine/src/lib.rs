@@ -18,6 +18,7 @@ pub mod chain_file;
 pub mod csv;
 pub mod driver;
 pub mod embedded;
+pub mod figures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod ingest;

@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod chain;
 mod changes;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod generate;

@@ -11,6 +11,7 @@ use super::codec::{COUNT_MAX, Decoder, crc32c};
 use super::disk::{Disk, DiskFile};
 use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, seal};
 use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
+use crate::figures::{Histogram, HistogramFigures};
 use crate::store::{Damage, StoreError};
 use bursar_core::Hash;
 use bursar_core::planted::{Planted, is_planted};
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 /// The version of the journal's format.
 pub(crate) const VERSION: u32 = 1;
@@ -196,6 +198,7 @@ pub(crate) struct Journal {
     writer: Mutex<Writer>,
     synced_frame: AtomicU64,
     synced_position: AtomicU64,
+    sync_times: Histogram,
 }
 
 /// A lock whose holder panicked is taken all the same: what it guards is checked by its own means, and the
@@ -226,6 +229,7 @@ impl Journal {
             writer: Mutex::new(Writer { segment: last, reserved: written, written, failed: None }),
             synced_frame: AtomicU64::new(point.frame_number),
             synced_position: AtomicU64::new(point.position),
+            sync_times: Histogram::of_latencies(),
         }
     }
 
@@ -293,6 +297,11 @@ impl Journal {
         self.synced_position.load(Ordering::Acquire)
     }
 
+    /// How long syncs took.
+    pub(crate) fn sync_times(&self) -> HistogramFigures {
+        self.sync_times.figures()
+    }
+
     /// Writes everything appended so far and makes it durable. After an error it is never tried again.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
@@ -315,11 +324,13 @@ impl Journal {
             self.write_chunk(writer, chunk)?;
         }
         if let Some(segment) = &writer.segment {
+            let begun = Instant::now();
             let mut synced = if is_planted(Planted::SyncLeftOut) { Ok(()) } else { segment.file.sync() };
             if is_planted(Planted::SyncRetried) && synced.is_err() {
                 synced = segment.file.sync();
             }
             synced.map_err(|error| segment.io_error("make the journal durable", error))?;
+            self.sync_times.record_time(begun.elapsed());
         }
         self.synced_frame.store(last.last_frame, Ordering::Release);
         self.synced_position.store(last.end(), Ordering::Release);

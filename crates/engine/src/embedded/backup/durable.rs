@@ -68,6 +68,8 @@ pub(super) struct ByFrames {
     pub(super) durable_frame: u64,
     /// The number of the newest frame that can be read.
     pub(super) newest_frame: u64,
+    /// Its time.
+    pub(super) newest_time_ms: Option<u64>,
 }
 
 pub(super) fn by_frames(source: &dyn Disk, config: &LedgerConfig) -> Result<ByFrames, BackupError> {
@@ -75,16 +77,18 @@ pub(super) fn by_frames(source: &dyn Disk, config: &LedgerConfig) -> Result<ByFr
     let headers = check_segments(&config.ledger, &config.digest(), &segments)?;
     segments.truncate(headers.len());
     let (Some(last), Some(header)) = (segments.last(), headers.last()) else {
-        return Ok(ByFrames { position: 0, durable_frame: 0, newest_frame: 0 });
+        return Ok(ByFrames { position: 0, durable_frame: 0, newest_frame: 0, newest_time_ms: None });
     };
     let before = header.frame_number_before;
-    let mut found = ByFrames { position: last.start, durable_frame: before, newest_frame: before };
+    let mut found =
+        ByFrames { position: last.start, durable_frame: before, newest_frame: before, newest_time_ms: None };
     let mut ends: Vec<(u64, u64)> = Vec::new();
     let point = JournalPoint { position: last.start, frame_number: before, digest: header.digest_before };
     let mut scan = Scan::new(&segments, point);
     while let Found::Frame(frame, point) = scan.next()? {
         ends.push((point.frame_number, point.position));
         found.newest_frame = point.frame_number;
+        found.newest_time_ms = Some(frame.header.time_ms);
         let named = ends.iter().rposition(|&(number, _)| number <= frame.header.synced_through);
         if let Some(index) = named {
             (found.durable_frame, found.position) = ends[index];

@@ -21,6 +21,7 @@ mod copy;
 mod durable;
 mod manifest;
 
+use durable::by_frames;
 pub use durable::{OWNER_SOCKET_NAME, owner_says};
 pub use manifest::{MANIFEST_NAME, Manifest};
 
@@ -182,6 +183,13 @@ pub fn backup(
         None => durable::of_a_running_ledger(&source, &ledger_file::read(&source)?)?,
     };
     Ok(BackupReport { known, ..backup_on(&source, &target, position, progress)? })
+}
+
+/// The time of the newest frame in a directory that anybody may own, in milliseconds since 1970; `None` where the
+/// newest segment has none. Reads that segment.
+pub fn newest_time_ms(directory: &Path) -> Result<Option<u64>, BackupError> {
+    let source = ReadOnlyDisk::new(directory);
+    Ok(by_frames(&source, &ledger_file::read(&source)?)?.newest_time_ms)
 }
 
 /// [`backup`] between any two media: up to a position of the journal that is known to be durable.
