@@ -75,6 +75,12 @@ pub(crate) enum LedgerCommand {
     Verify(Verify),
     /// `serve`
     Serve(Serve),
+    /// `doctor`
+    Doctor,
+    /// `backup`
+    Backup(Copy),
+    /// `restore`
+    Restore(Copy),
     /// `export`
     Export {
         /// Whose chain.
@@ -159,6 +165,17 @@ pub(crate) struct Serve {
     pub(crate) log_format: logging::Format,
 }
 
+/// A copy of the ledger to be made, or to be put back.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    /// The directory of the copy.
+    pub(crate) directory: PathBuf,
+    /// With the list of API keys.
+    pub(crate) keys: bool,
+    /// Verify the whole of it at the end.
+    pub(crate) verify: bool,
+}
+
 /// What is to be done with API keys.
 #[derive(Debug)]
 pub(crate) enum Key {
@@ -218,6 +235,17 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
             (None, None) => Verify::Ledger,
         })),
         Raw::Export(args) => Command::Ledger(LedgerCommand::Export { customer: customer(&args.chain)?, to: args.to }),
+        Raw::Doctor => Command::Ledger(LedgerCommand::Doctor),
+        Raw::Backup(args) => Command::Ledger(LedgerCommand::Backup(Copy {
+            directory: args.to,
+            keys: !args.without_keys,
+            verify: !args.skip_verify,
+        })),
+        Raw::Restore(args) => Command::Ledger(LedgerCommand::Restore(Copy {
+            directory: args.from,
+            keys: !args.without_keys,
+            verify: !args.skip_verify,
+        })),
         Raw::Serve(args) => Command::Ledger(LedgerCommand::Serve(serve(&args)?)),
         Raw::Key(args) => Command::Key(key(args.command)?),
         Raw::Explain(args) => Command::Explain { code: args.code },

@@ -193,6 +193,36 @@ Examples:
   bursar key create --name shop --role submit && bursar serve --listen 0.0.0.0:7400")]
     Serve(ServeArgs),
 
+    /// Copy the ledger to another directory, also while it is served
+    #[command(after_help = "\
+The copy holds everything that was durable when the command began, and is verified. Run again onto the same \
+directory, only what is new is copied; interrupted, the same command completes it. Hashes of API keys are copied \
+as well; the index is not: it is made anew from the journal.
+
+Examples:
+  bursar backup --to /backup/ledger
+  bursar backup --to /backup/ledger --skip-verify    check only the bytes that are copied")]
+    Backup(BackupArgs),
+
+    /// Put a copy of a ledger into a new directory
+    #[command(after_help = "\
+Every frame is checked on the way, and the whole ledger afterwards. API keys come back as they were when the copy \
+was taken, also those that were revoked since.
+
+Example:
+  bursar --data bursar-data restore --from /backup/ledger")]
+    Restore(RestoreArgs),
+
+    /// Look whether the directory and the machine are fit for a ledger
+    #[command(after_help = "\
+Nothing is changed, and a service may be running; a small file is written to measure the disk, and removed. Each \
+finding says what to do. Exit code 3: one of them is a failure.
+
+Examples:
+  bursar doctor
+  bursar doctor --output json")]
+    Doctor,
+
     /// Create, list and revoke the API keys of `bursar serve`
     #[command(
         arg_required_else_help = true,
@@ -415,6 +445,38 @@ pub(crate) enum LogArg {
 pub(crate) enum LogFormatArg {
     Text,
     Json,
+}
+
+/// `bursar backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The directory of the copy: new, empty, or with an earlier copy of this ledger
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) to: PathBuf,
+
+    /// Leave the API keys out; without it, their hashes are copied
+    #[arg(long)]
+    pub(crate) without_keys: bool,
+
+    /// Do not verify the whole copy at the end; what is copied is checked all the same
+    #[arg(long)]
+    pub(crate) skip_verify: bool,
+}
+
+/// `bursar restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The directory of the copy
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) from: PathBuf,
+
+    /// Leave the API keys of the copy out
+    #[arg(long)]
+    pub(crate) without_keys: bool,
+
+    /// Do not verify the whole ledger at the end; what is copied is checked all the same
+    #[arg(long)]
+    pub(crate) skip_verify: bool,
 }
 
 /// `bursar key`.

@@ -1,8 +1,9 @@
 //! From the engine's errors to [`Failure`]: a code, a sentence, a hint, and how the program ends.
 
-use crate::codes::{CodeInfo, engine_info, store_info, submit_info};
+use crate::codes::{CodeInfo, backup_info, engine_info, store_info, submit_info};
 use crate::exit::{Exit, Failure, FailureKind};
 use bursar_core::{Currencies, Rejection};
+use bursar_engine::embedded::backup::BackupError;
 use bursar_engine::store::StoreError;
 use bursar_engine::{EngineError, ReadError, SubmitError};
 use bursar_server::ServeError;
@@ -25,6 +26,18 @@ impl From<StoreError> for Failure {
             | StoreError::Poisoned { .. } => Exit::Ledger,
         };
         Self::coded(store_info(&error), exit, error.to_string())
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Store(error) => error.into(),
+            BackupError::OtherLedger { .. }
+            | BackupError::Diverged { .. }
+            | BackupError::NotEmpty { .. }
+            | BackupError::NotABackup { .. } => Self::coded(&backup_info(&error), Exit::Ledger, error.to_string()),
+        }
     }
 }
 

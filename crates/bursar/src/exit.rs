@@ -116,11 +116,13 @@ pub(crate) enum FailureKind {
     KeysDamaged,
     /// There is no API key with this id.
     UnknownKey,
+    /// A directory or a machine is not fit for a ledger.
+    NotFit,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -134,6 +136,7 @@ impl FailureKind {
         Self::KeysOpen,
         Self::KeysDamaged,
         Self::UnknownKey,
+        Self::NotFit,
     ];
 
     /// How the program ends after it.
@@ -141,7 +144,7 @@ impl FailureKind {
         match self {
             Self::BadArgument | Self::UnknownCode | Self::KeysNeeded => Exit::Usage,
             Self::CannotRead | Self::CannotWrite | Self::CannotServe => Exit::Io,
-            Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged => Exit::Ledger,
+            Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged | Self::NotFit => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey => Exit::Refused,
             Self::DamageFound => Exit::Damage,
         }
@@ -172,7 +175,7 @@ impl FailureKind {
             ),
             Self::DirectoryNotEmpty => CodeInfo::command(
                 "directory_not_empty",
-                "A ledger is to be created in a directory that holds other things.",
+                "A ledger, or a copy of one, is to be put into a directory that holds other things.",
                 "Give the ledger a directory of its own with `--data DIR`; it is made if it does not exist.",
             ),
             Self::NoAccountThen => CodeInfo::command(
@@ -215,6 +218,11 @@ impl FailureKind {
                 "unknown_key",
                 "There is no API key with this id.",
                 "`bursar key list` shows the keys there are.",
+            ),
+            Self::NotFit => CodeInfo::command(
+                "not_fit",
+                "`bursar doctor` found something that a ledger should not live with.",
+                "Each finding says what to do; docs/operations.md has more.",
             ),
         }
     }

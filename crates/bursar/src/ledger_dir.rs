@@ -7,7 +7,7 @@ use crate::exit::{Failure, FailureKind, note};
 use crate::progress::grouped;
 use bursar_core::{Currencies, LedgerConfig, Policy};
 use bursar_engine::embedded::disk::LOCK_NAME;
-use bursar_engine::embedded::{EmbeddedStore, OpenReport};
+use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
 use bursar_engine::store::StoreError;
 use bursar_engine::{Ledger, LedgerOptions, new_config};
 use std::io;
@@ -51,11 +51,13 @@ pub(crate) fn create(global: &Global, config: &LedgerConfig) -> Result<Ledger, F
 
 /// The usual bounds, but for the memory that was asked for.
 fn options(global: &Global) -> LedgerOptions {
-    let mut options = LedgerOptions::default();
-    if let Some(bytes) = global.memory {
-        options.embedded = options.embedded.with_memory_bytes(bytes);
-    }
-    options
+    LedgerOptions { embedded: embedded_options(global), ..LedgerOptions::default() }
+}
+
+/// The same for the store alone.
+pub(crate) fn embedded_options(global: &Global) -> EmbeddedOptions {
+    let options = EmbeddedOptions::default();
+    global.memory.map_or(options, |bytes| options.with_memory_bytes(bytes))
 }
 
 /// Opens the ledger; where there is none, creates one with the usual policy and no named currency.

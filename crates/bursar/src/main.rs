@@ -86,6 +86,9 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Verify(Verify::Customer(customer)) => commands::verify::run(global, Some(customer), format),
         LedgerCommand::Verify(Verify::File(file, receipt)) => commands::verify_file::run(&file, receipt, format),
         LedgerCommand::Serve(serve) => commands::serve::run(global, &serve, colored(global.color, &io::stderr())),
+        LedgerCommand::Doctor => commands::doctor::run(global, format),
+        LedgerCommand::Backup(copy) => commands::backup::run(global, &copy, format),
+        LedgerCommand::Restore(copy) => commands::restore::run(global, &copy, format),
         LedgerCommand::Export { customer, to } => commands::export::run(global, customer, to.as_deref()),
     };
     done.map(|()| Exit::Done)

@@ -19,6 +19,7 @@ pub mod copy;
 pub mod csv;
 pub mod driver;
 pub mod embedded;
+pub mod figures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod ingest;

@@ -47,6 +47,7 @@ mod cursor;
 mod door;
 mod metrics;
 mod openapi;
+mod owner;
 mod params;
 mod reads;
 mod server;

@@ -4,15 +4,21 @@
 
 use crate::problem::Problem;
 use axum::http::StatusCode;
+use bursar_core::LinkedEvent;
 use bursar_core::Rejection;
 use bursar_core::commit::Outcome;
-use bursar_engine::Submitted;
+use bursar_engine::figures::{Figures, HistogramFigures};
+use bursar_engine::{Ledger, Submitted};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
@@ -58,6 +64,135 @@ pub(crate) struct Metrics {
     pub(crate) customers: Gauge,
     pub(crate) transactions: Gauge,
     pub(crate) events: Gauge,
+}
+
+/// What is asked of the engine and the machine each time the metrics are read.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) figures: Figures,
+    /// Seconds since the oldest open event was begun; 0 if there is none.
+    pub(crate) oldest_open: Duration,
+    /// Bytes of the ledger's file system that this process may still take, and of all.
+    pub(crate) disk: Option<(u64, u64)>,
+}
+
+impl Asked {
+    /// Asks a ledger.
+    pub(crate) fn of(ledger: &Ledger, open: &[LinkedEvent]) -> Self {
+        let oldest_ms = open.iter().map(|linked| linked.event.time_ms).min();
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let age_ms = oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(u128::from(oldest)));
+        let disk = ledger.embedded().and_then(|store| rustix::fs::statvfs(store.path()).ok());
+        Self {
+            figures: ledger.figures(),
+            oldest_open: Duration::from_millis(u64::try_from(age_ms).unwrap_or(u64::MAX)),
+            disk: disk.map(|disk| (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)),
+        }
+    }
+}
+
+/// Seconds from microseconds.
+#[expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "times for people, not money")]
+fn seconds_of(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Writes what was asked, behind what is counted here.
+fn write_asked(asked: &Asked, text: &mut String) -> fmt::Result {
+    let mut registry = Registry::with_prefix("bursar");
+    let figures = &asked.figures;
+    let mut gauge = |name, help, value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    gauge(
+        "engine_queue_requests",
+        "Requests and rows that the engine has and has not answered",
+        figures.queue_requests,
+    );
+    gauge("engine_queue_requests_max", "How many there may be; more hear busy", figures.queue_requests_max);
+    gauge("engine_stopped", "1: an error has stopped the engine", figures.is_stopped.into());
+    gauge(
+        "open_event_oldest_age_seconds",
+        "Age of the oldest event that waits for its rail",
+        asked.oldest_open.as_secs(),
+    );
+    if let Some((free, total)) = asked.disk {
+        gauge("disk_free_bytes", "Room left on the ledger's file system", free);
+        gauge("disk_size_bytes", "Size of the ledger's file system", total);
+    }
+    if let Some(store) = &figures.store {
+        gauge("store_poisoned", "1: an error has poisoned the store", store.is_poisoned.into());
+        gauge("journal_size_bytes", "Durable bytes of the journal", store.journal_bytes);
+        gauge("memory_entries", "Transactions and customers in memory", store.memory_entries);
+        gauge("memory_entries_max", "How many new ones it holds before they are written", store.memory_entries_max);
+    }
+    let of_engine = EngineMetrics(figures.clone());
+    registry.register_collector(Box::new(of_engine));
+    prometheus_client::encoding::text::encode(text, &registry)
+}
+
+/// What the engine counts in ways of its own.
+#[derive(Debug)]
+struct EngineMetrics(Figures);
+
+impl EngineMetrics {
+    fn histogram(
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        figures: &HistogramFigures,
+        seconds: bool,
+    ) -> fmt::Result {
+        #[expect(clippy::cast_precision_loss, reason = "counts for people, not money")]
+        let of = |value: u64| if seconds { seconds_of(value) } else { value as f64 };
+        let bounds = figures.bounds.iter().map(|&bound| of(bound)).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(figures.counts).collect();
+        let unit = if seconds { Unit::Seconds } else { Unit::Other("requests".to_owned()) };
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(of(figures.sum), figures.count(), &buckets, None)
+    }
+
+    fn counters(
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        label: &'static str,
+        counts: [(&'static str, u64); 2],
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in counts {
+            metric.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for EngineMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(figures) = self;
+        let encoder = &mut encoder;
+        Self::histogram(encoder, ("batch_size", "Requests of each batch"), &figures.batch_requests, false)?;
+        let commit = "From the oldest request of a batch being handed in until the batch is durable";
+        Self::histogram(encoder, ("commit", commit), &figures.commit_us, true)?;
+        let Some(store) = &figures.store else { return Ok(()) };
+        Self::histogram(encoder, ("journal_sync", "Syncs of the journal"), &store.sync_us, true)?;
+        let asked = [("heads", store.heads_asked), ("transactions", store.transactions_asked)];
+        Self::counters(encoder, ("lookups", "Look-ups in the index, by table"), "table", asked)?;
+        let missed = [("heads", store.heads_from_files), ("transactions", store.transactions_from_files)];
+        Self::counters(encoder, ("lookup_misses", "Look-ups that had to read index files"), "table", missed)?;
+        let done = [("write", store.index_writes), ("merge", store.index_merges)];
+        Self::counters(encoder, ("index_jobs", "Writes and merges of index files"), "job", done)?;
+        let busy = "Time that writing and merging index files took";
+        let mut metric = encoder.encode_descriptor("index_jobs", busy, Some(&Unit::Seconds), MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, f64, u64>(&seconds_of(store.index_ms.saturating_mul(1_000)), None)?;
+        let runs = [("transactions", store.transaction_runs), ("customers", store.customer_runs)];
+        let mut metric = encoder.encode_descriptor("index_files", "Index files, by table", None, MetricType::Gauge)?;
+        for (table, count) in runs {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            metric.encode_family(&[("table", table)])?.encode_gauge(&count)?;
+        }
+        Ok(())
+    }
 }
 
 /// From 50 microseconds to about 26 seconds, each bucket twice the one before.
@@ -149,9 +284,10 @@ impl Metrics {
     }
 
     /// All of it as text.
-    pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn text(&self, asked: &Asked) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
+        write_asked(asked, &mut text)?;
         Ok(text)
     }
 }

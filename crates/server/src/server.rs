@@ -5,6 +5,7 @@ use crate::keys::{KeyFile, KeyFileError, KeySet, Ring};
 use crate::limits::Limits;
 use crate::metrics::Held;
 use crate::openapi;
+use crate::owner::OwnerSocket;
 use crate::service::{Service, Stage};
 use crate::timed_io::TimedIo;
 use axum::Router;
@@ -220,6 +221,14 @@ async fn serve(
         heed(Stopper(service.stage.clone())).map_err(ServeError::Runtime)?;
     }
     tokio::spawn(service.keys.clone().follow());
+    let owner = service.ledger.embedded().map(|store| OwnerSocket::open(store.path()));
+    let owner = owner.and_then(|opened| match opened {
+        Ok(socket) => Some(tokio::spawn(socket.answer(service.clone()))),
+        Err(error) => {
+            tracing::warn!("backups cannot ask how far the journal is durable: {error}");
+            None
+        }
+    });
     let router = api::router(service);
     let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
     let connections = Arc::new(Semaphore::new(connections_max));
@@ -254,6 +263,11 @@ async fn serve(
             tracing::warn!("some connections did not come to their end in time");
         },
         () = reached(&mut stage, Stage::Now) => tracing::warn!("stopped at once"),
+    }
+    if let Some(owner) = owner {
+        owner.abort();
+        // It holds the ledger until it is gone; that it was stopped is all it can say.
+        owner.await.unwrap_or_default();
     }
     tracing::info!("stopped");
     Ok(())

@@ -1,6 +1,8 @@
 //! The codes of what goes wrong below the rules: headers of files, stores, the engine.
 
 use super::CodeInfo;
+use crate::exit::FailureKind;
+use bursar_engine::embedded::backup::BackupError;
 use bursar_engine::store::StoreError;
 use bursar_engine::{EngineError, SubmitError};
 use std::io;
@@ -73,6 +75,37 @@ pub(super) const STORES: [CodeInfo; 9] = [
         "Start again: everything acknowledged is safe, nothing else is certain.",
     ),
 ];
+
+/// The codes of [`BackupError`] that are its own.
+pub(super) const BACKUPS: [CodeInfo; 3] = [
+    CodeInfo::store(
+        "other_ledger",
+        "The directory holds a copy of another ledger.",
+        "Give each ledger a directory of its own for its copies.",
+    ),
+    CodeInfo::store(
+        "backup_diverged",
+        "The copy and the ledger have gone different ways.",
+        "One of them was written to on its own, or the ledger was restored from an older copy. Keep this copy until \
+         that is understood, and begin a new one in another directory.",
+    ),
+    CodeInfo::store(
+        "no_backup",
+        "There is no whole copy of a ledger in the directory.",
+        "`bursar backup --to DIR` makes one; one that was interrupted is completed by running it again.",
+    ),
+];
+
+/// What is known about why a ledger could not be copied or restored.
+pub(crate) fn backup_info(error: &BackupError) -> CodeInfo {
+    match error {
+        BackupError::Store(error) => *store_info(error),
+        BackupError::OtherLedger { .. } => BACKUPS[0],
+        BackupError::Diverged { .. } => BACKUPS[1],
+        BackupError::NotABackup { .. } => BACKUPS[2],
+        BackupError::NotEmpty { .. } => FailureKind::DirectoryNotEmpty.info(),
+    }
+}
 
 /// What is known about an error of a store.
 pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {

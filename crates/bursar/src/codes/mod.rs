@@ -7,8 +7,8 @@ use crate::exit::FailureKind;
 use bursar_core::{Rejection, RejectionInfo};
 use bursar_engine::csv::{RowErrorInfo, RowErrorKind};
 use bursar_server::problem::{ProblemInfo, ServiceProblem};
-use engine::{ENGINES, HEADERS, STORES, SUBMITS};
-pub(crate) use engine::{engine_info, store_info, submit_info};
+use engine::{BACKUPS, ENGINES, HEADERS, STORES, SUBMITS};
+pub(crate) use engine::{backup_info, engine_info, store_info, submit_info};
 pub(crate) use verify::finding_info;
 use verify::{CHAINS, FINDINGS};
 
@@ -104,7 +104,7 @@ pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
     let is_rejection = |code: &str| Rejection::ALL.iter().any(|info| info.code == code);
     let requests = Rejection::ALL.iter().map(CodeInfo::request);
     let rows = RowErrorKind::ALL.iter().filter(move |info| !is_rejection(info.code)).map(CodeInfo::row);
-    let engine = HEADERS.into_iter().chain(STORES).chain(ENGINES).chain(SUBMITS);
+    let engine = HEADERS.into_iter().chain(STORES).chain(BACKUPS).chain(ENGINES).chain(SUBMITS);
     let commands = FailureKind::ALL.into_iter().map(FailureKind::info);
     // The service is busy for the same reason as the engine, and does not know the codes that the program does not.
     let own = |problem: &ServiceProblem| ![ServiceProblem::Busy, ServiceProblem::UnknownCode].contains(problem);
@@ -134,6 +134,7 @@ mod tests {
     use bursar_core::CustomerId;
     use bursar_core::commit::Busy;
     use bursar_engine::csv::{Column, HeaderError};
+    use bursar_engine::embedded::backup::BackupError;
     use bursar_engine::store::{Damage, StoreError};
     use bursar_engine::{EngineError, SubmitError};
     use std::io;
@@ -197,6 +198,17 @@ mod tests {
         ];
         for error in &submits {
             assert_eq!(submit_info(error).code, error.code());
+        }
+        let path = PathBuf::from("copy");
+        let backups = [
+            BackupError::Store(StoreError::InUse { path: path.clone() }),
+            BackupError::OtherLedger { path: path.clone() },
+            BackupError::Diverged { path: path.clone(), position: 0 },
+            BackupError::NotEmpty { path: path.clone(), name: String::new() },
+            BackupError::NotABackup { path },
+        ];
+        for error in &backups {
+            assert_eq!(backup_info(error).code, error.code());
         }
         let headers = [
             HeaderError::Empty,

@@ -2,9 +2,11 @@
 
 pub(crate) mod account;
 pub(crate) mod accounts;
+pub(crate) mod backup;
 pub(crate) mod chain;
 mod changes;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod generate;
@@ -13,6 +15,7 @@ pub(crate) mod ingest;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod man;
+pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod transaction;
 pub(crate) mod unlock;

@@ -10,29 +10,40 @@ use crate::progress::{Progress, grouped};
 use bursar_core::CustomerId;
 use bursar_engine::embedded::{EmbeddedStore, Finding, Lost, Note, VerifyOptions, VerifyReport, verify};
 use bursar_engine::store::StoreError;
+use std::path::Path;
 
 /// Verifies the whole ledger, or one customer's chain.
 pub(crate) fn run(global: &Global, only: Option<CustomerId>, format: Format) -> Result<(), Failure> {
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
+    let report = verified(global, &global.data, only)?;
+    if let Some(customer) = only.filter(|_| report.is_sound() && report.event_count == 0) {
+        return Err(unknown_customer(customer));
+    }
+    print(format, &entries(&report, only), stdout()).map_err(|error| Failure::stdout(&error))?;
+    judged(&report, &global.data)
+}
+
+/// Verifies the ledger in a directory.
+pub(super) fn verified(global: &Global, directory: &Path, only: Option<CustomerId>) -> Result<VerifyReport, Failure> {
     let mut options = VerifyOptions { only, ..VerifyOptions::default() };
     if let Some(bytes) = global.memory {
         options.memory_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     let mut progress = Progress::new(Some(0), global.quiet);
-    let verified = verify(&global.data, &options, &mut |told| progress.update_bytes(told.bytes, told.bytes_total));
+    let verified = verify(directory, &options, &mut |told| progress.update_bytes(told.bytes, told.bytes_total));
     progress.finish();
-    let report = verified?;
-    if let Some(customer) = only.filter(|_| report.is_sound() && report.event_count == 0) {
-        return Err(unknown_customer(customer));
-    }
-    print(format, &entries(&report, only), stdout()).map_err(|error| Failure::stdout(&error))?;
+    Ok(verified?)
+}
+
+/// A failure if something is wrong.
+pub(super) fn judged(report: &VerifyReport, directory: &Path) -> Result<(), Failure> {
     if report.is_sound() {
         return Ok(());
     }
     let things = if report.finding_count == 1 { "thing is" } else { "things are" };
-    let sentence = format!("{} {things} wrong in {}", grouped(report.finding_count), global.data.display());
+    let sentence = format!("{} {things} wrong in {}", grouped(report.finding_count), directory.display());
     let failure = Failure::new(FailureKind::DamageFound, sentence);
     let derived = report.findings.iter().all(|finding| finding.code.is_derived());
     // All that is wrong can be made anew: then the hint of any finding is the one for all.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 16] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "init",
     "ingest",
     "info",
@@ -20,6 +20,9 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "unlock",
     "verify",
     "export",
+    "doctor",
+    "backup",
+    "restore",
     "serve",
     "key",
     "explain",

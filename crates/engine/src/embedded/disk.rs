@@ -124,15 +124,7 @@ impl Disk for RealDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string().ok().filter(|name| name != LOCK_NAME));
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        list_files(&self.directory)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -150,6 +142,65 @@ impl Disk for RealDisk {
     fn path(&self) -> &Path {
         &self.directory
     }
+}
+
+/// A directory of a real file system that is only read, whoever owns it: nothing is locked, created or changed.
+#[derive(Debug)]
+pub struct ReadOnlyDisk {
+    directory: PathBuf,
+}
+
+impl ReadOnlyDisk {
+    /// Reads this directory.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+}
+
+fn read_only<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Disk for ReadOnlyDisk {
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile(File::open(self.directory.join(name))?)))
+    }
+
+    fn create(&self, _name: &str) -> io::Result<Box<dyn DiskFile>> {
+        read_only()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        list_files(&self.directory)
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        read_only()
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        read_only()
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        read_only()
+    }
+
+    fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+fn list_files(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.extend(entry.file_name().into_string().ok().filter(|name| name != LOCK_NAME));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 #[derive(Debug)]

@@ -53,6 +53,16 @@ pub(super) struct Index {
     /// Customers in memory in order, made for listing and dropped when there are new ones.
     in_order: Option<BTreeSet<CustomerId>>,
     positions: Vec<u64>,
+    pub(super) lookups: Lookups,
+}
+
+/// How often something was looked for, and how often memory did not have it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lookups {
+    pub(super) heads: u64,
+    pub(super) heads_from_files: u64,
+    pub(super) transactions: u64,
+    pub(super) transactions_from_files: u64,
 }
 
 impl Index {
@@ -65,6 +75,7 @@ impl Index {
             fetched: Table::default(),
             in_order: None,
             positions: Vec::new(),
+            lookups: Lookups::default(),
         }
     }
 
@@ -76,7 +87,9 @@ impl Index {
     }
 
     /// As [`Index::warm_heads`], also for transactions; says what it has seen on the way.
-    pub(super) fn expect(&self, requests: &[(CustomerId, Option<TransactionId>)], expected: &mut Vec<Expected>) {
+    pub(super) fn expect(&mut self, requests: &[(CustomerId, Option<TransactionId>)], expected: &mut Vec<Expected>) {
+        self.lookups.heads += requests.len() as u64;
+        self.lookups.transactions += requests.len() as u64;
         let seen = |&about: &(CustomerId, _)| {
             let place = self.active.heads.place(about.0);
             Expected { about, place, not_in_files: false }
@@ -128,7 +141,10 @@ impl Index {
         let frozen = self.frozen.as_ref().and_then(|frozen| frozen.memtable.heads.get(customer));
         let found = match frozen {
             Some(head) => Some((head.head.clone(), head.newest)),
-            None => find_head(&self.runs, customer)?,
+            None => {
+                self.lookups.heads_from_files += u64::from(!self.runs.customers.is_empty());
+                find_head(&self.runs, customer)?
+            }
         };
         let Some((head, newest)) = found else { return Ok(None) };
         let last_seq = head.seq + open_count;
@@ -168,6 +184,7 @@ impl Index {
         if !self.may_be_in_files(transaction.bits()) {
             return Ok(None);
         }
+        self.lookups.transactions_from_files += 1;
         let found = self.fetch(journal, transaction)?;
         self.fetched.insert(transaction, found);
         Ok(found)
@@ -207,6 +224,12 @@ impl Index {
 
     pub(super) fn insert_transaction(&mut self, transaction: TransactionId, found: MemoryTransaction) {
         self.active.transactions.insert(transaction, found);
+    }
+
+    /// How many transactions and customers are in memory.
+    pub(super) fn entry_count(&self) -> usize {
+        let memtables = [Some(&self.active), self.frozen.as_ref().map(|frozen| &frozen.memtable)];
+        memtables.into_iter().flatten().map(|memtable| memtable.transactions.len() + memtable.heads.len()).sum()
     }
 
     /// Forgets what index files said: the batch is over.

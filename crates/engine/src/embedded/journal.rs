@@ -12,6 +12,7 @@ use super::codec::{COUNT_MAX, Decoder, crc32c};
 use super::disk::{Disk, DiskFile};
 use super::frame::{BODY_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, Unsealed, fill_up};
 use super::record::{DISTANCE_BYTES_MAX, Stored, StoredEvent, frame_distance};
+use crate::figures::{Histogram, HistogramFigures};
 use crate::store::{Damage, StoreError};
 use bursar_core::Hash;
 use bursar_core::planted::{Planted, is_planted};
@@ -20,6 +21,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 /// The version of the journal's format.
 pub(crate) const VERSION: u32 = 1;
@@ -211,6 +213,7 @@ pub(crate) struct Journal {
     writer: Mutex<Writer>,
     synced_frame: AtomicU64,
     synced_position: AtomicU64,
+    sync_times: Histogram,
 }
 
 impl Tail {
@@ -261,6 +264,7 @@ impl Journal {
             writer: Mutex::new(Writer { segment: last, reserved: written, written, failed: None }),
             synced_frame: AtomicU64::new(point.frame_number),
             synced_position: AtomicU64::new(point.position),
+            sync_times: Histogram::of_latencies(),
         }
     }
 
@@ -355,6 +359,11 @@ impl Journal {
         self.synced_position.load(Ordering::Acquire)
     }
 
+    /// How long syncs took.
+    pub(crate) fn sync_times(&self) -> HistogramFigures {
+        self.sync_times.figures()
+    }
+
     /// Writes everything appended so far and makes it durable. After an error it is never tried again.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
@@ -373,11 +382,13 @@ impl Journal {
             self.write_chunk(writer, chunk)?;
         }
         if let Some(segment) = &writer.segment {
+            let begun = Instant::now();
             let mut synced = if is_planted(Planted::SyncLeftOut) { Ok(()) } else { segment.file.sync() };
             if is_planted(Planted::SyncRetried) && synced.is_err() {
                 synced = segment.file.sync();
             }
             synced.map_err(|error| segment.io_error("make the journal durable", error))?;
+            self.sync_times.record_time(begun.elapsed());
         }
         self.synced_frame.store(last.last_frame, Ordering::Release);
         self.synced_position.store(last.end(), Ordering::Release);

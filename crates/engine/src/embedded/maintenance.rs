@@ -13,8 +13,10 @@ use super::store::Shared;
 use crate::store::StoreError;
 use bursar_core::planted::{Planted, is_planted};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Index files smaller than this count as being of the same size when it is chosen what to merge.
 const SMALLEST_RUN_BYTES: u64 = 4 << 20;
@@ -80,6 +82,21 @@ impl Maintenance {
     }
 }
 
+/// What was done so far.
+#[derive(Debug, Default)]
+pub(super) struct Maintained {
+    writes: AtomicU64,
+    merges: AtomicU64,
+    ms: AtomicU64,
+}
+
+impl Maintained {
+    /// Memory written, files merged, and the milliseconds that both took.
+    pub(super) fn counts(&self) -> [u64; 3] {
+        [&self.writes, &self.merges, &self.ms].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
 type Job = JoinHandle<Result<(), StoreError>>;
 
 /// Begins to write what is frozen. The caller holds the job, so that nothing is written twice.
@@ -117,6 +134,15 @@ fn join(job: &mut Option<Job>, shared: &Shared) -> Result<(), StoreError> {
 
 /// Writes a frozen memtable to index files, makes them valid, and merges where there are too many.
 pub(super) fn write_index(shared: &Shared, frozen: &Frozen) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    let written = write_and_merge(shared, frozen);
+    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    shared.maintained.writes.fetch_add(1, Ordering::Relaxed);
+    shared.maintained.ms.fetch_add(ms, Ordering::Relaxed);
+    written
+}
+
+fn write_and_merge(shared: &Shared, frozen: &Frozen) -> Result<(), StoreError> {
     let mut checkpoint = frozen.checkpoint.clone();
     let from = checkpoint.runs.iter().map(|run| run.to).max().unwrap_or(0);
     let to = checkpoint.point.position;
@@ -188,6 +214,7 @@ fn merge_runs(shared: &Shared, checkpoint: &mut Checkpoint) -> Result<(), StoreE
                     run::merge_customers(&*shared.disk, &name.file_name(), &inputs)?;
                 }
             }
+            shared.maintained.merges.fetch_add(1, Ordering::Relaxed);
             let old: Vec<RunName> = merged.to_vec();
             checkpoint.runs.retain(|run| !old.contains(run));
             checkpoint.runs.push(name);

@@ -10,10 +10,13 @@
 //!            disk ── six calls on files; real, or simulated
 //! ```
 //!
+//! `backup` copies a ledger's journal to another directory while it grows, and back.
+//!
 //! `open` goes from what is on the disk to a running store, with `tail` judging the journal's end. All formats:
 //! `docs/format.md`.
 
 mod at_once;
+pub mod backup;
 mod batch;
 mod chain_walk;
 pub(crate) mod checkpoint;

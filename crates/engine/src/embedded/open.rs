@@ -20,7 +20,7 @@ use super::heads::MemoryHead;
 use super::index::{Index, Runs};
 use super::journal::{Journal, JournalPoint, Segment, SegmentHeader, segment_start};
 use super::ledger_file::{self, read_whole};
-use super::maintenance::{Maintenance, open_named_runs, write_index};
+use super::maintenance::{Maintained, Maintenance, open_named_runs, write_index};
 use super::memtable::{OpenEvent, Table};
 use super::record::{Stored, StoredClosing, StoredEvent};
 use super::run::TEMPORARY_SUFFIX;
@@ -153,7 +153,8 @@ impl EmbeddedStore {
         let journal = Journal::new(disk.clone(), config.ledger, options.segment_bytes, segments, point);
         let state = Mutex::new(state);
         let poison = OnceLock::new();
-        let shared = Shared { disk, config, ledger_digest, options, journal, state, poison };
+        let maintained = Maintained::default();
+        let shared = Shared { disk, config, ledger_digest, options, journal, state, poison, maintained };
         let (maintenance, waymarks) = (Maintenance::default(), Waymarks::default());
         Ok((Self { shared: Arc::new(shared), maintenance, waymarks }, report))
     }
@@ -389,6 +390,7 @@ impl Opening {
             journal: self.reading_journal(),
             state: Mutex::new(inner),
             poison: OnceLock::new(),
+            maintained: Maintained::default(),
         };
         write_index(&shared, &frozen)?;
         let written = shared.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -12,14 +12,15 @@
 
 use super::batch::{BatchEvent, OpenBatch};
 use super::chain_walk::{Waymarks, read_event};
-use super::checkpoint::RunName;
+use super::checkpoint::{RunKind, RunName};
 use super::disk::Disk;
 use super::heads::MemoryHead;
 use super::index::Index;
 use super::journal::Journal;
-use super::maintenance::Maintenance;
+use super::maintenance::{Maintained, Maintenance};
 use super::memtable::{MemoryTransaction, OpenEvent, Table};
 use super::record::Stored;
+use crate::figures::StoreFigures;
 use crate::store::{
     ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch,
 };
@@ -90,6 +91,7 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) state: Mutex<State>,
     pub(super) poison: OnceLock<Arc<StoreError>>,
+    pub(super) maintained: Maintained,
 }
 
 /// What changes with every batch.
@@ -146,6 +148,36 @@ impl EmbeddedStore {
             self.shared.poisoned_by(frozen)?;
         }
         Ok(())
+    }
+
+    /// Everything before this position of the journal is durable.
+    pub fn durable_position(&self) -> u64 {
+        self.shared.journal.synced_position()
+    }
+
+    /// What the store has counted since it was opened.
+    pub fn figures(&self) -> StoreFigures {
+        let Shared { journal, options, maintained, poison, .. } = &*self.shared;
+        let state = self.shared.lock();
+        let lookups = state.index.lookups;
+        let runs = |kind| state.runs.iter().filter(|run| run.kind == kind).count() as u64;
+        let [index_writes, index_merges, index_ms] = maintained.counts();
+        StoreFigures {
+            sync_us: journal.sync_times(),
+            journal_bytes: journal.synced_position(),
+            is_poisoned: poison.get().is_some(),
+            heads_asked: lookups.heads,
+            heads_from_files: lookups.heads_from_files,
+            transactions_asked: lookups.transactions,
+            transactions_from_files: lookups.transactions_from_files,
+            memory_entries: state.index.entry_count() as u64,
+            memory_entries_max: options.memtable_entries_max as u64,
+            transaction_runs: runs(RunKind::Transactions),
+            customer_runs: runs(RunKind::Customers),
+            index_writes,
+            index_merges,
+            index_ms,
+        }
     }
 
     /// The length of the journal in bytes, and the digest of its newest frame, which fixes all of it.
@@ -303,6 +335,7 @@ impl Chains for EmbeddedStore {
         self.shared.check()?;
         let mut state = self.shared.lock();
         state.index.warm_heads(customers);
+        state.index.lookups.heads += customers.len() as u64;
         for &customer in customers {
             let mut head = state.head_mut(customer)?.map(|found| found.head.clone());
             if let (Some(head), false) = (&mut head, state.open.is_empty()) {
@@ -423,6 +456,7 @@ impl Transactions for EmbeddedStore {
     fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
+        state.index.lookups.transactions += transactions.len() as u64;
         for &transaction in transactions {
             entries.push(state.entry(&self.shared, transaction)?);
         }

@@ -9,7 +9,7 @@ use bursar_core::{EventId, Request};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why a request was not decided.
 #[derive(Clone, Debug)]
@@ -139,6 +139,8 @@ struct Contents {
     items: VecDeque<Item>,
     /// Requests and rows handed in and not answered yet.
     under_way: usize,
+    /// When the oldest of the items came in.
+    oldest: Option<Instant>,
     rail_answers: Vec<(EventId, RailAnswer)>,
     /// The deciding thread waits, and nobody has woken it yet: a wake-up costs as much as a request.
     waited_for: bool,
@@ -164,6 +166,8 @@ impl fmt::Debug for Inbox {
 pub(crate) struct Taken {
     pub(crate) items: Vec<Item>,
     pub(crate) rail_answers: Vec<(EventId, RailAnswer)>,
+    /// When the oldest item came in; of what was left over from before, when that did.
+    pub(crate) oldest: Option<Instant>,
     /// Nothing will come any more.
     pub(crate) closed: bool,
 }
@@ -194,6 +198,7 @@ impl Inbox {
             return Err((SubmitError::Busy, item));
         }
         contents.under_way += count;
+        contents.oldest.get_or_insert_with(Instant::now);
         contents.items.push_back(item);
         self.wake(contents);
         Ok(())
@@ -212,6 +217,11 @@ impl Inbox {
         let mut contents = self.lock();
         contents.rail_answers.push((event, answer));
         self.wake(contents);
+    }
+
+    /// How many requests and rows are under way, and how many may be.
+    pub(crate) fn under_way(&self) -> (usize, usize) {
+        (self.lock().under_way, self.count_max)
     }
 
     /// Says that so many requests or rows have been answered.
@@ -267,6 +277,10 @@ impl Inbox {
             let Some(item) = contents.items.pop_front() else { break };
             left = left.saturating_sub(item.count());
             taken.items.push(item);
+        }
+        taken.oldest = contents.oldest.filter(|_| !taken.items.is_empty());
+        if contents.items.is_empty() {
+            contents.oldest = None;
         }
         taken.closed = (contents.closing && contents.items.is_empty()) || contents.stopped.is_some();
         taken

@@ -14,6 +14,7 @@ pub use read::{AsOf, ReadError, TransactionView};
 
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
+use crate::figures::{Figures, Observed};
 use crate::rail::Rail;
 use crate::store::{Chains, MemoryStore, SourceId, StoreError, Transactions};
 use bursar_core::commit::{Limits, Routes};
@@ -138,6 +139,7 @@ impl Ledger {
             progress: Mutex::new(Progress::default()),
             progressed: Condvar::new(),
             batch_requests_max: limits.batch_requests_max,
+            observed: Observed::default(),
         });
         let (decided, to_sync) = channel();
         let (used, reuse) = channel();
@@ -160,6 +162,20 @@ impl Ledger {
     /// The embedded store, if that is where the ledger lives.
     pub fn embedded(&self) -> Option<&EmbeddedStore> {
         self.embedded.as_deref()
+    }
+
+    /// What the ledger has counted since it was opened, and how it stands. Waits for nothing but short locks.
+    pub fn figures(&self) -> Figures {
+        let Shared { inbox, observed, .. } = &*self.shared;
+        let (queue, queue_max) = inbox.under_way();
+        Figures {
+            batch_requests: observed.batch_requests.figures(),
+            commit_us: observed.commit.figures(),
+            queue_requests: queue as u64,
+            queue_requests_max: queue_max as u64,
+            is_stopped: self.shared.lock_progress().stopped.is_some(),
+            store: self.embedded.as_ref().map(|store| store.figures()),
+        }
     }
 
     /// Submits a request and waits for its outcome, which is durable then.

@@ -17,12 +17,13 @@ use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
 use super::sync::mpsc::{Receiver, Sender};
 use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
 use crate::driver::{Driver, EngineError, SourceRow};
+use crate::figures::Observed;
 use crate::rail::{Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
 use bursar_core::commit::{Batch, RailAnswer, RailCall, Step, Submission, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many decided batches of requests may not be durable yet when the next is decided. One is being synced, one
 /// waits, and meanwhile what arrives gathers into the next: a crowd shares a sync.
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) progress: Mutex<Progress>,
     pub(super) progressed: Condvar,
     pub(super) batch_requests_max: usize,
+    pub(super) observed: Observed,
 }
 
 /// How far the ledger is.
@@ -72,6 +74,8 @@ pub(super) struct Decided {
     batch: Batch,
     /// Added to the tickets of the answers.
     base: u64,
+    /// When the oldest of its requests was handed in.
+    arrived: Instant,
     /// The batch was the last one of rows handed in together.
     rows_end: Option<(u64, SourceMark)>,
 }
@@ -120,8 +124,12 @@ impl Shared {
         self.chains.sync()?;
         self.lock_progress().durable = number;
         self.progressed.notify_all();
+        let now = Instant::now();
+        for decided in &batches {
+            self.observed.commit.record_time(now.saturating_duration_since(decided.arrived));
+        }
         let mut used = Vec::with_capacity(batches.len());
-        for Decided { number: batch_number, mut batch, base, rows_end } in batches {
+        for Decided { number: batch_number, mut batch, base, rows_end, .. } in batches {
             if batch.step() == Step::Sync {
                 batch.synced();
             }
@@ -173,6 +181,8 @@ pub(super) struct Deciding {
     spare: Vec<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
     number: u64,
+    /// When the oldest request of what was taken last was handed in.
+    arrived: Instant,
     seed: u64,
 }
 
@@ -185,7 +195,7 @@ impl Deciding {
         seed: u64,
     ) -> Self {
         let (spare, marks) = (Vec::new(), BTreeMap::new());
-        Self { shared, driver, decided, used, spare, marks, number: 0, seed }
+        Self { shared, driver, decided, used, spare, marks, number: 0, arrived: Instant::now(), seed }
     }
 
     pub(super) fn run(mut self) {
@@ -200,6 +210,12 @@ impl Deciding {
             let wait = if self.driver.has_work() { None } else { Some(self.idle_time()) };
             let room = self.shared.batch_requests_max.saturating_sub(self.driver.queued_count());
             let taken = self.shared.inbox.take(room, wait);
+            match taken.oldest {
+                Some(oldest) => self.arrived = oldest,
+                // What is still queued came before.
+                None if self.driver.has_work() => {}
+                None => self.arrived = Instant::now(),
+            }
             let now_ms = now_ms();
             for (event, answer) in taken.rail_answers {
                 self.driver.rail_answered(now_ms, event, answer);
@@ -258,7 +274,8 @@ impl Deciding {
         let mut batch = self.begin_batch(REQUEST_BATCHES_MAX)?;
         self.driver.run_batch(now_ms(), &mut batch)?;
         let is_small = batch.answers().len() <= LONE_REQUESTS_MAX;
-        let decided = Decided { number: self.number, batch, base: 0, rows_end: None };
+        self.shared.observed.batch_requests.record(batch.answers().len() as u64);
+        let decided = Decided { number: self.number, batch, base: 0, arrived: self.arrived, rows_end: None };
         let nothing_under_way = || self.shared.lock_progress().told + 1 == self.number;
         if is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way() {
             self.spare.extend(self.shared.make_durable(vec![decided], |answered| self.shared.tell(answered))?);
@@ -289,7 +306,7 @@ impl Deciding {
             taken += count;
             let is_end = taken == rows.len();
             let rows_end = is_end.then(|| (first_ticket, mark.clone()));
-            decided.push(Decided { number: self.number, batch, base, rows_end });
+            decided.push(Decided { number: self.number, batch, base, arrived: self.arrived, rows_end });
             if is_end || decided.len() >= ROW_BATCHES_TOGETHER {
                 self.hand_over(std::mem::take(&mut decided))?;
             }

@@ -1,6 +1,7 @@
 //! What those who run the service ask for: whether it lives, whether it can serve, and what it counts.
 
 use crate::api::Json;
+use crate::metrics::Asked;
 use crate::problem::{Problem, ProblemDocument, ServiceProblem};
 use crate::service::Service;
 use axum::body::Body;
@@ -56,14 +57,18 @@ pub(crate) async fn ready(State(service): State<Arc<Service>>) -> Result<Json, P
     )
 )]
 pub(crate) async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let (totals, open_count) = service.read(|ledger| Ok((ledger.totals()?, ledger.open_events()?.len()))).await?;
+    let read = service.read(|ledger| {
+        let open = ledger.open_events()?;
+        Ok((ledger.totals()?, open.len(), Asked::of(ledger, &open)))
+    });
+    let (totals, open_count, asked) = read.await?;
     let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let metrics = &service.metrics;
     metrics.customers.set(gauge(totals.customer_count));
     metrics.transactions.set(gauge(totals.transaction_count));
     metrics.events.set(gauge(totals.event_count));
     metrics.open_events.set(gauge(open_count as u64));
-    let text = metrics.text().map_err(|error| Problem::service(ServiceProblem::Internal, error.to_string()))?;
+    let text = metrics.text(&asked).map_err(|error| Problem::service(ServiceProblem::Internal, error.to_string()))?;
     let mut response = Response::new(Body::from(text));
     let content_type = const { HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8") };
     response.headers_mut().insert(CONTENT_TYPE, content_type);
