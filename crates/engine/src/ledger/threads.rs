@@ -13,13 +13,14 @@
 //! wake-up less.
 //! The first error stops all threads: everybody hears it, and nothing is acknowledged any more.
 
+use super::by_hand::{ByHand, Tells};
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
 use super::sync::mpsc::{Receiver, Sender};
 use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::rail::{Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
-use bursar_core::commit::{Batch, RailAnswer, RailCall, Step, Submission, Ticket};
+use bursar_core::commit::{Batch, RailCall, Step, Submission, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub(super) struct Decided {
     base: u64,
     /// The batch was the last one of rows handed in together.
     rows_end: Option<(u64, SourceMark)>,
+    /// Operators who hear how an event ended.
+    tells: Tells,
 }
 
 /// Calls that a durable batch has completed.
@@ -121,7 +124,8 @@ impl Shared {
         self.lock_progress().durable = number;
         self.progressed.notify_all();
         let mut used = Vec::with_capacity(batches.len());
-        for Decided { number: batch_number, mut batch, base, rows_end } in batches {
+        for Decided { number: batch_number, mut batch, base, rows_end, tells } in batches {
+            tells.tell();
             if batch.step() == Step::Sync {
                 batch.synced();
             }
@@ -147,7 +151,7 @@ impl Shared {
             match self.rails.get(&call.rail.number()) {
                 Some(rail) => rail.call(call.clone(), reply),
                 // Nobody here knows this rail: what it did is unknown.
-                None => reply.answer(RailAnswer::Unknown),
+                None => reply.unknown(format!("no rail has the number {}", call.rail.number())),
             }
         }
     }
@@ -172,6 +176,7 @@ pub(super) struct Deciding {
     used: Receiver<Batch>,
     spare: Vec<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
+    by_hand: ByHand,
     number: u64,
     seed: u64,
 }
@@ -184,8 +189,8 @@ impl Deciding {
         used: Receiver<Batch>,
         seed: u64,
     ) -> Self {
-        let (spare, marks) = (Vec::new(), BTreeMap::new());
-        Self { shared, driver, decided, used, spare, marks, number: 0, seed }
+        let (spare, marks, by_hand) = (Vec::new(), BTreeMap::new(), ByHand::default());
+        Self { shared, driver, decided, used, spare, marks, by_hand, number: 0, seed }
     }
 
     pub(super) fn run(mut self) {
@@ -201,8 +206,9 @@ impl Deciding {
             let room = self.shared.batch_requests_max.saturating_sub(self.driver.queued_count());
             let taken = self.shared.inbox.take(room, wait);
             let now_ms = now_ms();
-            for (event, answer) in taken.rail_answers {
-                self.driver.rail_answered(now_ms, event, answer);
+            for answered in taken.rail_answers {
+                self.by_hand.rail_answered(&self.driver, now_ms, &answered);
+                self.driver.rail_answered(now_ms, answered.event, answered.answer);
             }
             let due = self.driver.due_calls(now_ms);
             self.shared.call_rails(&due);
@@ -219,9 +225,13 @@ impl Deciding {
                         let first_ticket = self.shared.lock_calls().begin_rows(rows.len(), done);
                         self.decide_rows(source, &rows, ends, first_ticket)?;
                     }
+                    Item::Settle { event, settlement, done } => {
+                        self.by_hand.settle(&mut self.driver, event, settlement, done);
+                    }
+                    Item::Pending { done } => done(Ok(self.by_hand.pending(&self.driver, &self.shared.rails))),
                 }
             }
-            if self.driver.has_work() {
+            if self.driver.has_work() || self.by_hand.has_tells() {
                 self.decide_once()?;
             } else if taken.closed {
                 return Ok(());
@@ -257,8 +267,9 @@ impl Deciding {
     fn decide_once(&mut self) -> Result<(), EngineError> {
         let mut batch = self.begin_batch(REQUEST_BATCHES_MAX)?;
         self.driver.run_batch(now_ms(), &mut batch)?;
+        let tells = self.by_hand.ended(batch.ends());
         let is_small = batch.answers().len() <= LONE_REQUESTS_MAX;
-        let decided = Decided { number: self.number, batch, base: 0, rows_end: None };
+        let decided = Decided { number: self.number, batch, base: 0, rows_end: None, tells };
         let nothing_under_way = || self.shared.lock_progress().told + 1 == self.number;
         if is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way() {
             self.spare.extend(self.shared.make_durable(vec![decided], |answered| self.shared.tell(answered))?);
@@ -289,7 +300,7 @@ impl Deciding {
             taken += count;
             let is_end = taken == rows.len();
             let rows_end = is_end.then(|| (first_ticket, mark.clone()));
-            decided.push(Decided { number: self.number, batch, base, rows_end });
+            decided.push(Decided { number: self.number, batch, base, rows_end, tells: Tells::default() });
             if is_end || decided.len() >= ROW_BATCHES_TOGETHER {
                 self.hand_over(std::mem::take(&mut decided))?;
             }
