@@ -10,7 +10,7 @@ use crate::input::Input;
 use crate::ledger::{Bench, Everything, Files, OPTIONS, deposit, read_everything, refused, withdrawal};
 use bursar_engine::core::commit::RailAnswer;
 use bursar_engine::core::hash::{Domain, Hasher};
-use bursar_engine::core::{CustomerId, EventStatus, Hash, LedgerConfig, Request, TransactionId, event::aborted_link};
+use bursar_engine::core::{CustomerId, EventStatus, Hash, LedgerConfig, Request, TransactionId, event::{aborted_link, done_by_hand_link}};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
 use bursar_engine::embedded::{EmbeddedStore, VerifyOptions, verify_on};
 use bursar_engine::fuzzing::{AnyCheckpoint, AnyFrame, HEADER_BYTES, crc32c, put_varint};
@@ -207,6 +207,9 @@ fn check_hashes(served: &Everything, config: &LedgerConfig) {
             match &entry.status {
                 EventStatus::Started => {}
                 EventStatus::Done => (link, open) = (entry.linked.hash, None),
+                EventStatus::DoneByHand(reason) => {
+                    (link, open) = (done_by_hand_link(&link, &entry.linked.hash, reason), None);
+                }
                 EventStatus::Aborted(reason) => link = aborted_link(&link, &entry.linked.hash, reason),
             }
         }

@@ -5,7 +5,7 @@
 
 use crate::input::Input;
 use bursar_engine::core::{
-    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, Hash,
+    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus, Hash,
     LinkedEvent, RailId, ReasonText, RequestKind, TransactionId, TransactionKind,
 };
 use bursar_engine::fuzzing::{
@@ -155,8 +155,12 @@ fn built_record(input: &mut Input<'_>, at: u64) -> AnyRecord {
                 seq: count(input),
                 id: EventId::from_first_bits(u128::from_be_bytes(input.array())),
             };
-            let aborted = input.flag().then(|| reason(input));
-            AnyRecord::closing(event, aborted, back(input), back(input))
+            let status = match input.below(3) {
+                0 => EventStatus::Done,
+                1 => EventStatus::DoneByHand(ReasonText::new(reason(input).text())),
+                _ => EventStatus::Aborted(reason(input)),
+            };
+            AnyRecord::closing(event, status, back(input), back(input))
         }
         1 => AnyRecord::mark(mark(input)),
         _ => {

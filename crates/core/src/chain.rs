@@ -5,7 +5,7 @@
 //! newest closed event is the chain's head hash: handed out as a receipt, it fixes the whole history.
 
 use crate::account::CustomerState;
-use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, aborted_link, chain_start};
+use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, aborted_link, chain_start, done_by_hand_link};
 use crate::hash::Hash;
 use crate::id::CustomerId;
 use crate::policy::LedgerConfig;
@@ -56,6 +56,11 @@ impl Head {
         match status {
             EventStatus::Started => self.open.push(linked),
             EventStatus::Done => self.done(&linked),
+            EventStatus::DoneByHand(reason) => {
+                let link = done_by_hand_link(&self.link, &linked.hash, reason);
+                self.done(&linked);
+                self.link = link;
+            }
             EventStatus::Aborted(reason) => {
                 self.link = aborted_link(&self.link, &linked.hash, reason);
                 self.seq = linked.event.seq;
@@ -153,7 +158,7 @@ impl fmt::Display for ChainFault {
 pub struct ChainCheck {
     customer: CustomerId,
     head: Head,
-    /// The hash of the event before, if that is not in effect: later events of the same run build on it.
+    /// The hash of the event before, if that is not the link behind it: later events of the same run build on it.
     tentative: Option<Hash>,
 }
 
@@ -199,7 +204,7 @@ impl ChainCheck {
         }
         let on_tentative = self.check_hash(linked)?;
         let after_open = *status != EventStatus::Started && !self.head.open.is_empty();
-        if after_open || (*status == EventStatus::Done && on_tentative) {
+        if after_open || (status.is_done() && on_tentative) {
             return Err(ChainFault::DoneAfterOpen);
         }
         // What was aborted for another event's sake was right when it was decided, but not by what is known now.
@@ -208,13 +213,16 @@ impl ChainCheck {
         }
         self.tentative = match status {
             EventStatus::Done => None,
-            EventStatus::Started | EventStatus::Aborted(_) => Some(linked.hash),
+            // Who took it for `Done` may have decided on top of it, in vain: the link is another one.
+            EventStatus::Started | EventStatus::DoneByHand(_) | EventStatus::Aborted(_) => Some(linked.hash),
         };
         match status {
             EventStatus::Done => self.head.done(linked),
-            EventStatus::Started | EventStatus::Aborted(_) => self.head.take(linked.clone(), status),
+            EventStatus::Started | EventStatus::DoneByHand(_) | EventStatus::Aborted(_) => {
+                self.head.take(linked.clone(), status);
+            }
         }
-        Ok(if *status == EventStatus::Done { event.transaction_state() } else { None })
+        Ok(if status.is_done() { event.transaction_state() } else { None })
     }
 
     /// Whether the event builds on the hash of an event that is not in effect; an error if it builds on

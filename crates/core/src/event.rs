@@ -180,6 +180,15 @@ pub fn aborted_link(link: &Hash, hash: &Hash, reason: &AbortReason) -> Hash {
     hasher.finish()
 }
 
+/// The link that follows an event which an operator has settled as done: it fixes the event, and why.
+pub fn done_by_hand_link(link: &Hash, hash: &Hash, reason: &ReasonText) -> Hash {
+    let mut hasher = Hasher::new(Domain::DoneByHand);
+    hasher.update(link.as_bytes());
+    hasher.update(hash.as_bytes());
+    hasher.update(reason.as_str().as_bytes());
+    hasher.finish()
+}
+
 /// Why an event was aborted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AbortReason {
@@ -253,6 +262,8 @@ pub enum EventStatus {
     Started,
     /// In effect.
     Done,
+    /// In effect: an operator settled it, and said this.
+    DoneByHand(ReasonText),
     /// Never to be in effect.
     Aborted(AbortReason),
 }
@@ -262,8 +273,26 @@ impl EventStatus {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Started => "started",
-            Self::Done => "done",
+            Self::Done | Self::DoneByHand(_) => "done",
             Self::Aborted(_) => "aborted",
+        }
+    }
+
+    /// Whether the event is in effect, whoever closed it.
+    pub const fn is_done(&self) -> bool {
+        match self {
+            Self::Done | Self::DoneByHand(_) => true,
+            Self::Started | Self::Aborted(_) => false,
+        }
+    }
+
+    /// Whether an operator closed the event, and what the operator said.
+    pub fn by_hand(&self) -> Option<&str> {
+        match self {
+            Self::DoneByHand(reason) | Self::Aborted(AbortReason::Operator(reason)) => Some(reason.as_str()),
+            Self::Started
+            | Self::Done
+            | Self::Aborted(AbortReason::RailRefused(_) | AbortReason::TransactionConflict) => None,
         }
     }
 }
@@ -302,6 +331,8 @@ pub enum Record {
     Started(LinkedEvent),
     /// The event is in effect from here on.
     Done(EventRef),
+    /// As `Done`, by an operator, who said this.
+    DoneByHand(EventRef, ReasonText),
     /// The event will never be in effect.
     Aborted(EventRef, AbortReason),
 }
@@ -311,7 +342,17 @@ impl Record {
     pub const fn customer(&self) -> CustomerId {
         match self {
             Self::Started(linked) => linked.event.customer,
-            Self::Done(event) | Self::Aborted(event, _) => event.customer,
+            Self::Done(event) | Self::DoneByHand(event, _) | Self::Aborted(event, _) => event.customer,
+        }
+    }
+
+    /// The record that closes an event like this; `None` for an event that stays open.
+    pub fn closing(event: EventRef, status: &EventStatus) -> Option<Self> {
+        match status {
+            EventStatus::Started => None,
+            EventStatus::Done => Some(Self::Done(event)),
+            EventStatus::DoneByHand(reason) => Some(Self::DoneByHand(event, reason.clone())),
+            EventStatus::Aborted(reason) => Some(Self::Aborted(event, reason.clone())),
         }
     }
 }
@@ -351,6 +392,7 @@ mod tests {
         let start = chain_start(&digest, CustomerId::new(7));
         let linked = LinkedEvent::new(event(), &start);
         let aborted = aborted_link(&start, &linked.hash, &AbortReason::RailRefused(ReasonText::new("no")));
+        let by_hand = done_by_hand_link(&start, &linked.hash, &ReasonText::new("no"));
         let mut two = event();
         two.state.accounts.set(CurrencyIndex(4), Account { available: Amount::MAX, held: Amount::ZERO });
         let expected = [
@@ -358,6 +400,7 @@ mod tests {
             ("chain", start, "27c3872e26448a85"),
             ("event", linked.hash, "386f6d25c0297160"),
             ("aborted", aborted, "5374012d61cd0596"),
+            ("done by hand", by_hand, "6367ff42b4f0dff5"),
             ("two currencies", two.hash(&start), "c2fcbfa46f3a7802"),
         ];
         let got: alloc::vec::Vec<_> = expected.iter().map(|(n, h, _)| (*n, h.to_string())).collect();

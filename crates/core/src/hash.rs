@@ -18,6 +18,8 @@ pub enum Domain {
     Event,
     /// An event that was aborted.
     Aborted,
+    /// An event that an operator has settled as done.
+    DoneByHand,
     /// A frame of a journal.
     Frame,
 }
@@ -30,6 +32,7 @@ impl Domain {
             Self::Chain => b"bursar1c",
             Self::Event => b"bursar1e",
             Self::Aborted => b"bursar1a",
+            Self::DoneByHand => b"bursar1h",
             Self::Frame => b"bursar1f",
         }
     }

@@ -6,14 +6,15 @@
 
 use crate::store::{Chains, SourceMark, StoreError, Transactions, WholeBatch};
 use bursar_core::commit::{
-    Answer, Appended, Batch, Broken, Limits, Machine, Outcome, ProposeResult, RailAnswer, RailCall, Routes, Step,
-    Submission, Ticket,
+    Answer, Appended, Batch, Broken, Limits, Machine, Outcome, Pending, ProposeResult, RailAnswer, RailCall, Routes,
+    Schedule, Settlement, Settling, Step, Submission, Ticket,
 };
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
-    CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Request, TransactionEntry, TransactionId,
+    CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request, TransactionEntry,
+    TransactionId,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -132,6 +133,13 @@ impl Driver {
         })
     }
 
+    /// The driver, with when it asks a rail again.
+    #[must_use]
+    pub fn with_schedules(mut self, schedules: BTreeMap<RailId, Schedule>) -> Self {
+        self.machine = self.machine.with_schedules(schedules);
+        self
+    }
+
     /// Puts a request at the end of the driver's queue.
     pub fn submit(&mut self, submission: Submission) {
         self.queue.push_back(submission);
@@ -160,6 +168,21 @@ impl Driver {
     /// A rail has answered; see [`Machine::rail_answered`].
     pub fn rail_answered(&mut self, now_ms: u64, event: EventId, answer: RailAnswer) {
         self.machine.rail_answered(now_ms, event, answer);
+    }
+
+    /// An operator settles an event; see [`Machine::settle`].
+    pub fn settle(&mut self, event: EventId, settlement: &Settlement) -> Settling {
+        self.machine.settle(event, settlement)
+    }
+
+    /// Whether an event waits for its rail.
+    pub fn is_open(&self, event: EventId) -> bool {
+        self.machine.is_open(event)
+    }
+
+    /// Events that wait for their rails, with how it stands about them; in no order.
+    pub fn pending(&self) -> impl Iterator<Item = Pending> {
+        self.machine.pending()
     }
 
     /// The calls due to rails that could not tell before.

@@ -9,7 +9,7 @@ use crate::embedded::frame::{self, Frame, FrameHeader};
 use crate::embedded::ledger_file;
 use crate::embedded::record::{self, Place, Stored, StoredClosing, StoredEvent};
 use crate::store::SourceMark;
-use bursar_core::{AbortReason, EventRef, Hash, LedgerConfig, LinkedEvent};
+use bursar_core::{EventRef, EventStatus, Hash, LedgerConfig, LinkedEvent};
 
 /// The bytes of a frame's header.
 pub const HEADER_BYTES: usize = frame::HEADER_BYTES;
@@ -67,9 +67,9 @@ impl AnyRecord {
         Self(Stored::Event(StoredEvent { linked, done, previous, transaction_previous }))
     }
 
-    /// The end of an open event.
-    pub const fn closing(event: EventRef, aborted: Option<AbortReason>, previous: u64, started: u64) -> Self {
-        Self(Stored::Closing(StoredClosing { event, aborted, previous, started }))
+    /// The end of an open event; the status is never `Started`.
+    pub const fn closing(event: EventRef, status: EventStatus, previous: u64, started: u64) -> Self {
+        Self(Stored::Closing(StoredClosing { event, status, previous, started }))
     }
 
     /// A source's mark.
@@ -100,8 +100,8 @@ impl AnyRecord {
             Stored::Event(StoredEvent { linked, done, previous, transaction_previous }) => {
                 record::put_event(out, place, time_base_ms, linked, *done, *previous, *transaction_previous);
             }
-            Stored::Closing(StoredClosing { event, aborted, previous, started }) => {
-                record::put_closing(out, place, event, aborted.as_ref(), *previous, *started);
+            Stored::Closing(StoredClosing { event, status, previous, started }) => {
+                record::put_closing(out, place, event, status, *previous, *started);
             }
             Stored::Mark(mark) => record::put_mark(out, place, mark),
         }

@@ -31,7 +31,8 @@ mod totals;
 pub use bursar_core as core;
 pub use driver::EngineError;
 pub use ledger::{
-    AsOf, Ledger, LedgerOptions, ReadError, RowsTaken, SubmitError, Submitted, TransactionView, new_config,
+    AsOf, LastAnswer, Ledger, LedgerOptions, PendingEvent, ReadError, RowsTaken, SettleError, Settled, SubmitError,
+    Submitted, TransactionView, new_config,
 };
 pub use rail::{Rail, RailReply};
 pub use totals::{CurrencyTotals, Totals};

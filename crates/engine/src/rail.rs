@@ -1,8 +1,8 @@
 //! Rails: outside parties that must agree before an event is done.
 
 use crate::ledger::Inbox;
-use bursar_core::EventId;
-use bursar_core::commit::{RailAnswer, RailCall};
+use bursar_core::commit::{RailAnswer, RailCall, Schedule};
+use bursar_core::{EventId, LedgerConfig};
 use std::fmt;
 use std::sync::Weak;
 
@@ -15,6 +15,30 @@ pub trait Rail: Send + Sync + fmt::Debug {
     /// Takes a call and returns soon: the answer may be given later, from any thread. A reply that is dropped
     /// counts as [`RailAnswer::Unknown`].
     fn call(&self, call: RailCall, reply: RailReply);
+
+    /// What people call it.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    /// The ledger that it serves is open; called before any [`Rail::call`], at every opening.
+    fn opened(&self, config: &LedgerConfig) {
+        let _ = config;
+    }
+
+    /// When it is asked again after an [`RailAnswer::Unknown`], if not as [`bursar_core::commit::Limits`] say.
+    fn schedule(&self) -> Option<Schedule> {
+        None
+    }
+}
+
+/// An answer on its way to the ledger.
+#[derive(Debug)]
+pub(crate) struct RailAnswered {
+    pub(crate) event: EventId,
+    pub(crate) answer: RailAnswer,
+    /// Of an unknown answer: what is known of it.
+    pub(crate) said: String,
 }
 
 /// Takes a rail's answer.
@@ -35,15 +59,20 @@ impl RailReply {
         self.event
     }
 
-    /// Gives the answer. If the ledger was closed meanwhile, the rail is asked again when it is opened.
-    pub fn answer(mut self, answer: RailAnswer) {
-        self.give(answer);
+    /// It cannot be told what became of the call, and this is what is known of it, for those who look after the event.
+    pub fn unknown(mut self, said: String) {
+        self.give(RailAnswer::Unknown, said);
     }
 
-    fn give(&mut self, answer: RailAnswer) {
+    /// Gives the answer. If the ledger was closed meanwhile, the rail is asked again when it is opened.
+    pub fn answer(mut self, answer: RailAnswer) {
+        self.give(answer, String::new());
+    }
+
+    fn give(&mut self, answer: RailAnswer, said: String) {
         self.is_given = true;
         if let Some(inbox) = self.inbox.upgrade() {
-            inbox.rail_answered(self.event, answer);
+            inbox.rail_answered(RailAnswered { event: self.event, answer, said });
         }
     }
 }
@@ -51,7 +80,7 @@ impl RailReply {
 impl Drop for RailReply {
     fn drop(&mut self) {
         if !self.is_given {
-            self.give(RailAnswer::Unknown);
+            self.give(RailAnswer::Unknown, "the call was dropped".to_owned());
         }
     }
 }

@@ -3,12 +3,13 @@
 
 mod common;
 
-use bursar_engine::core::commit::{Limits, Outcome, RailAnswer, RailCall, Routes};
+use bursar_engine::core::commit::{Asking, Limits, Outcome, RailAnswer, RailCall, Routes, Settlement};
 use bursar_engine::core::{AbortReason, EventId, EventStatus, LinkedEvent, RailId, ReasonText, Rejection, Request};
 use bursar_engine::driver::SourceRow;
-use bursar_engine::embedded::EmbeddedOptions;
+
+use bursar_engine::embedded::{EmbeddedOptions, VerifyOptions, verify};
 use bursar_engine::store::{MemoryStore, ReadRange, SourceId};
-use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, SubmitError, Submitted};
+use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, SettleError, SubmitError, Submitted};
 use common::{audit, config, copy_of, customer, deposit, directory, dispute, transaction, withdrawal};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -295,6 +296,96 @@ fn a_rail_that_cannot_tell_is_asked_again_with_the_same_id() {
     });
 }
 
+/// An operator settles what a rail will never tell: once, with a reason that survives, and whoever waits goes on.
+#[test]
+fn what_a_rail_cannot_tell_is_settled_by_hand() {
+    common::within_minutes(|| {
+        let reason = || ReasonText::new("found on the bank's statement");
+        let (directory, bank) = (directory(), Bank::new(&[Script::Unknown]));
+        let ledger = Ledger::create(directory.path(), &config(), options(&bank)).unwrap();
+        ledger.submit_batch(vec![deposit(1, 1, 1_000), deposit(2, 2, 1_000)]).unwrap();
+        let [paid, unpaid] =
+            [(1, 3), (2, 4)].map(|(of, id)| submit(&ledger, vec![withdrawal(of, id, 100), deposit(of, id + 10, 1)]));
+        bank.wait_for_calls(6);
+        let pending = ledger.pending().unwrap();
+        assert_eq!(pending.len(), 2);
+        assert!(pending.iter().all(|one| one.is_configured && one.pending.call_count > 0));
+        assert!(pending.iter().all(|one| one.pending.waiting_count == 1 && one.pending.asking != Asking::Stopped));
+        let id_of = |of| {
+            let found = pending.iter().find(|one| one.pending.linked.event.customer == customer(of)).unwrap();
+            found.pending.linked.id()
+        };
+        let done = ledger.settle(id_of(1), Settlement::Done(reason())).unwrap();
+        assert_eq!((&done.status, done.is_repeat), (&EventStatus::DoneByHand(reason()), false));
+        assert_eq!(applied(&paid.recv().unwrap()[0]), 2);
+        let aborted = ledger.settle(id_of(2), Settlement::Aborted(reason())).unwrap();
+        assert_eq!(aborted.status, EventStatus::Aborted(AbortReason::Operator(reason())));
+        let heard = unpaid.recv().unwrap();
+        assert!(matches!(heard[0], Ok(Outcome::Rejected(Rejection::RailRefused { .. }))), "{heard:?}");
+        // Once more is no error, and changes no reason; otherwise is one, and says how it is.
+        let again = ledger.settle(id_of(1), Settlement::Done(ReasonText::new("again"))).unwrap();
+        assert_eq!((again.status, again.is_repeat), (EventStatus::DoneByHand(reason()), true));
+        let other = ledger.settle(id_of(1), Settlement::Aborted(reason())).unwrap_err();
+        assert!(matches!(other, SettleError::ClosedOtherwise { event, .. } if event == done.event), "{other}");
+        let unknown = ledger.settle(EventId::from_first_bits(1), Settlement::Done(reason())).unwrap_err();
+        assert!(matches!(unknown, SettleError::NotOpen));
+        assert_eq!(ledger.pending().unwrap(), []);
+        audit(&ledger);
+        drop(ledger);
+        let (ledger, _) = Ledger::open(directory.path(), options(&bank)).unwrap();
+        let statuses = |of| -> Vec<_> {
+            let chain = ledger.chain(customer(of), ReadRange::ALL).unwrap();
+            chain.into_iter().map(|entry| entry.status).collect()
+        };
+        assert_eq!(statuses(1), [EventStatus::Done, EventStatus::DoneByHand(reason()), EventStatus::Done]);
+        assert_eq!(statuses(2)[1], EventStatus::Aborted(AbortReason::Operator(reason())));
+        let head = ledger.customer(customer(1)).unwrap().unwrap();
+        assert_eq!(head.state.accounts.iter().next().unwrap().1.available.steps(), 901);
+        audit(&ledger);
+        ledger.close().unwrap();
+        for only in [None, Some(customer(1)), Some(customer(2))] {
+            let options = VerifyOptions { only, ..VerifyOptions::default() };
+            assert!(verify(directory.path(), &options, &mut |_| {}).unwrap().is_sound(), "{only:?}");
+        }
+    });
+}
+
+/// Rail and operator close the same event at the same moment: one is first, and both chain and operator say which.
+#[test]
+fn whoever_closes_first_wins() {
+    common::within_minutes(|| {
+        let bank = Bank::new(&[Script::Hold]);
+        let ledger = Ledger::in_memory(&config(), options(&bank)).unwrap();
+        ledger.submit(deposit(1, 1, 1_000_000)).unwrap();
+        let mut by_hand = 0;
+        for round in 0..200 {
+            let outcomes = submit(&ledger, vec![withdrawal(1, 10 + round, 1)]);
+            let event = bank.wait_for_calls(round as usize + 1).last().unwrap().event.id();
+            let settled = std::thread::scope(|scope| {
+                let operator = scope.spawn(|| ledger.settle(event, Settlement::Aborted(ReasonText::new("lost"))));
+                bank.release(Script::Act);
+                operator.join().unwrap()
+            });
+            let heard = outcomes.recv().unwrap().pop().unwrap().unwrap();
+            match settled {
+                Ok(settled) => {
+                    assert!(!settled.is_repeat && matches!(heard, Outcome::Rejected(_)), "{heard:?}");
+                    by_hand += 1;
+                }
+                Err(SettleError::ClosedOtherwise { status, .. }) => {
+                    assert_eq!(status, EventStatus::Done);
+                    assert!(matches!(heard, Outcome::Applied(_)), "{heard:?}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let chain = ledger.chain(customer(1), ReadRange::ALL).unwrap();
+        let aborted = chain.iter().filter(|entry| matches!(entry.status, EventStatus::Aborted(_))).count();
+        assert_eq!((chain.len(), aborted), (201, by_hand));
+        audit(&ledger);
+    });
+}
+
 /// Answers come twice, late, and to ledgers that are gone; and a rail may be missing at one opening.
 #[test]
 fn stray_answers_change_nothing() {
@@ -467,7 +558,7 @@ fn the_banks_book_and_the_chains_agree_after_many_lives() {
         for entry in audit.chains.values().flatten().filter(|entry| entry.linked.event.rail.is_some()) {
             through_the_rail += 1;
             let expected = match entry.status {
-                EventStatus::Done => Some(&Booked::Paid),
+                EventStatus::Done | EventStatus::DoneByHand(_) => Some(&Booked::Paid),
                 EventStatus::Aborted(_) => Some(&Booked::Refused),
                 EventStatus::Started => None,
             };

@@ -444,7 +444,7 @@ pub(crate) struct EventBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u8)]
     rail: Option<u8>,
-    /// Why it was aborted.
+    /// Why it was aborted, or what the operator said who settled it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     reason: Option<String>,
@@ -458,7 +458,7 @@ pub(crate) fn linked_body<'a>(linked: &LinkedEvent, status: &EventStatus, curren
     let event = &linked.event;
     let aborted = match status {
         EventStatus::Aborted(reason) => Some(reason),
-        EventStatus::Started | EventStatus::Done => None,
+        EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => None,
     };
     let account = account(currencies, event.currency, event.account());
     let [available, held, total] = account.map(|amount| aborted.is_none().then_some(amount));

@@ -90,6 +90,9 @@ impl Chain {
                 self.head.open.push(linked.clone());
             }
             Record::Done(event) => return self.close(record, event, &EventStatus::Done),
+            Record::DoneByHand(event, reason) => {
+                return self.close(record, event, &EventStatus::DoneByHand(reason.clone()));
+            }
             Record::Aborted(event, reason) => {
                 return self.close(record, event, &EventStatus::Aborted(reason.clone()));
             }
@@ -108,9 +111,11 @@ impl Chain {
                 entry.status.clone_from(status);
                 return Appended::Yes;
             }
-            EventStatus::Done => return Appended::AlreadyDone,
-            EventStatus::Aborted(reason) => return Appended::AlreadyAborted(reason.clone()),
-            EventStatus::Started => {}
+            closed => {
+                if let Some(already) = Appended::closed_already(closed) {
+                    return already;
+                }
+            }
         }
         if self.head.open.first().is_none_or(|oldest| oldest.id() != event.id) {
             return Appended::Conflict;
@@ -491,7 +496,7 @@ impl Chains for Connection {
             totals.begun(&entry.linked.event);
             match entry.status {
                 EventStatus::Started => {}
-                EventStatus::Done => totals.done(&entry.linked.event),
+                EventStatus::Done | EventStatus::DoneByHand(_) => totals.done(&entry.linked.event),
                 EventStatus::Aborted(_) => totals.aborted(),
             }
         }

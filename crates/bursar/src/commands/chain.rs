@@ -149,8 +149,10 @@ impl<W: Write> Printer<'_, W> {
             cells.push(Cell::Flag(event.state.locked));
         }
         cells.extend([Cell::Shown(&id), Cell::Shown(&entry.linked.hash)]);
+        let by_hand = entry.status.by_hand().map(|reason| format!("settled by an operator: {reason}"));
         cells.push(match &entry.status {
             EventStatus::Aborted(reason) => Cell::Shown(reason),
+            EventStatus::DoneByHand(_) => Cell::Text(by_hand.as_deref().unwrap_or_default()),
             EventStatus::Started | EventStatus::Done => Cell::Empty,
         });
         self.records.row(&cells).map_err(|error| Failure::stdout(&error))
@@ -160,7 +162,7 @@ impl<W: Write> Printer<'_, W> {
 /// Whether the next event was decided on the state of this one.
 const fn moves_on(entry: &ChainEntry) -> bool {
     match entry.status {
-        EventStatus::Started | EventStatus::Done => true,
+        EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => true,
         EventStatus::Aborted(_) => false,
     }
 }

@@ -64,8 +64,8 @@ impl Maker {
         let rail = RailId::new(u8::from(matches!(status, EventStatus::Aborted(AbortReason::RailRefused(_)))));
         let on = (&self.head.state, &self.head.link);
         let Some(linked) = self.event(self.head.seq + 1, on, action, rail) else { return false };
-        if let (EventStatus::Done, Some(id), Some(state)) =
-            (&status, linked.event.transaction, linked.event.transaction_state())
+        if let (true, Some(id), Some(state)) =
+            (status.is_done(), linked.event.transaction, linked.event.transaction_state())
         {
             self.known.insert(id, state);
         }
@@ -131,6 +131,7 @@ fn chain_for(shapes: &[(u8, u8, i64)], open_count: u8) -> Maker {
                 maker.add_run(1 + kind % 3, &CONFLICT);
                 continue;
             }
+            4 => EventStatus::DoneByHand(ReasonText::new("by hand")),
             _ => EventStatus::Done,
         };
         let known = maker.known.get(&TransactionId::new(u128::from(transaction))).map(|known| known.status);
@@ -199,7 +200,9 @@ fn field_edits() -> Vec<(&'static str, fn(&mut LinkedEvent))> {
 /// Every other status an event could be given.
 fn other_statuses(status: &EventStatus) -> impl Iterator<Item = EventStatus> {
     let operator = EventStatus::Aborted(AbortReason::Operator(ReasonText::new("no")));
-    let all = [EventStatus::Started, EventStatus::Done, refused("no"), refused("yes"), operator, CONFLICT];
+    let [by_hand, other] = ["no", "yes"].map(|text| EventStatus::DoneByHand(ReasonText::new(text)));
+    let refusals = [refused("no"), refused("yes"), operator, CONFLICT];
+    let all = [[EventStatus::Started, EventStatus::Done, by_hand, other], refusals].concat();
     let status = status.clone();
     all.into_iter().filter(move |other| *other != status)
 }

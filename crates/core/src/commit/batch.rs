@@ -72,6 +72,8 @@ pub struct Batch {
     pub(super) approvals: Vec<Approval>,
     pub(super) answers: Vec<Answer>,
     pub(super) calls: Vec<RailCall>,
+    /// How events that had waited for their rail ended.
+    pub(super) ends: Vec<(EventRef, EventStatus)>,
     /// What requests that make no event lead to, by their place among the submissions.
     pub(super) outcomes: Vec<(u32, Result<Outcome, Busy>)>,
     /// Waited for an event that is not to be, and is of no place in this batch.
@@ -204,6 +206,7 @@ impl Batch {
             approvals: Vec::new(),
             answers: Vec::new(),
             calls: Vec::new(),
+            ends: Vec::new(),
             outcomes: Vec::new(),
             waited: Vec::new(),
             retry: Vec::new(),
@@ -232,6 +235,7 @@ impl Batch {
         self.approvals.clear();
         self.answers.clear();
         self.calls.clear();
+        self.ends.clear();
         self.outcomes.clear();
         self.waited.clear();
         self.retry.clear();
@@ -312,6 +316,11 @@ impl Batch {
     /// Which rails are to be called.
     pub fn calls(&self) -> &[RailCall] {
         &self.calls
+    }
+
+    /// How events that had waited for their rail ended; true once the step is [`Step::Finish`].
+    pub fn ends(&self) -> &[(EventRef, EventStatus)] {
+        &self.ends
     }
 
     /// Which proposed states are in effect now.

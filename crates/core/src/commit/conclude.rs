@@ -71,12 +71,19 @@ impl Machine {
             match (result, &event.status) {
                 (Appended::Yes, _) => {}
                 (Appended::AlreadyDone, _) => event.status = EventStatus::Done,
-                (Appended::AlreadyAborted(reason), EventStatus::Aborted(_)) => {
+                (Appended::AlreadyAborted(reason), status) => {
+                    let is_on_top = may_be_built_on(status);
                     event.status = EventStatus::Aborted(reason.clone());
+                    if is_on_top {
+                        self.void_after(batch, index);
+                    }
                 }
-                (Appended::AlreadyAborted(reason), EventStatus::Done | EventStatus::Started) => {
-                    event.status = EventStatus::Aborted(reason.clone());
-                    self.void_after(batch, index);
+                (Appended::AlreadyDoneByHand(reason), status) => {
+                    let is_on_top = may_be_built_on(status);
+                    event.status = EventStatus::DoneByHand(reason.clone());
+                    if is_on_top {
+                        self.void_after(batch, index);
+                    }
                 }
                 (Appended::Conflict, _) => {
                     if let Origin::Answered { .. } = event.origin {
@@ -139,11 +146,7 @@ impl Batch {
     /// Goes on to the records that close events, if there are any.
     pub(super) fn list_closed(&mut self) {
         for (index, event) in self.events.iter().enumerate().filter(|(_, event)| !event.lost) {
-            let record = match &event.status {
-                EventStatus::Started => continue,
-                EventStatus::Done => Record::Done(event.reference),
-                EventStatus::Aborted(reason) => Record::Aborted(event.reference, reason.clone()),
-            };
+            let Some(record) = Record::closing(event.reference, &event.status) else { continue };
             self.closed.push(record);
             self.closed_events.push(index as u32);
         }
@@ -181,7 +184,7 @@ impl Batch {
     /// How an event ended is the answer to whoever asked for it.
     fn conclude_event(&mut self, index: usize) {
         let event = &self.events[index];
-        if event.status == EventStatus::Done {
+        if event.status.is_done() {
             self.approvals.extend(approval(event));
         }
         let (linked, submission) = match &event.origin {
@@ -193,6 +196,7 @@ impl Batch {
                 (linked, placed.submission)
             }
             Origin::Answered { ticket, linked, .. } => {
+                self.ends.push((event.reference, event.status.clone()));
                 let Some((ticket, request)) = ticket.zip(linked.event.request()) else { return };
                 let submission = Submission { ticket, request };
                 if decides_anew(&event.status) {
@@ -203,12 +207,20 @@ impl Batch {
         };
         let outcome = match &event.status {
             EventStatus::Started | EventStatus::Aborted(AbortReason::TransactionConflict) => return,
-            EventStatus::Done => Outcome::Applied(Receipt::of(linked)),
+            EventStatus::Done | EventStatus::DoneByHand(_) => Outcome::Applied(Receipt::of(linked)),
             EventStatus::Aborted(reason) => {
                 Outcome::Rejected(Rejection::RailRefused { reason: reason.text().to_string() })
             }
         };
         self.answers.push(Answer { ticket: submission.ticket, result: Ok(outcome) });
+    }
+}
+
+/// Whether a batch may have decided on top of an event that it means to close like this.
+const fn may_be_built_on(status: &EventStatus) -> bool {
+    match status {
+        EventStatus::Started | EventStatus::Done => true,
+        EventStatus::DoneByHand(_) | EventStatus::Aborted(_) => false,
     }
 }
 

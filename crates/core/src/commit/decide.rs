@@ -86,7 +86,7 @@ impl Machine {
             let found = statuses.next();
             let found = if is_planted(Planted::ProposedReadAsApproved) { Some(&IN_EFFECT) } else { found };
             match found {
-                Some(Some(EventStatus::Done)) => {
+                Some(Some(EventStatus::Done | EventStatus::DoneByHand(_))) => {
                     batch.entries[place].approved = Some(state);
                     batch.entries[place].hold = hold_if_newer(batch, event);
                     let transaction = batch.transactions[place];
@@ -113,13 +113,13 @@ impl Machine {
                 self.recover_customer(batch, place as u32);
             }
         }
-        // Nothing is decided on top of an event before its abort is written: the link would rest on a reason
-        // that may yet turn out to be another one. Nor next to one that somebody else has closed, and nobody
+        // Nothing is decided on top of an event before its abort is written, or that it was settled by hand: the link
+        // would rest on a reason that may yet turn out to be another one. Nor next to one that somebody else has closed, and nobody
         // here knows how: that is found out first.
         for index in 0..batch.events.len() {
             let event = &batch.events[index];
             let elsewhere = matches!(event.origin, Origin::Answered { was_open: false, .. });
-            if elsewhere || matches!(event.status, EventStatus::Aborted(_)) {
+            if elsewhere || matches!(event.status, EventStatus::Aborted(_) | EventStatus::DoneByHand(_)) {
                 batch.put_off(event.customer, 0);
             }
         }
@@ -340,7 +340,7 @@ fn close_answered(batch: &mut Batch, closing: Closing) {
         entry.touched = true;
         if was_open {
             entry.hold = Hold::Free;
-            if status == EventStatus::Done {
+            if status.is_done() {
                 entry.approved = Some(state);
             }
         }

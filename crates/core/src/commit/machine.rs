@@ -2,14 +2,14 @@
 //! to do. How a batch is decided is in [`super::decide`], what becomes of it in [`super::conclude`].
 
 use super::batch::{Batch, Closing, Step};
-use super::{Answer, Busy, RailAnswer, RailCall, Submission, Ticket};
+use super::{Answer, Busy, RailAnswer, RailCall, Settlement, Submission, Ticket};
 use crate::event::{AbortReason, EventStatus, LinkedEvent, RailId, ReasonText};
 use crate::hash::EventId;
 use crate::id::CustomerId;
 use crate::planted::{Planted, is_planted};
 use crate::policy::LedgerConfig;
 use crate::request::RequestKind;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -41,10 +41,10 @@ pub struct Limits {
     pub batch_requests_max: usize,
     /// How many requests may wait for one customer whose event is open; further ones hear [`Busy`].
     pub waiting_per_customer_max: usize,
-    /// How long after an unknown answer a rail is asked again the first time, in milliseconds. Doubles each
-    /// time, up to `ask_again_ms_max`.
+    /// How long after an unknown answer a rail without a [`Schedule`] is asked again the first time, in
+    /// milliseconds. Doubles each time, up to `ask_again_ms_max`.
     pub ask_again_ms: u64,
-    /// The longest time between two questions to a rail about one event, in milliseconds.
+    /// The longest time between two questions to such a rail about one event, in milliseconds.
     pub ask_again_ms_max: u64,
 }
 
@@ -52,6 +52,72 @@ impl Default for Limits {
     fn default() -> Self {
         Self { batch_requests_max: 1024, waiting_per_customer_max: 1024, ask_again_ms: 1_000, ask_again_ms_max: 60_000 }
     }
+}
+
+/// When a rail that could not tell is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// How long after the first unknown answer, in milliseconds.
+    pub first_ms: u64,
+    /// How many times longer after each further one.
+    pub factor: u32,
+    /// The longest time between two calls for one event, in milliseconds.
+    pub max_ms: u64,
+    /// How long after an event was decided its rail is called of itself, in milliseconds; `None`: without end.
+    /// Then it is an operator's turn.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Schedule {
+    /// How long to wait behind a call that was the so manieth, counted from 0.
+    fn pause_ms(&self, attempt: u32) -> u64 {
+        let factor = u64::from(self.factor).saturating_pow(attempt);
+        self.first_ms.saturating_mul(factor).min(self.max_ms)
+    }
+
+    /// Until when an event's rail is called of itself.
+    fn deadline_of(&self, linked: &LinkedEvent) -> Option<u64> {
+        self.deadline_ms.map(|deadline_ms| linked.event.time_ms.saturating_add(deadline_ms))
+    }
+}
+
+/// Whether a rail is being asked about an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asking {
+    /// A call is under way.
+    UnderWay,
+    /// It will be called at this time, in milliseconds since 1970.
+    At(u64),
+    /// Its deadline has passed: it is not called any more, and an operator has to settle the event.
+    Stopped,
+}
+
+/// An event that waits for its rail, for those who look after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The event.
+    pub linked: LinkedEvent,
+    /// Its rail.
+    pub rail: RailId,
+    /// How many times the rail was called since the ledger was opened.
+    pub call_count: u32,
+    /// Whether it is being called, or when it will be.
+    pub asking: Asking,
+    /// Until when it is called of itself, in milliseconds since 1970.
+    pub deadline_ms: Option<u64>,
+    /// How many requests of the customer wait behind it.
+    pub waiting_count: usize,
+}
+
+/// What becomes of a settlement by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// A coming batch closes the event like this.
+    Begun,
+    /// A coming batch closes the event anyway: its rail has answered, or somebody else has settled it.
+    CameFirst,
+    /// No such event waits for a rail here.
+    NotOpen,
 }
 
 /// A customer whose event waits for its rail.
@@ -63,9 +129,9 @@ pub(super) struct Open {
     pub(super) ticket: Option<Ticket>,
     pub(super) waiting: VecDeque<Submission>,
     pub(super) attempt: u32,
-    /// When to ask the rail again; `None` while a call is under way.
-    pub(super) ask_at_ms: Option<u64>,
-    /// The rail has answered; to be closed by the next batch.
+    pub(super) call_count: u32,
+    pub(super) asking: Asking,
+    /// The rail has answered, or an operator has settled it; to be closed by the next batch.
     pub(super) answer: Option<EventStatus>,
 }
 
@@ -87,6 +153,7 @@ pub struct Machine {
     pub(super) config: LedgerConfig,
     pub(super) routes: Routes,
     limits: Limits,
+    schedules: BTreeMap<RailId, Schedule>,
     pub(super) whole_batches: bool,
     /// See [`Machine::deciding_at_once`].
     pub(super) at_once: bool,
@@ -119,6 +186,7 @@ impl Machine {
             config,
             routes,
             limits,
+            schedules: BTreeMap::new(),
             whole_batches,
             at_once: false,
             last_time_ms,
@@ -127,6 +195,19 @@ impl Machine {
             answered: VecDeque::new(),
             to_recover: VecDeque::new(),
         }
+    }
+
+    /// The machine, with when it asks a rail again.
+    #[must_use]
+    pub fn with_schedules(mut self, schedules: BTreeMap<RailId, Schedule>) -> Self {
+        self.schedules = schedules;
+        self
+    }
+
+    fn schedule(&self, rail: RailId) -> Schedule {
+        let Limits { ask_again_ms: first_ms, ask_again_ms_max: max_ms, .. } = self.limits;
+        let usual = Schedule { first_ms, factor: 2, max_ms, deadline_ms: None };
+        self.schedules.get(&rail).copied().unwrap_or(usual)
     }
 
     /// The ledger's rules and currencies.
@@ -144,6 +225,8 @@ impl Machine {
     /// so that answers may come twice and late.
     pub fn rail_answered(&mut self, now_ms: u64, event: EventId, answer: RailAnswer) {
         let Some(&customer) = self.open_events.get(&event) else { return };
+        let Some(rail) = self.open.get(&customer).map(|open| open.rail) else { return };
+        let schedule = self.schedule(rail);
         let Some(open) = self.open.get_mut(&customer) else { return };
         if open.answer.is_some() {
             return;
@@ -155,10 +238,14 @@ impl Machine {
                 EventStatus::Aborted(AbortReason::RailRefused(ReasonText::new("unknown")))
             }
             // Not while it is known already when to ask again: answers may come twice.
-            RailAnswer::Unknown if open.ask_at_ms.is_some() => return,
+            RailAnswer::Unknown if open.asking != Asking::UnderWay => return,
             RailAnswer::Unknown => {
-                let doubled = self.limits.ask_again_ms.saturating_mul(1 << open.attempt.min(32));
-                open.ask_at_ms = Some(now_ms.saturating_add(doubled.min(self.limits.ask_again_ms_max)));
+                let at_ms = now_ms.saturating_add(schedule.pause_ms(open.attempt));
+                open.asking = match schedule.deadline_of(&open.linked) {
+                    Some(deadline_ms) if now_ms >= deadline_ms => Asking::Stopped,
+                    Some(deadline_ms) => Asking::At(at_ms.min(deadline_ms)),
+                    None => Asking::At(at_ms),
+                };
                 return;
             }
         };
@@ -166,13 +253,27 @@ impl Machine {
         self.answered.push_back(customer);
     }
 
+    /// An operator settles an event that waits for its rail. Whatever the rail says from here on changes nothing:
+    /// the first end counts. How the event has ended is among the [`Batch::ends`] of a coming batch.
+    pub fn settle(&mut self, event: EventId, settlement: &Settlement) -> Settling {
+        let Some(&customer) = self.open_events.get(&event) else { return Settling::NotOpen };
+        let Some(open) = self.open.get_mut(&customer) else { return Settling::NotOpen };
+        if open.answer.is_some() {
+            return Settling::CameFirst;
+        }
+        open.answer = Some(settlement.status());
+        self.answered.push_back(customer);
+        Settling::Begun
+    }
+
     /// The calls that are due by now to rails that could not tell before.
     pub fn due_calls(&mut self, now_ms: u64) -> Vec<RailCall> {
         let mut calls = Vec::new();
         for open in self.open.values_mut() {
-            if open.answer.is_none() && open.ask_at_ms.is_some_and(|at| at <= now_ms) {
-                open.ask_at_ms = None;
+            if open.answer.is_none() && matches!(open.asking, Asking::At(at_ms) if at_ms <= now_ms) {
+                open.asking = Asking::UnderWay;
                 open.attempt = open.attempt.saturating_add(1);
+                open.call_count = open.call_count.saturating_add(1);
                 calls.push(RailCall { rail: open.rail, event: open.linked.clone(), attempt: open.attempt });
             }
         }
@@ -182,12 +283,33 @@ impl Machine {
 
     /// When [`Machine::due_calls`] will next have a call, in milliseconds since 1970.
     pub fn next_due_ms(&self) -> Option<u64> {
-        self.open.values().filter(|open| open.answer.is_none()).filter_map(|open| open.ask_at_ms).min()
+        let due_ms = |open: &Open| match open.asking {
+            Asking::At(at_ms) if open.answer.is_none() => Some(at_ms),
+            Asking::At(_) | Asking::UnderWay | Asking::Stopped => None,
+        };
+        self.open.values().filter_map(due_ms).min()
     }
 
     /// Events that wait for their rails, in no order.
     pub fn open_events(&self) -> impl Iterator<Item = &LinkedEvent> {
         self.open.values().map(|open| &open.linked)
+    }
+
+    /// Whether an event waits for its rail.
+    pub fn is_open(&self, event: EventId) -> bool {
+        self.open_events.contains_key(&event)
+    }
+
+    /// The same, with how it stands about them.
+    pub fn pending(&self) -> impl Iterator<Item = Pending> {
+        self.open.values().map(|open| Pending {
+            linked: open.linked.clone(),
+            rail: open.rail,
+            call_count: open.call_count,
+            asking: open.asking,
+            deadline_ms: self.schedule(open.rail).deadline_of(&open.linked),
+            waiting_count: open.waiting.len(),
+        })
     }
 
     /// How many requests wait behind open events.
@@ -270,10 +392,16 @@ impl Machine {
         attempt: u32,
     ) {
         let customer = linked.event.customer;
-        batch.calls.push(RailCall { rail, event: linked.clone(), attempt });
+        let deadline_ms = self.schedule(rail).deadline_of(&linked);
+        // One that is found behind its deadline is not called once more, only because the ledger was opened again.
+        let is_stopped = attempt > 0 && deadline_ms.is_some_and(|deadline_ms| batch.time_ms >= deadline_ms);
+        let (asking, call_count) = if is_stopped { (Asking::Stopped, 0) } else { (Asking::UnderWay, 1) };
+        if !is_stopped {
+            batch.calls.push(RailCall { rail, event: linked.clone(), attempt });
+        }
         self.open_events.insert(linked.id(), customer);
         let waiting = VecDeque::new();
-        self.open.insert(customer, Open { linked, rail, ticket, waiting, attempt, ask_at_ms: None, answer: None });
+        self.open.insert(customer, Open { linked, rail, ticket, waiting, attempt, call_count, asking, answer: None });
     }
 
     /// Unlocks a customer whose open event, made or found by this batch, is not to be. Who waited for it is

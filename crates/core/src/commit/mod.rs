@@ -51,12 +51,12 @@ mod machine;
 mod tests;
 
 pub use batch::{Batch, Step};
-pub use machine::{Limits, Machine, Routes};
+pub use machine::{Asking, Limits, Machine, Pending, Routes, Schedule, Settling};
 
 use crate::account::Account;
 use crate::amount::Amount;
 use crate::currency::CurrencyIndex;
-use crate::event::{AbortReason, LinkedEvent, RailId, Record};
+use crate::event::{AbortReason, EventStatus, LinkedEvent, RailId, ReasonText, Record};
 use crate::hash::{EventId, Hash};
 use crate::id::{CustomerId, TransactionId};
 use crate::rejection::Rejection;
@@ -93,7 +93,7 @@ pub enum Outcome {
 pub struct Receipt {
     /// Where the event is.
     pub event: EventRef,
-    /// Its hash, which is the chain's head hash right after it.
+    /// Its hash, which is the chain's head hash right after it (but for an event that an operator has settled).
     pub hash: Hash,
     /// When it was decided, in milliseconds since 1970.
     pub time_ms: u64,
@@ -151,6 +151,25 @@ pub enum RailAnswer {
     Refused(AbortReason),
     /// It cannot tell. The event stays open and the rail is asked again later.
     Unknown,
+}
+
+/// How an operator settles an event by hand, and why. The reason goes into the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The rail has acted: the event is done.
+    Done(ReasonText),
+    /// The rail has not acted, and never will: the event is aborted.
+    Aborted(ReasonText),
+}
+
+impl Settlement {
+    /// How the event stands then.
+    pub fn status(&self) -> EventStatus {
+        match self {
+            Self::Done(reason) => EventStatus::DoneByHand(reason.clone()),
+            Self::Aborted(reason) => EventStatus::Aborted(AbortReason::Operator(reason.clone())),
+        }
+    }
 }
 
 /// A call to a rail, to be made only after the batch it came with is durable.
@@ -220,6 +239,8 @@ pub enum Appended {
     Conflict,
     /// For a closing record: the event is `Done` already.
     AlreadyDone,
+    /// For a closing record: an operator has settled the event as done already.
+    AlreadyDoneByHand(ReasonText),
     /// For a closing record: the event is `Aborted` already.
     AlreadyAborted(AbortReason),
 }
@@ -228,10 +249,21 @@ impl Appended {
     /// Whether the record stands in the chain, or what it asked for had been done before.
     pub const fn is_as_wanted(&self, record: &Record) -> bool {
         match (self, record) {
-            (Self::Yes, _) | (Self::AlreadyDone, Record::Done(_)) | (Self::AlreadyAborted(_), Record::Aborted(..)) => {
-                true
-            }
-            (Self::AlreadyDone | Self::AlreadyAborted(_) | Self::Conflict, _) => false,
+            (Self::Yes, _)
+            | (Self::AlreadyDone, Record::Done(_))
+            | (Self::AlreadyDoneByHand(_), Record::DoneByHand(..))
+            | (Self::AlreadyAborted(_), Record::Aborted(..)) => true,
+            (Self::AlreadyDone | Self::AlreadyDoneByHand(_) | Self::AlreadyAborted(_) | Self::Conflict, _) => false,
+        }
+    }
+
+    /// What a closing record meets at an event that stands like this; `None` where it is open.
+    pub fn closed_already(status: &EventStatus) -> Option<Self> {
+        match status {
+            EventStatus::Started => None,
+            EventStatus::Done => Some(Self::AlreadyDone),
+            EventStatus::DoneByHand(reason) => Some(Self::AlreadyDoneByHand(reason.clone())),
+            EventStatus::Aborted(reason) => Some(Self::AlreadyAborted(reason.clone())),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::error::ChainFileFault as Fault;
 use bursar_core::{
     AbortReason, Account, Accounts, Amount, ChainFault, Currencies, Currency, CurrencyIndex, CustomerId, CustomerState,
     Decimals, DisputablePolicy, Event, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, LockedPolicy, Policy,
-    RailId, RequestKind, TransactionId, TransactionKind,
+    RailId, ReasonText, RequestKind, TransactionId, TransactionKind,
 };
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -87,9 +87,12 @@ pub(super) fn put_event(out: &mut String, config: &LedgerConfig, linked: &Linked
     }
     put_state(out, config, &event.state);
     put!(out, ",\"status\":\"{}\"", status.name());
-    if let EventStatus::Aborted(reason) = status {
-        let text = Value::from(reason.text());
-        put!(out, ",\"reason\":{},\"reason_text\":{text}", reason.code());
+    match status {
+        EventStatus::Started | EventStatus::Done => {}
+        EventStatus::DoneByHand(reason) => put!(out, ",\"reason_text\":{}", Value::from(reason.as_str())),
+        EventStatus::Aborted(reason) => {
+            put!(out, ",\"reason\":{},\"reason_text\":{}", reason.code(), Value::from(reason.text()));
+        }
     }
     put!(out, ",\"hash\":\"{hash}\"}}\n");
 }
@@ -299,6 +302,9 @@ fn state(object: &Map<String, Value>, config: &LedgerConfig) -> Read<CustomerSta
 fn status(object: &Map<String, Value>) -> Read<EventStatus> {
     match string(object, "status")? {
         "started" => Ok(EventStatus::Started),
+        "done" if object.contains_key("reason_text") => {
+            Ok(EventStatus::DoneByHand(ReasonText::new(string(object, "reason_text")?)))
+        }
         "done" => Ok(EventStatus::Done),
         "aborted" => {
             let code = u8::try_from(number(object, "reason")?).unwrap_or(0);

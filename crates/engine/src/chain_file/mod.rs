@@ -116,7 +116,9 @@ pub fn verify_chain_file(input: impl Read, receipt: Option<Hash>) -> Result<Chai
                 return Err(lines.error(Some(field), ChainFileFault::Chain(fault)));
             }
         }
-        if receipt == Some(check.head().link) && status != EventStatus::Started {
+        // The receipt of an event that was settled by hand is its own hash, and the head covers the reason as well.
+        let is_receipt = receipt == Some(check.head().link) || (receipt == Some(linked.hash) && status.is_done());
+        if is_receipt && status != EventStatus::Started {
             receipt_seq = Some(linked.event.seq);
         }
     }

@@ -120,21 +120,30 @@ fn an_abort_is_judged_by_itself(scene: &mut Scene) -> Checked {
 fn the_first_end_wins(scene: &mut Scene) -> Checked {
     let refused = AbortReason::RailRefused(ReasonText::new("no such account"));
     let conflict = AbortReason::TransactionConflict;
-    scene.commit(&[deposit(1, 1, 10), deposit(2, 2, 10)])?;
+    let by_hand = ReasonText::new("seen in the bank's book");
+    scene.commit(&[deposit(1, 1, 10), deposit(2, 2, 10), deposit(4, 10, 10)])?;
     let done = scene.open(&withdrawal(1, 3, 1))?;
     let aborted = scene.open(&withdrawal(2, 4, 1))?;
+    let settled = scene.open(&withdrawal(4, 11, 1))?;
+    scene.close(&settled, &EventStatus::DoneByHand(by_hand.clone()))?;
     scene.close(&done, &EventStatus::Done)?;
     scene.close(&aborted, &EventStatus::Aborted(refused.clone()))?;
     for later in [false, true] {
         if later {
-            scene.commit(&[deposit(1, 5, 10), deposit(2, 6, 10)])?;
+            scene.commit(&[deposit(1, 5, 10), deposit(2, 6, 10), deposit(4, 12, 10)])?;
         }
-        let (done, aborted) = (done.reference(), aborted.reference());
+        let (done, aborted, settled) = (done.reference(), aborted.reference(), settled.reference());
+        let other = ReasonText::new("another");
         let table = [
             (Record::Done(done), Appended::AlreadyDone),
             (Record::Aborted(done, conflict.clone()), Appended::AlreadyDone),
             (Record::Done(aborted), Appended::AlreadyAborted(refused.clone())),
             (Record::Aborted(aborted, conflict.clone()), Appended::AlreadyAborted(refused.clone())),
+            (Record::DoneByHand(done, other.clone()), Appended::AlreadyDone),
+            (Record::DoneByHand(aborted, other.clone()), Appended::AlreadyAborted(refused.clone())),
+            (Record::Done(settled), Appended::AlreadyDoneByHand(by_hand.clone())),
+            (Record::DoneByHand(settled, other), Appended::AlreadyDoneByHand(by_hand.clone())),
+            (Record::Aborted(settled, conflict.clone()), Appended::AlreadyDoneByHand(by_hand.clone())),
         ];
         for (record, expected) in table {
             equal("a second end", &scene.append(std::slice::from_ref(&record))?, &vec![expected])?;
@@ -223,7 +232,12 @@ fn aborted_events(scene: &mut Scene) -> Checked {
         scene.close(&open, &EventStatus::Aborted(AbortReason::RailRefused(ReasonText::new(text))))?;
     }
     scene.check()?;
-    scene.commit(&[deposit(1, 0, 10)])?;
+    for (number, text) in (0..).zip(reasons) {
+        let open = scene.open(&deposit(2, 10 + number, 10))?;
+        scene.close(&open, &EventStatus::DoneByHand(ReasonText::new(text)))?;
+    }
+    scene.check()?;
+    scene.commit(&[deposit(1, 0, 10), withdrawal(2, 20, 35), dispute(2, 11)])?;
     equal("the chain's length", &scene.head(customer(1)).seq, &5)?;
     scene.check()
 }

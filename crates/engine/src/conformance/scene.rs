@@ -195,13 +195,10 @@ impl Scene {
     /// Closes the oldest open event of a customer.
     pub(super) fn close(&mut self, linked: &LinkedEvent, status: &EventStatus) -> Checked {
         let event = linked.reference();
-        let record = match status {
-            EventStatus::Done | EventStatus::Started => Record::Done(event),
-            EventStatus::Aborted(reason) => Record::Aborted(event, reason.clone()),
-        };
-        self.append_all(&[record])?;
+        let record = Record::closing(event, status);
+        self.append_all(record.as_slice())?;
         self.stores.chains.end_batch(self.time_ms, None)?;
-        if *status == EventStatus::Done {
+        if status.is_done() {
             self.approve(std::slice::from_ref(linked))?;
         }
         self.note_closed(linked, status);
@@ -255,7 +252,7 @@ impl Scene {
         let mut statuses = Vec::new();
         self.stores.chains.status(&[event], &mut statuses)?;
         Ok(match statuses.pop().flatten() {
-            Some(EventStatus::Done) => Some(state),
+            Some(EventStatus::Done | EventStatus::DoneByHand(_)) => Some(state),
             Some(EventStatus::Started | EventStatus::Aborted(_)) | None => entry.approved,
         })
     }
@@ -266,7 +263,7 @@ impl Scene {
         let mut head = self.head(customer);
         head.take(linked.clone(), &status);
         self.heads.insert(customer, head);
-        if status == EventStatus::Done {
+        if status.is_done() {
             self.totals.done(&linked.event);
             self.table.extend(linked.event.transaction.zip(linked.event.transaction_state()));
         }
@@ -278,7 +275,7 @@ impl Scene {
             head.close(status);
         }
         match status {
-            EventStatus::Done => {
+            EventStatus::Done | EventStatus::DoneByHand(_) => {
                 self.totals.done(&linked.event);
                 self.table.extend(linked.event.transaction.zip(linked.event.transaction_state()));
             }

@@ -6,9 +6,7 @@ use super::memtable::{OpenEvent, Table};
 use super::record::{Place, put_closing, put_event, put_mark};
 use super::store::{Shared, State};
 use crate::store::{SourceMark, StoreError};
-use bursar_core::{
-    AbortReason, CustomerId, EventRef, EventStatus, LinkedEvent, RequestKind, TransactionId, TransactionState,
-};
+use bursar_core::{CustomerId, EventRef, EventStatus, LinkedEvent, RequestKind, TransactionId, TransactionState};
 
 /// An event that the batch began, and how it stands so far.
 #[derive(Debug)]
@@ -65,14 +63,6 @@ impl OpenBatch {
         let index = (self.cursor..count).chain(0..self.cursor.min(count)).find(|&index| fits(&self.started[index]))?;
         self.cursor = index + 1;
         Some(index)
-    }
-}
-
-/// How an event ends.
-const fn abort_reason(status: &EventStatus) -> Option<&AbortReason> {
-    match status {
-        EventStatus::Aborted(reason) => Some(reason),
-        EventStatus::Started | EventStatus::Done => None,
     }
 }
 
@@ -153,7 +143,7 @@ impl State {
             return Ok(1);
         }
         let open = OpenEvent { linked, position };
-        if abort_reason(status).is_some() {
+        if *status != EventStatus::Started {
             self.write_closing(bytes, frame, &open, status);
             return Ok(2);
         }
@@ -165,14 +155,14 @@ impl State {
         let place = Place { frame, offset: bytes.len() as u64 };
         let event = open.linked.reference();
         let previous = self.move_newest(event.customer, place.position()).unwrap_or(open.position);
-        put_closing(bytes, place, &event, abort_reason(status), previous, open.position);
+        put_closing(bytes, place, &event, status, previous, open.position);
         self.take_closing(place.position(), open, status);
     }
 
     /// Takes the end of an open event, recorded at `position`, into memory.
     pub(super) fn take_closing(&mut self, position: u64, open: &OpenEvent, status: &EventStatus) {
         match status {
-            EventStatus::Done => self.take_effect(&open.linked, position),
+            EventStatus::Done | EventStatus::DoneByHand(_) => self.take_effect(&open.linked, position),
             EventStatus::Started | EventStatus::Aborted(_) => {
                 self.totals.aborted();
                 if let Some(transaction) = open.linked.event.transaction {

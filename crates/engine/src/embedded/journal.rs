@@ -540,7 +540,7 @@ impl Journal {
     pub(crate) fn effect(&self, position: u64, cached: &mut Option<Frame>) -> Result<Option<StoredEvent>, StoreError> {
         let started = match self.record(position, cached)? {
             Stored::Event(event) => return Ok(event.done.then_some(event)),
-            Stored::Closing(closing) if closing.aborted.is_none() => closing.started,
+            Stored::Closing(closing) if closing.status.is_done() => closing.started,
             Stored::Closing(_) | Stored::Mark(_) => return Ok(None),
         };
         match self.record(started, cached)? {

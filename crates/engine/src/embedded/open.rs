@@ -30,7 +30,7 @@ use super::tail::Verdict;
 use crate::store::{Damage, SourceMark, StoreError};
 use crate::totals::Totals;
 use bursar_core::planted::{Planted, is_planted};
-use bursar_core::{EventStatus, Hash, Head, LedgerConfig, Proposed};
+use bursar_core::{Hash, Head, LedgerConfig, Proposed};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -500,10 +500,6 @@ impl State {
     fn take_stored_closing(&mut self, position: u64, closing: &StoredClosing) -> Result<(), StoreError> {
         let customer = closing.event.customer;
         self.head_mut(customer)?;
-        let status = match &closing.aborted {
-            None => EventStatus::Done,
-            Some(reason) => EventStatus::Aborted(reason.clone()),
-        };
         let Some(list) = self.open.get_mut(&customer) else { return Ok(()) };
         if list.is_empty() {
             return Ok(());
@@ -515,9 +511,9 @@ impl State {
         if let Some(head) = self.index.loaded_head_mut(customer) {
             head.newest = Some(position);
             head.is_new = true;
-            head.head.take(open.linked.clone(), &status);
+            head.head.take(open.linked.clone(), &closing.status);
         }
-        self.take_closing(position, &open, &status);
+        self.take_closing(position, &open, &closing.status);
         Ok(())
     }
 

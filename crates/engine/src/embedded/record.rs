@@ -8,8 +8,8 @@
 use super::codec::{Decoder, Malformed, put_id, put_signed, put_varint};
 use crate::store::{RowCounts, SourceId, SourceMark};
 use bursar_core::{
-    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, Hash,
-    LinkedEvent, RailId, RequestKind, TransactionId, TransactionKind,
+    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus,
+    Hash, LinkedEvent, RailId, ReasonText, RequestKind, TransactionId, TransactionKind,
 };
 
 /// A record as it was read.
@@ -40,8 +40,8 @@ pub(crate) struct StoredEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredClosing {
     pub(crate) event: EventRef,
-    /// `None`: done.
-    pub(crate) aborted: Option<AbortReason>,
+    /// How it ended; never `Started`.
+    pub(crate) status: EventStatus,
     /// The position of the customer's record before this one.
     pub(crate) previous: u64,
     /// The position of the event closed.
@@ -53,6 +53,7 @@ const TYPE_STARTED_EVENT: u8 = 2;
 const TYPE_DONE: u8 = 3;
 const TYPE_ABORTED: u8 = 4;
 const TYPE_MARK: u8 = 5;
+const TYPE_DONE_BY_HAND: u8 = 6;
 
 const LOCKED: u8 = 1 << 6;
 const OF_WITHDRAWAL: u8 = 1 << 7;
@@ -151,11 +152,15 @@ pub(crate) fn put_closing(
     out: &mut Vec<u8>,
     place: Place,
     event: &EventRef,
-    aborted: Option<&AbortReason>,
+    status: &EventStatus,
     previous: u64,
     started: u64,
 ) {
-    out.push(if aborted.is_some() { TYPE_ABORTED } else { TYPE_DONE });
+    out.push(match status {
+        EventStatus::Started | EventStatus::Done => TYPE_DONE,
+        EventStatus::DoneByHand(_) => TYPE_DONE_BY_HAND,
+        EventStatus::Aborted(_) => TYPE_ABORTED,
+    });
     put_varint(out, place.offset);
     let flags_at = out.len();
     out.push(0);
@@ -166,11 +171,20 @@ pub(crate) fn put_closing(
     out.extend_from_slice(&event.id.bits().to_be_bytes());
     put_varint(out, place.back_to(previous));
     put_varint(out, place.back_to(started));
-    if let Some(reason) = aborted {
-        out.push(reason.code());
-        out.push(reason.text().len() as u8);
-        out.extend_from_slice(reason.text().as_bytes());
+    match status {
+        EventStatus::Started | EventStatus::Done => {}
+        EventStatus::DoneByHand(reason) => put_text(out, reason.as_str()),
+        EventStatus::Aborted(reason) => {
+            out.push(reason.code());
+            put_text(out, reason.text());
+        }
     }
+}
+
+/// Appends a reason's text, which is never longer than a byte can say.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.push(text.len() as u8);
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends a source's mark.
@@ -230,8 +244,7 @@ pub(crate) fn take_record_of(
         record_type @ (TYPE_DONE_EVENT | TYPE_STARTED_EVENT) => {
             take_event(decoder, place, time_base_ms, first, record_type == TYPE_DONE_EVENT, wanted)
         }
-        TYPE_DONE if first == TYPE_DONE => take_closing(decoder, place, false, wanted),
-        TYPE_ABORTED if first == TYPE_ABORTED => take_closing(decoder, place, true, wanted),
+        TYPE_DONE | TYPE_ABORTED | TYPE_DONE_BY_HAND if first <= 0b111 => take_closing(decoder, place, first, wanted),
         TYPE_MARK if first == TYPE_MARK => take_mark_content(decoder).map(|mark| Some(Stored::Mark(mark))),
         _ => Err(Malformed { offset: start }),
     };
@@ -324,7 +337,7 @@ fn take_back(decoder: &mut Decoder<'_>, place: Place) -> Result<u64, Malformed> 
 fn take_closing(
     decoder: &mut Decoder<'_>,
     place: Place,
-    is_aborted: bool,
+    record_type: u8,
     wanted: impl Fn(CustomerId) -> bool,
 ) -> Result<Option<Stored>, Malformed> {
     let flags = decoder.byte()?;
@@ -333,19 +346,24 @@ fn take_closing(
     let id = EventId::from_first_bits(u128::from_be_bytes(decoder.array()?));
     let previous = take_back(decoder, place)?;
     let started = take_back(decoder, place)?;
-    let mut aborted = None;
-    if is_aborted {
-        let code = decoder.byte()?;
-        let length = decoder.byte()?;
-        let text = decoder.take(usize::from(length))?;
-        let reason = str::from_utf8(text).ok().and_then(|text| AbortReason::from_code(code, text));
-        aborted = Some(match reason {
-            Some(reason) => reason,
-            None => return decoder.malformed(),
-        });
-    }
-    let closing = StoredClosing { event: EventRef { customer, seq, id }, aborted, previous, started };
+    let status = match record_type {
+        TYPE_ABORTED => {
+            let code = decoder.byte()?;
+            let reason = take_text(decoder)?.and_then(|text| AbortReason::from_code(code, text));
+            reason.map(EventStatus::Aborted)
+        }
+        TYPE_DONE_BY_HAND => take_text(decoder)?.map(|text| EventStatus::DoneByHand(ReasonText::new(text))),
+        _ => Some(EventStatus::Done),
+    };
+    let Some(status) = status else { return decoder.malformed() };
+    let closing = StoredClosing { event: EventRef { customer, seq, id }, status, previous, started };
     Ok(wanted(customer).then_some(Stored::Closing(closing)))
+}
+
+/// The counterpart of [`put_text`]; `None` for what is no text.
+fn take_text<'b>(decoder: &mut Decoder<'b>) -> Result<Option<&'b str>, Malformed> {
+    let length = decoder.byte()?;
+    Ok(str::from_utf8(decoder.take(usize::from(length))?).ok())
 }
 
 /// The counterpart of [`put_mark_content`].
@@ -438,14 +456,20 @@ mod tests {
     fn closings_and_marks_read_back() {
         let place = Place { frame: 5000, offset: 80 };
         let event = EventRef { customer: CustomerId::new(1 << 100), seq: 9, id: EventId::from_first_bits(77) };
-        for aborted in [None, Some(AbortReason::TransactionConflict), AbortReason::from_code(1, "no ünits")] {
+        let statuses = [
+            EventStatus::Done,
+            EventStatus::DoneByHand(ReasonText::new("seen in the bank's ünits")),
+            EventStatus::Aborted(AbortReason::TransactionConflict),
+            EventStatus::Aborted(AbortReason::from_code(1, "no ünits").unwrap()),
+        ];
+        for status in statuses {
             let mut out = vec![0; 80];
-            put_closing(&mut out, place, &event, aborted.as_ref(), 5000, 4000);
+            put_closing(&mut out, place, &event, &status, 5000, 4000);
             let got = take_record(&mut Decoder::new(&out, 80), place.frame, 0);
             let mut skipping = Decoder::new(&out, 80);
             assert_eq!(take_record_of(&mut skipping, place.frame, 0, |_| false), Ok(None));
             assert!(skipping.is_at_end());
-            let expected = StoredClosing { event, aborted, previous: 5000, started: 4000 };
+            let expected = StoredClosing { event, status, previous: 5000, started: 4000 };
             assert_eq!(got, Ok(Stored::Closing(expected)));
         }
         let mark = SourceMark {

@@ -219,9 +219,8 @@ impl State {
         };
         if event.seq <= head.head.seq {
             return Ok(match self.status_of(shared, event)? {
-                Some(EventStatus::Done) => Appended::AlreadyDone,
-                Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason),
-                Some(EventStatus::Started) | None => Appended::Conflict,
+                Some(status) => Appended::closed_already(&status).unwrap_or(Appended::Conflict),
+                None => Appended::Conflict,
             });
         }
         if event.seq != head.head.seq + 1 {
@@ -241,7 +240,9 @@ impl State {
         head.is_new = true;
         match &status {
             EventStatus::Done => head.head.done(&started.linked),
-            EventStatus::Started | EventStatus::Aborted(_) => head.head.take(started.linked.clone(), &status),
+            EventStatus::Started | EventStatus::DoneByHand(_) | EventStatus::Aborted(_) => {
+                head.head.take(started.linked.clone(), &status);
+            }
         }
         started.status = status;
         Ok(Appended::Yes)
@@ -356,9 +357,12 @@ impl Chains for EmbeddedStore {
             let customer = record.customer();
             let rests_on_failed = !failed.is_empty() && failed.contains(&customer);
             let result = match record {
-                Record::Started(_) | Record::Done(_) if rests_on_failed => Appended::Conflict,
+                Record::Started(_) | Record::Done(_) | Record::DoneByHand(..) if rests_on_failed => Appended::Conflict,
                 Record::Started(linked) => state.append_started(&self.shared, linked)?,
                 Record::Done(event) => state.append_closing(&self.shared, event, EventStatus::Done)?,
+                Record::DoneByHand(event, reason) => {
+                    state.append_closing(&self.shared, event, EventStatus::DoneByHand(reason.clone()))?
+                }
                 Record::Aborted(event, reason) => {
                     state.append_closing(&self.shared, event, EventStatus::Aborted(reason.clone()))?
                 }

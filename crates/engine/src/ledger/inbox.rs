@@ -1,10 +1,12 @@
 //! What callers hand to the ledger's threads, and how they hear back. Bounded: what does not fit is refused
 //! with [`SubmitError::Busy`], and nothing of it is taken.
 
+use super::by_hand::{PendingDone, SettleDone, SettleError};
 use super::sync::{Condvar, Mutex, MutexGuard, wait_while};
 use crate::driver::{EngineError, SourceRow};
+use crate::rail::RailAnswered;
 use crate::store::{SourceId, SourceMark};
-use bursar_core::commit::{Answer, Busy, Outcome, RailAnswer, Ticket};
+use bursar_core::commit::{Answer, Busy, Outcome, Settlement, Ticket};
 use bursar_core::{EventId, Request};
 use std::collections::VecDeque;
 use std::fmt;
@@ -114,8 +116,26 @@ pub(crate) type RowsDone = Box<dyn FnOnce(Result<RowsTaken, SubmitError>) + Send
 
 /// Something handed in.
 pub(crate) enum Item {
-    Requests { requests: Vec<Request>, done: Done },
-    Rows { source: SourceId, rows: Vec<SourceRow>, ends: bool, done: RowsDone },
+    Requests {
+        requests: Vec<Request>,
+        done: Done,
+    },
+    Rows {
+        source: SourceId,
+        rows: Vec<SourceRow>,
+        ends: bool,
+        done: RowsDone,
+    },
+    /// An operator settles an event.
+    Settle {
+        event: EventId,
+        settlement: Settlement,
+        done: SettleDone,
+    },
+    /// Somebody asks for what is pending.
+    Pending {
+        done: PendingDone,
+    },
 }
 
 impl Item {
@@ -123,6 +143,7 @@ impl Item {
         match self {
             Self::Requests { requests, .. } => requests.len(),
             Self::Rows { rows, .. } => rows.len(),
+            Self::Settle { .. } | Self::Pending { .. } => 0,
         }
     }
 
@@ -130,6 +151,8 @@ impl Item {
         match self {
             Self::Requests { requests, done } => done(vec![Err(error.clone()); requests.len()]),
             Self::Rows { done, .. } => done(Err(error.clone())),
+            Self::Settle { done, .. } => done(Err(SettleError::NotDecided(error.clone()))),
+            Self::Pending { done } => done(Err(error.clone())),
         }
     }
 }
@@ -141,7 +164,7 @@ struct Contents {
     under_way: usize,
     /// When the oldest of the items came in.
     oldest: Option<Instant>,
-    rail_answers: Vec<(EventId, RailAnswer)>,
+    rail_answers: Vec<RailAnswered>,
     /// The deciding thread waits, and nobody has woken it yet: a wake-up costs as much as a request.
     waited_for: bool,
     closing: bool,
@@ -165,7 +188,7 @@ impl fmt::Debug for Inbox {
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) items: Vec<Item>,
-    pub(crate) rail_answers: Vec<(EventId, RailAnswer)>,
+    pub(crate) rail_answers: Vec<RailAnswered>,
     /// When the oldest item came in; of what was left over from before, when that did.
     pub(crate) oldest: Option<Instant>,
     /// Nothing will come any more.
@@ -213,9 +236,9 @@ impl Inbox {
         }
     }
 
-    pub(crate) fn rail_answered(&self, event: EventId, answer: RailAnswer) {
+    pub(crate) fn rail_answered(&self, answered: RailAnswered) {
         let mut contents = self.lock();
-        contents.rail_answers.push((event, answer));
+        contents.rail_answers.push(answered);
         self.wake(contents);
     }
 

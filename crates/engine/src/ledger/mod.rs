@@ -3,11 +3,13 @@
 //! Any number of threads submit and read at once. An outcome is given only after everything it rests on is
 //! durable, and a reader sees only what is durable. One customer waits for its own open event; all others go on.
 
+mod by_hand;
 mod inbox;
 mod read;
 mod sync;
 mod threads;
 
+pub use by_hand::{LastAnswer, PendingEvent, SettleError, Settled};
 pub(crate) use inbox::Inbox;
 pub use inbox::{RowsTaken, SubmitError, Submitted};
 pub use read::{AsOf, ReadError, TransactionView};
@@ -129,7 +131,12 @@ impl Ledger {
         // A seed for hash tables; without randomness they still work, only predictably.
         let seed = getrandom::fill(&mut seed).map_or(0, |()| u64::from_le_bytes(seed));
         let LedgerOptions { routes, limits, .. } = options;
-        let driver = Driver::new(config.clone(), routes, limits, chains.clone(), transactions.clone(), seed)?;
+        for rail in options.rails.values() {
+            rail.opened(&config);
+        }
+        let schedules = options.rails.iter().filter_map(|(&number, rail)| RailId::new(number).zip(rail.schedule()));
+        let driver = Driver::new(config.clone(), routes, limits, chains.clone(), transactions.clone(), seed)?
+            .with_schedules(schedules.collect());
         let shared = Arc::new(Shared {
             inbox: Arc::new(Inbox::new(options.queue_requests_max)),
             chains,
@@ -218,7 +225,7 @@ impl Ledger {
         let done: RowsDone = Box::new(done);
         self.shared.inbox.put(Item::Rows { source, rows, ends, done }).map_err(|(error, item)| match item {
             Item::Rows { rows, .. } => (error, rows),
-            Item::Requests { .. } => (error, Vec::new()),
+            Item::Requests { .. } | Item::Settle { .. } | Item::Pending { .. } => (error, Vec::new()),
         })
     }
 

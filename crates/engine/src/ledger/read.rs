@@ -68,7 +68,7 @@ pub struct TransactionView {
 
 impl Ledger {
     /// Waits until everything that a reader may have seen by now is durable.
-    fn wait_until_durable(&self) -> Result<(), ReadError> {
+    pub(super) fn wait_until_durable(&self) -> Result<(), ReadError> {
         let mut progress = self.shared.lock_progress();
         let seen = progress.begun;
         loop {
@@ -114,7 +114,7 @@ impl Ledger {
                     AsOf::Seq(_) => true,
                     AsOf::TimeMs(time_ms) => event.time_ms <= time_ms,
                 };
-                if in_time && entry.status == EventStatus::Done {
+                if in_time && entry.status.is_done() {
                     return Ok(Some(event.state.clone()));
                 }
             }
@@ -143,7 +143,7 @@ impl Ledger {
             let mut statuses = Vec::with_capacity(1);
             self.shared.chains.status(&[proposed.event], &mut statuses)?;
             match statuses.pop().flatten() {
-                Some(EventStatus::Done) => state = Some(proposed.state),
+                Some(EventStatus::Done | EventStatus::DoneByHand(_)) => state = Some(proposed.state),
                 Some(EventStatus::Started) => pending = Some(proposed),
                 Some(EventStatus::Aborted(_)) | None => {}
             }

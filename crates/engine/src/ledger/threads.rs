@@ -13,6 +13,7 @@
 //! wake-up less.
 //! The first error stops all threads: everybody hears it, and nothing is acknowledged any more.
 
+use super::by_hand::{ByHand, Tells};
 use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
 use super::sync::mpsc::{Receiver, Sender};
 use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
@@ -20,7 +21,7 @@ use crate::driver::{Driver, EngineError, SourceRow};
 use crate::figures::Observed;
 use crate::rail::{Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
-use bursar_core::commit::{Batch, RailAnswer, RailCall, Step, Submission, Ticket};
+use bursar_core::commit::{Batch, RailCall, Step, Submission, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -78,6 +79,8 @@ pub(super) struct Decided {
     arrived: Instant,
     /// The batch was the last one of rows handed in together.
     rows_end: Option<(u64, SourceMark)>,
+    /// Operators who hear how an event ended.
+    tells: Tells,
 }
 
 /// Calls that a durable batch has completed.
@@ -129,7 +132,8 @@ impl Shared {
             self.observed.commit.record_time(now.saturating_duration_since(decided.arrived));
         }
         let mut used = Vec::with_capacity(batches.len());
-        for Decided { number: batch_number, mut batch, base, rows_end, .. } in batches {
+        for Decided { number: batch_number, mut batch, base, rows_end, tells, .. } in batches {
+            tells.tell();
             if batch.step() == Step::Sync {
                 batch.synced();
             }
@@ -155,7 +159,7 @@ impl Shared {
             match self.rails.get(&call.rail.number()) {
                 Some(rail) => rail.call(call.clone(), reply),
                 // Nobody here knows this rail: what it did is unknown.
-                None => reply.answer(RailAnswer::Unknown),
+                None => reply.unknown(format!("no rail has the number {}", call.rail.number())),
             }
         }
     }
@@ -180,6 +184,7 @@ pub(super) struct Deciding {
     used: Receiver<Batch>,
     spare: Vec<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
+    by_hand: ByHand,
     number: u64,
     /// When the oldest request of what was taken last was handed in.
     arrived: Instant,
@@ -194,8 +199,8 @@ impl Deciding {
         used: Receiver<Batch>,
         seed: u64,
     ) -> Self {
-        let (spare, marks) = (Vec::new(), BTreeMap::new());
-        Self { shared, driver, decided, used, spare, marks, number: 0, arrived: Instant::now(), seed }
+        let (spare, marks, by_hand) = (Vec::new(), BTreeMap::new(), ByHand::default());
+        Self { shared, driver, decided, used, spare, marks, by_hand, number: 0, arrived: Instant::now(), seed }
     }
 
     pub(super) fn run(mut self) {
@@ -217,8 +222,9 @@ impl Deciding {
                 None => self.arrived = Instant::now(),
             }
             let now_ms = now_ms();
-            for (event, answer) in taken.rail_answers {
-                self.driver.rail_answered(now_ms, event, answer);
+            for answered in taken.rail_answers {
+                self.by_hand.rail_answered(&self.driver, now_ms, &answered);
+                self.driver.rail_answered(now_ms, answered.event, answered.answer);
             }
             let due = self.driver.due_calls(now_ms);
             self.shared.call_rails(&due);
@@ -235,9 +241,13 @@ impl Deciding {
                         let first_ticket = self.shared.lock_calls().begin_rows(rows.len(), done);
                         self.decide_rows(source, &rows, ends, first_ticket)?;
                     }
+                    Item::Settle { event, settlement, done } => {
+                        self.by_hand.settle(&mut self.driver, event, settlement, done);
+                    }
+                    Item::Pending { done } => done(Ok(self.by_hand.pending(&self.driver, &self.shared.rails))),
                 }
             }
-            if self.driver.has_work() {
+            if self.driver.has_work() || self.by_hand.has_tells() {
                 self.decide_once()?;
             } else if taken.closed {
                 return Ok(());
@@ -273,9 +283,11 @@ impl Deciding {
     fn decide_once(&mut self) -> Result<(), EngineError> {
         let mut batch = self.begin_batch(REQUEST_BATCHES_MAX)?;
         self.driver.run_batch(now_ms(), &mut batch)?;
+        let tells = self.by_hand.ended(batch.ends());
         let is_small = batch.answers().len() <= LONE_REQUESTS_MAX;
         self.shared.observed.batch_requests.record(batch.answers().len() as u64);
-        let decided = Decided { number: self.number, batch, base: 0, arrived: self.arrived, rows_end: None };
+        let arrived = self.arrived;
+        let decided = Decided { number: self.number, batch, base: 0, arrived, rows_end: None, tells };
         let nothing_under_way = || self.shared.lock_progress().told + 1 == self.number;
         if is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way() {
             self.spare.extend(self.shared.make_durable(vec![decided], |answered| self.shared.tell(answered))?);
@@ -306,7 +318,8 @@ impl Deciding {
             taken += count;
             let is_end = taken == rows.len();
             let rows_end = is_end.then(|| (first_ticket, mark.clone()));
-            decided.push(Decided { number: self.number, batch, base, arrived: self.arrived, rows_end });
+            let (arrived, tells) = (self.arrived, Tells::default());
+            decided.push(Decided { number: self.number, batch, base, arrived, rows_end, tells });
             if is_end || decided.len() >= ROW_BATCHES_TOGETHER {
                 self.hand_over(std::mem::take(&mut decided))?;
             }

@@ -90,7 +90,7 @@ impl Tables {
         let Some(chain) = self.chains.get_mut(&event.customer) else { return Appended::Conflict };
         if chain.head.open.first().is_some_and(|open| open.reference() == *event) {
             match (status, chain.head.open.first()) {
-                (EventStatus::Done, Some(open)) => {
+                (EventStatus::Done | EventStatus::DoneByHand(_), Some(open)) => {
                     self.totals.done(&open.event);
                     let entry = open.event.transaction.and_then(|id| self.transactions.get_mut(&id));
                     // Its event is the newest one on the transaction: nothing is left to be approved later.
@@ -98,7 +98,7 @@ impl Tables {
                         entry.approved = open.event.transaction_state();
                     }
                 }
-                (EventStatus::Started | EventStatus::Done | EventStatus::Aborted(_), _) => self.totals.aborted(),
+                (_, None) | (EventStatus::Started | EventStatus::Aborted(_), _) => self.totals.aborted(),
             }
             chain.head.close(status);
             self.open_count -= 1;
@@ -108,9 +108,8 @@ impl Tables {
             return Appended::Yes;
         }
         match self.status_of(event) {
-            Some(EventStatus::Done) => Appended::AlreadyDone,
-            Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason),
-            Some(EventStatus::Started) | None => Appended::Conflict,
+            Some(status) => Appended::closed_already(&status).unwrap_or(Appended::Conflict),
+            None => Appended::Conflict,
         }
     }
 
@@ -159,9 +158,12 @@ impl Chains for MemoryStore {
             let customer = record.customer();
             let rests_on_failed = !failed.is_empty() && failed.contains(&customer);
             let appended = match record {
-                Record::Started(_) | Record::Done(_) if rests_on_failed => Appended::Conflict,
+                Record::Started(_) | Record::Done(_) | Record::DoneByHand(..) if rests_on_failed => Appended::Conflict,
                 Record::Started(linked) => tables.append_started(&self.ledger_digest, self.keeps_history, linked),
                 Record::Done(event) => tables.append_closing(self.whole_batches, event, &EventStatus::Done),
+                Record::DoneByHand(event, reason) => {
+                    tables.append_closing(self.whole_batches, event, &EventStatus::DoneByHand(reason.clone()))
+                }
                 Record::Aborted(event, reason) => {
                     tables.append_closing(self.whole_batches, event, &EventStatus::Aborted(reason.clone()))
                 }
@@ -278,7 +280,7 @@ impl Transactions for MemoryStore {
         let entries = tables.chains.get(&customer).map(|chain| chain.entries.as_slice()).unwrap_or_default();
         let touches = |entry: &&ChainEntry| {
             let in_effect_or_open = match entry.status {
-                EventStatus::Started | EventStatus::Done => true,
+                EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => true,
                 EventStatus::Aborted(_) => false,
             };
             in_effect_or_open && entry.linked.event.transaction == Some(transaction)

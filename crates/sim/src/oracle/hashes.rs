@@ -32,6 +32,11 @@ pub(super) fn aborted(link: &[u8; 32], hash: &[u8; 32], reason: &AbortReason) ->
     digest(*b"bursar1a", &[link, hash, &[reason.code()], reason.text().as_bytes()])
 }
 
+/// The link behind an event that was settled by hand as done.
+pub(super) fn done_by_hand(link: &[u8; 32], hash: &[u8; 32], reason: &str) -> [u8; 32] {
+    digest(*b"bursar1h", &[link, hash, reason.as_bytes()])
+}
+
 /// An event's hash on top of a link.
 pub(super) fn event(link: &[u8; 32], event: &Event) -> [u8; 32] {
     let mut content = Vec::with_capacity(128);

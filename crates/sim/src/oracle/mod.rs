@@ -282,7 +282,7 @@ impl Oracle {
         let Some(ChainEntry { linked, status }) = found else {
             return Err(Violation(format!("{request:?} is told of event {seq}, which is not there")));
         };
-        ensure!(*status == EventStatus::Done, "{request:?} is told of event {seq}, which is {}", status.name());
+        ensure!(status.is_done(), "{request:?} is told of event {seq}, which is {}", status.name());
         let is_it = linked.reference() == receipt.event
             && linked.hash == receipt.hash
             && linked.event.account() == receipt.account
@@ -325,7 +325,7 @@ impl Oracle {
             }
             let Some(entry) = entries.next() else { break };
             seq = entry.linked.event.seq;
-            if entry.status == EventStatus::Done {
+            if entry.status.is_done() {
                 // What does not follow is found by the check of everything.
                 let _ignored: Result<(), &str> = ledger.take(self.terms, &ask_of_event(&entry.linked));
             }
@@ -344,7 +344,7 @@ impl Oracle {
                 let taken = items.insert(transaction, item);
                 ensure!(taken.is_none(), "transaction {transaction} is two customers': {taken:?} and {item:?}");
             }
-            for entry in entries.iter().filter(|entry| entry.status == EventStatus::Done) {
+            for entry in entries.iter().filter(|entry| entry.status.is_done()) {
                 *done_counts.entry(kind_of_ask(ask_of_event(&entry.linked))).or_default() += 1;
             }
         }
@@ -358,7 +358,7 @@ impl Oracle {
         }
         for (&(customer, seq), hash) in &self.receipts {
             let found = view.chain(customer).get(seq as usize - 1);
-            let is_it = found.is_some_and(|entry| entry.linked.hash.0 == *hash && entry.status == EventStatus::Done);
+            let is_it = found.is_some_and(|entry| entry.linked.hash.0 == *hash && entry.status.is_done());
             ensure!(is_it, "customer {customer}: event {seq} was acknowledged; now it is {found:?}");
         }
         check_table(view, &items)?;
@@ -396,7 +396,7 @@ impl Oracle {
             totals.begun(event);
             match status {
                 EventStatus::Started => open_count += 1,
-                EventStatus::Done => {
+                EventStatus::Done | EventStatus::DoneByHand(_) => {
                     ensure!(open_count == 0, "{}: closed behind an open one", at());
                     ensure!(on_link, "{}: rests on an event that is not in effect", at());
                     let taken = ledger.take(self.terms, &ask);
@@ -409,7 +409,10 @@ impl Oracle {
                     let needs_deed = event.rail.is_some();
                     let acted = bank.book().get(&linked.id()).is_some_and(|deed| deed.acted);
                     ensure!(acted || !needs_deed, "{}: done, and its rail did not act", at());
-                    link = linked.hash.0;
+                    link = match status.by_hand() {
+                        Some(reason) => hashes::done_by_hand(&link, &linked.hash.0, reason),
+                        None => linked.hash.0,
+                    };
                     totals.done(event);
                 }
                 EventStatus::Aborted(reason) => {
@@ -428,7 +431,7 @@ impl Oracle {
         };
         let is_head = (head.seq, head.time_ms) == closed && head.link.0 == link && head.open.len() == open_count;
         ensure!(is_head, "customer {customer}: the head {head:?} is not the end of its chain");
-        let last_done = entries.iter().rfind(|entry| entry.status == EventStatus::Done);
+        let last_done = entries.iter().rfind(|entry| entry.status.is_done());
         let state = last_done.map(|entry| entry.linked.event.state.clone()).unwrap_or_default();
         ensure!(head.state == state, "customer {customer}: the head's state is {:?}, not {state:?}", head.state);
         Ok(ledger)
@@ -466,7 +469,7 @@ impl Oracle {
 fn items_of_others(view: &View, ask: &Ask, told_before: &BTreeMap<u128, u64>) -> Vec<Option<Item>> {
     let mut seen = vec![None];
     for (&customer, entries) in view.chains.iter().filter(|(customer, _)| **customer != ask.customer) {
-        for entry in entries.iter().filter(|entry| entry.status == EventStatus::Done) {
+        for entry in entries.iter().filter(|entry| entry.status.is_done()) {
             let event = &entry.linked.event;
             let makes = matches!(event.kind, RequestKind::Deposit | RequestKind::Withdrawal);
             if !makes || event.transaction.map(TransactionId::bits) != Some(ask.transaction) {
@@ -488,8 +491,8 @@ fn check_table(view: &View, items: &BTreeMap<u128, Item>) -> Result<(), Violatio
             Some(proposed) => {
                 let chain = view.chain(proposed.event.customer.bits());
                 let event = chain.get((proposed.event.seq as usize).wrapping_sub(1));
-                let is_done = event
-                    .is_some_and(|event| event.linked.id() == proposed.event.id && event.status == EventStatus::Done);
+                let is_done =
+                    event.is_some_and(|event| event.linked.id() == proposed.event.id && event.status.is_done());
                 if is_done { Some(proposed.state) } else { entry.approved }
             }
             None => entry.approved,
@@ -541,7 +544,7 @@ fn check_book(view: &View, bank: &Bank) -> Result<(), Violation> {
             (EventStatus::Aborted(_), true) => {
                 return Err(Violation(format!("a rail has acted for event {id}, which is aborted: {:?}", deed.linked)));
             }
-            (EventStatus::Done, false) => {
+            (EventStatus::Done | EventStatus::DoneByHand(_), false) => {
                 return Err(Violation(format!("a rail has refused event {id}, which is done: {:?}", deed.linked)));
             }
             (_, true) => ensure!(acted.insert(transaction), "a rail has acted twice for transaction {transaction}"),

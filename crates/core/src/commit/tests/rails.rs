@@ -3,7 +3,7 @@
 use super::super::*;
 use super::owner::{Owner, request};
 use super::world::{Chain, Verdict, World, config};
-use crate::event::{EventStatus, ReasonText, aborted_link};
+use crate::event::{EventStatus, ReasonText, aborted_link, done_by_hand_link};
 use crate::policy::{DisputablePolicy, LockedPolicy};
 use alloc::vec::Vec;
 
@@ -239,6 +239,7 @@ fn what_somebody_else_has_closed_is_answered_as_it_was_closed() {
     let operator = AbortReason::Operator(ReasonText::new("by hand"));
     for (closed, expected) in [
         (EventStatus::Done, "1 applied, 2 applied"),
+        (EventStatus::DoneByHand(ReasonText::new("by hand")), "1 applied, 2 applied"),
         (EventStatus::Aborted(operator), "1 rail_refused, 2 applied"),
         (EventStatus::Aborted(AbortReason::TransactionConflict), "again"),
     ] {
@@ -247,10 +248,7 @@ fn what_somebody_else_has_closed_is_answered_as_it_was_closed() {
         owner.run(&mut world, 2);
         let call = world.calls.pop().unwrap();
         let event = call.event.reference();
-        let record = match &closed {
-            EventStatus::Aborted(reason) => crate::event::Record::Aborted(event, reason.clone()),
-            EventStatus::Done | EventStatus::Started => crate::event::Record::Done(event),
-        };
+        let record = crate::event::Record::closing(event, &closed).unwrap();
         assert_eq!(world.append(&[record], |_| true), [Appended::Yes]);
         owner.machine.rail_answered(3, event.id, RailAnswer::Done);
         world.watched.get_mut(&Ticket(1)).unwrap().possible.insert("rail_refused");
@@ -268,6 +266,87 @@ fn what_somebody_else_has_closed_is_answered_as_it_was_closed() {
             assert_eq!(owner.codes(), expected);
         }
     }
+}
+
+/// An operator settles what the rail cannot tell; the reason is under the chain, and who waits goes on from there.
+#[test]
+fn an_event_is_settled_by_hand_once() {
+    let reason = ReasonText::new("seen on the statement of today");
+    for (settlement, codes, story) in [
+        (
+            Settlement::Done(reason.clone()),
+            "1 applied, 2 applied",
+            "7 available, 0 held: deposit 100 done, withdrawal 10 done, deposit 11 done",
+        ),
+        (
+            Settlement::Aborted(reason.clone()),
+            "1 rail_refused, 2 applied",
+            "11 available, 0 held: deposit 100 done, withdrawal 10 aborted, deposit 11 done",
+        ),
+    ] {
+        let (mut world, mut owner) = open();
+        owner.submit_all(&mut world, 1, "withdrawal 1 10 4\n deposit 1 11 1");
+        owner.run(&mut world, 2);
+        let call = world.calls.pop().unwrap();
+        let event = call.event.reference();
+        let verdict = if codes.contains("refused") { Verdict::Refused("never") } else { Verdict::Acted };
+        world.book.insert(event.id, (call.event.clone(), verdict));
+        assert_eq!(owner.machine.settle(EventId::default(), &settlement), Settling::NotOpen);
+        assert_eq!(owner.machine.settle(event.id, &settlement), Settling::Begun);
+        // The rail's own answer comes too late, and so does a second settlement.
+        owner.machine.rail_answered(3, event.id, refusal("never"));
+        let other = Settlement::Aborted(ReasonText::new("another"));
+        assert_eq!(owner.machine.settle(event.id, &other), Settling::CameFirst);
+        world.watched.get_mut(&Ticket(1)).unwrap().possible.insert("rail_refused");
+        owner.run_to(&mut world, 3, Step::Finish);
+        assert_eq!(owner.batch.ends(), [(event, settlement.status())]);
+        owner.run(&mut world, 3);
+        owner.run(&mut world, 3);
+        assert_eq!((owner.codes(), world.story(1)), (codes.into(), story.into()));
+        assert_eq!(owner.machine.settle(event.id, &settlement), Settling::NotOpen);
+        let events = world.chains[&CustomerId::new(1)].events();
+        let (before, settled) = (&events[0].0.hash, &events[1].0.hash);
+        let link = match &settlement {
+            Settlement::Done(reason) => done_by_hand_link(before, settled, reason),
+            Settlement::Aborted(reason) => aborted_link(before, settled, &AbortReason::Operator(reason.clone())),
+        };
+        assert_eq!(events[2].0.hash, events[2].0.event.hash(&link), "what follows covers the reason");
+    }
+}
+
+/// A rail is asked by its own schedule, and not of itself any more behind its deadline.
+#[test]
+fn a_rail_is_asked_by_its_schedule_until_its_deadline() {
+    let (mut world, _) = open();
+    let schedule = Schedule { first_ms: 10, factor: 3, max_ms: 50, deadline_ms: Some(150) };
+    let schedules = [(RailId::new(1).unwrap(), schedule)];
+    let mut owner = Owner::open(&world, routes(), false, 1);
+    owner.machine = owner.machine.with_schedules(schedules.into());
+    owner.submit_all(&mut world, 1, "withdrawal 1 10 4");
+    owner.run(&mut world, 1000);
+    let (mut now_ms, mut asked) = (1000, Vec::new());
+    let call = world.calls.pop().unwrap();
+    loop {
+        owner.machine.rail_answered(now_ms, call.event.id(), RailAnswer::Unknown);
+        let Some(due_ms) = owner.machine.next_due_ms() else { break };
+        assert_eq!(owner.machine.due_calls(due_ms - 1), []);
+        assert_eq!(owner.machine.due_calls(due_ms).len(), 1);
+        now_ms = due_ms;
+        asked.push(due_ms - 1000);
+    }
+    assert_eq!(asked, [10, 40, 90, 140, 150]);
+    let pending: Vec<_> = owner.machine.pending().collect();
+    assert_eq!((pending[0].asking, pending[0].call_count, pending[0].deadline_ms), (Asking::Stopped, 6, Some(1150)));
+    // Nor only because the ledger is opened again; and an answer that comes all the same is taken.
+    let mut owner = Owner::open(&world, routes(), false, 1);
+    owner.machine = owner.machine.with_schedules(schedules.into());
+    owner.run(&mut world, 1150);
+    assert!(world.calls.is_empty());
+    assert_eq!(owner.machine.pending().next().map(|pending| pending.asking), Some(Asking::Stopped));
+    let answer = world.act(&call, Verdict::Acted);
+    owner.machine.rail_answered(1151, call.event.id(), answer);
+    owner.run(&mut world, 1151);
+    assert_eq!(world.story(1), "6 available, 0 held: deposit 100 done, withdrawal 10 done");
 }
 
 #[test]

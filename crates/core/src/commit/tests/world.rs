@@ -60,6 +60,9 @@ impl Chain {
             match record {
                 Record::Started(linked) => events.push((linked.clone(), EventStatus::Started)),
                 Record::Done(event) => events[event.seq as usize - 1].1 = EventStatus::Done,
+                Record::DoneByHand(event, reason) => {
+                    events[event.seq as usize - 1].1 = EventStatus::DoneByHand(reason.clone());
+                }
                 Record::Aborted(event, reason) => {
                     events[event.seq as usize - 1].1 = EventStatus::Aborted(reason.clone());
                 }
@@ -78,15 +81,13 @@ impl Chain {
                 self.records.push(record.clone());
                 return Appended::Yes;
             }
-            Record::Done(event) | Record::Aborted(event, _) => (event, record),
+            Record::Done(event) | Record::DoneByHand(event, _) | Record::Aborted(event, _) => (event, record),
         };
         let Some((_, status)) = events.iter().find(|(linked, _)| linked.reference() == *event) else {
             return Appended::Conflict;
         };
-        match status {
-            EventStatus::Done => return Appended::AlreadyDone,
-            EventStatus::Aborted(reason) => return Appended::AlreadyAborted(reason.clone()),
-            EventStatus::Started => {}
+        if let Some(already) = Appended::closed_already(status) {
+            return already;
         }
         let oldest_open = events.iter().find(|(_, status)| *status == EventStatus::Started);
         if oldest_open.is_some_and(|(linked, _)| linked.reference() != *event) {
@@ -171,7 +172,7 @@ impl World {
         for record in records {
             let customer = match record {
                 Record::Started(linked) => linked.event.customer,
-                Record::Done(event) | Record::Aborted(event, _) => event.customer,
+                Record::Done(event) | Record::DoneByHand(event, _) | Record::Aborted(event, _) => event.customer,
             };
             if cut.contains(&customer) || !keep(customer) {
                 cut.insert(customer);
@@ -184,13 +185,7 @@ impl World {
             } else {
                 self.chains.entry(customer).or_default().append(record)
             };
-            let as_asked = match (&result, record) {
-                (Appended::Yes, _)
-                | (Appended::AlreadyDone, Record::Done(_))
-                | (Appended::AlreadyAborted(_), Record::Aborted(..)) => true,
-                (Appended::Conflict | Appended::AlreadyDone | Appended::AlreadyAborted(_), _) => false,
-            };
-            if !as_asked {
+            if !result.is_as_wanted(record) {
                 failed.insert(customer);
             }
             self.dirty.insert(customer);
@@ -225,7 +220,9 @@ impl World {
     pub(super) fn in_effect(&self, transaction: TransactionId) -> Option<TransactionState> {
         let entry = self.entry(transaction);
         match entry.proposed {
-            Some(proposed) if self.status(&proposed.event) == Some(EventStatus::Done) => Some(proposed.state),
+            Some(proposed) if self.status(&proposed.event).is_some_and(|status| status.is_done()) => {
+                Some(proposed.state)
+            }
             Some(_) | None => entry.approved,
         }
     }
@@ -303,7 +300,7 @@ impl World {
         let mut model = Model::default();
         let config = config(LockedPolicy::NoWithdrawals, DisputablePolicy::DepositsAndWithdrawals);
         for (linked, status) in chains.flatten() {
-            if status == EventStatus::Done {
+            if status.is_done() {
                 let request = linked.event.request().expect("well formed");
                 // What was decided under a stricter policy is right under the mildest, which has one lock left.
                 let code = model.apply(&config, &request);
@@ -359,7 +356,7 @@ impl World {
                 let chain = &self.chains[&request.customer];
                 let synced = Chain::events_of(&chain.records[..chain.synced]);
                 let (linked, status) = &synced[receipt.event.seq as usize - 1];
-                assert_eq!(*status, EventStatus::Done, "told before it is durable");
+                assert!(status.is_done(), "told before it is durable");
                 assert_eq!((linked.reference(), linked.hash), (receipt.event, receipt.hash));
                 assert_eq!(linked.event.account(), receipt.account);
                 assert_eq!(linked.event.kind, request.action.kind());
@@ -397,7 +394,9 @@ impl World {
             let status = self.status(&linked.reference()).expect("a rail knows an event that no chain has");
             match (verdict, status) {
                 (Verdict::Acted, EventStatus::Aborted(_)) => panic!("a rail has acted for an aborted event"),
-                (Verdict::Refused(_), EventStatus::Done) => panic!("a rail has refused an event that is done"),
+                (Verdict::Refused(_), EventStatus::Done | EventStatus::DoneByHand(_)) => {
+                    panic!("a rail has refused an event that is done")
+                }
                 (Verdict::Acted, _) => {
                     assert!(acted.insert(linked.event.transaction), "a rail has acted twice for a transaction");
                 }

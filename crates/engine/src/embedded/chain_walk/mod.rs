@@ -13,7 +13,7 @@ use super::frame::Frame;
 use super::journal::Journal;
 use super::record::{Stored, StoredEvent};
 use crate::store::{ChainEntry, ReadRange, StoreError};
-use bursar_core::{AbortReason, CustomerId, EventStatus};
+use bursar_core::{CustomerId, EventStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -129,7 +129,7 @@ fn read_chain(
     };
     let mut frame: Option<Frame> = None;
     let mut next = marks.before(last_seq).or(newest);
-    let mut closings: BTreeMap<u64, Option<AbortReason>> = BTreeMap::new();
+    let mut closings: BTreeMap<u64, EventStatus> = BTreeMap::new();
     let mut found: VecDeque<ChainEntry> = VecDeque::new();
     let mut record_count = 0;
     while let Some(position) = next {
@@ -141,8 +141,8 @@ fn read_chain(
                     marks.pass(seq, position);
                 }
                 let status = match (done, closings.remove(&seq)) {
-                    (true, _) | (false, Some(None)) => EventStatus::Done,
-                    (false, Some(Some(reason))) => EventStatus::Aborted(reason),
+                    (true, _) => EventStatus::Done,
+                    (false, Some(status)) => status,
                     (false, None) => EventStatus::Started,
                 };
                 if seq < from_seq {
@@ -162,7 +162,7 @@ fn read_chain(
             }
             Stored::Closing(closing) => {
                 marks.pass(closing.event.seq, position);
-                closings.insert(closing.event.seq, closing.aborted);
+                closings.insert(closing.event.seq, closing.status);
                 next = Some(closing.previous);
             }
             Stored::Mark(_) => break,

@@ -4,6 +4,7 @@ use super::*;
 use crate::embedded::EmbeddedOptions;
 use crate::embedded::support;
 use crate::store::Chains;
+use bursar_core::AbortReason;
 use bursar_core::commit::RailAnswer;
 use support::{Bench, LEDGER, deposit, movement};
 

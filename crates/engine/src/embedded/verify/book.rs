@@ -165,7 +165,7 @@ impl Wide {
 
     /// Puts the end of a chain back, behind an event that was closed like this.
     pub(super) fn behind(self: Box<Self>, status: &EventStatus) -> State {
-        // Behind an aborted event the next one may build on either.
+        // Behind an event that was aborted, or settled by hand, the next one may build on either.
         let settled = *status == EventStatus::Done && self.open.is_empty();
         match Narrow::of(self.check.head()).filter(|_| settled) {
             Some(narrow) => State::Narrow(narrow),

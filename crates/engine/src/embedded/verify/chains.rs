@@ -363,7 +363,7 @@ impl<'a> Chains<'a> {
         let (customer, seq) = (closing.event.customer, closing.event.seq);
         if self.partition.is_part()
             && let Some(transaction) = self.pending_makers.remove(&(customer, seq))
-            && closing.aborted.is_none()
+            && closing.status.is_done()
         {
             self.make(position, transaction, (customer, seq));
         }
@@ -383,11 +383,7 @@ impl<'a> Chains<'a> {
             let what = "the record does not point to the customer's record before it, or to the event it closes";
             self.find(FindingCode::Previous, position, what, (customer, seq));
         }
-        let status = match &closing.aborted {
-            None => EventStatus::Done,
-            Some(reason) => EventStatus::Aborted(reason.clone()),
-        };
-        self.follow(index, &open.linked, &status, open.position, position);
+        self.follow(index, &open.linked, &closing.status, open.position, position);
     }
 
     /// A closing record whose event is not there: it was lost, or somebody made the record up.
@@ -432,7 +428,7 @@ impl<'a> Chains<'a> {
             self.find(code, place, fault.to_string(), (event.customer, event.seq));
         }
         match status {
-            EventStatus::Done => {
+            EventStatus::Done | EventStatus::DoneByHand(_) => {
                 self.totals.done(event);
                 if let Some((transaction, state)) = event.transaction.zip(event.transaction_state()) {
                     let TransactionState { kind, amount, currency, status, .. } = state;

@@ -16,7 +16,7 @@ use crate::embedded::memtable::Table;
 use crate::embedded::record::{StoredClosing, StoredEvent};
 use crate::embedded::run::{IdRange, TransactionRun, fingerprint, kept};
 use crate::store::StoreError;
-use bursar_core::{AbortReason, CustomerId, Event, RequestKind, TransactionId, TransactionKind};
+use bursar_core::{AbortReason, CustomerId, Event, EventStatus, RequestKind, TransactionId, TransactionKind};
 use std::hash::{BuildHasher, RandomState};
 
 /// How many elements of a bucket are allocated at once: few at first, since a ledger may be small.
@@ -205,14 +205,14 @@ impl Effects {
         }
         let Some(open) = self.open.remove(&(closing.event.customer, closing.event.seq)) else { return };
         let Open { transaction, fingerprint, kind, digest } = open;
-        match closing.aborted {
-            None => {
+        match closing.status {
+            EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => {
                 self.cover(position, transaction);
                 self.push(fingerprint, position, Role::Closed, kind, digest);
             }
             // What was aborted for another event's sake was right when it was decided.
-            Some(AbortReason::TransactionConflict) => {}
-            Some(AbortReason::RailRefused(_) | AbortReason::Operator(_)) => {
+            EventStatus::Aborted(AbortReason::TransactionConflict) => {}
+            EventStatus::Aborted(AbortReason::RailRefused(_) | AbortReason::Operator(_)) => {
                 self.push(fingerprint, position, Role::Claimed, kind, digest);
             }
         }

@@ -280,14 +280,10 @@ impl<'a> QuickPass<'a> {
         sure(wide.open.first().is_some_and(|open| open.linked.reference() == closing.event))?;
         let OpenHere { linked, position: started } = wide.open.remove(0);
         sure(started == closing.started)?;
-        let status = match &closing.aborted {
-            None => EventStatus::Done,
-            Some(reason) => EventStatus::Aborted(reason.clone()),
-        };
-        wide.follow(self.reading.config, &linked, &status)?;
-        chain.state = wide.behind(&status);
-        match status {
-            EventStatus::Done => self.done.totals.done(&linked.event),
+        wide.follow(self.reading.config, &linked, &closing.status)?;
+        chain.state = wide.behind(&closing.status);
+        match closing.status {
+            EventStatus::Done | EventStatus::DoneByHand(_) => self.done.totals.done(&linked.event),
             EventStatus::Aborted(_) | EventStatus::Started => self.done.totals.aborted(),
         }
         Ok(())

@@ -45,7 +45,7 @@ impl State {
     fn digest(&self, order: &[usize]) -> u128 {
         let mut out = Bytes(Vec::with_capacity(4096));
         let State { world, before_batches, processes, submitted, calls, answers, late, .. } = self;
-        (self.deaths_left, self.crashes_left, self.rail_faults_left).hash(&mut out);
+        (self.deaths_left, self.crashes_left, self.rail_faults_left, self.by_hand_left).hash(&mut out);
         submitted.hash(&mut out);
         stores(&world.chains, &world.table, &mut out);
         for Stores { chains, table } in before_batches {
@@ -151,8 +151,8 @@ fn machine(machine: &Machine, out: &mut Bytes) {
     customers.sort_unstable();
     customers.len().hash(out);
     for customer in customers {
-        let Open { linked, rail, ticket, waiting, attempt, ask_at_ms, answer } = &open[customer];
-        (customer, linked.hash, rail, ticket, attempt, ask_at_ms).hash(out);
+        let Open { linked, rail, ticket, waiting, attempt, call_count, asking, answer } = &open[customer];
+        (customer, linked.hash, rail, ticket, attempt, call_count, asking).hash(out);
         waiting.len().hash(out);
         for waiting in waiting {
             waiting.ticket.hash(out);
@@ -185,6 +185,7 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         approvals,
         answers,
         calls,
+        ends,
         outcomes,
         waited,
         retry,
@@ -238,6 +239,10 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         }
     });
     list(calls, out, rail_call);
+    list(ends, out, |(event, how), out| {
+        event.hash(out);
+        status(how, out);
+    });
     list(outcomes, out, |(place, result), out| (place, code(result)).hash(out));
     for submissions in [waited, retry, rest] {
         list(submissions, out, |submission, out| submission.ticket.hash(out));
@@ -259,6 +264,7 @@ fn record(record: &Record, out: &mut Bytes) {
         Record::Started(linked) => (0, linked.hash).hash(out),
         Record::Done(event) => (1, event).hash(out),
         Record::Aborted(event, reason) => (2, event, reason.code(), reason.text()).hash(out),
+        Record::DoneByHand(event, reason) => (3, event, reason.as_str()).hash(out),
     }
 }
 
@@ -267,6 +273,7 @@ fn status(status: &EventStatus, out: &mut Bytes) {
         EventStatus::Started => 1.hash(out),
         EventStatus::Done => 2.hash(out),
         EventStatus::Aborted(reason) => (3, reason.code(), reason.text()).hash(out),
+        EventStatus::DoneByHand(reason) => (4, reason.as_str()).hash(out),
     }
 }
 

@@ -146,6 +146,7 @@ fn scene(before: &'static str, clients: &'static [&'static str]) -> Scene {
         late_writes: false,
         rail_faults: 0,
         rail_refuses: false,
+        by_hand: 0,
     }
 }
 
@@ -303,6 +304,39 @@ fn two_owners_with_a_rail_and_a_death() {
         ..scene("deposit 1 10 5", clients)
     };
     explore("two owners with a rail and a death", &scene, 25_000);
+}
+
+/// An operator settles by hand what is under way, while the rail answers and the other owner may know better.
+#[test]
+fn two_owners_and_an_operator() {
+    let clients = &["withdrawal 1 11 4", "deposit 1 12 2"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        owner_count: 2,
+        rail_faults: 1,
+        rail_refuses: true,
+        by_hand: 2,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("two owners and an operator", &scene, 10_000);
+}
+
+/// The same with whole batches, which are lost or not.
+#[test]
+fn whole_batches_and_an_operator() {
+    let clients = &["withdrawal 1 11 4\n deposit 1 12 2", "deposit 2 11 1"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        whole_batches: true,
+        at_once: true,
+        pipelined: true,
+        deaths: 1,
+        rail_faults: 1,
+        rail_refuses: true,
+        by_hand: 2,
+        ..scene("deposit 1 10 5", clients)
+    };
+    explore("whole batches and an operator", &scene, 10_000);
 }
 
 /// One transaction comes back to where it was: the entry looks as a slow owner has seen it.

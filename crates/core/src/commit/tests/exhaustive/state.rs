@@ -37,6 +37,8 @@ pub(super) struct Scene {
     /// How often the rail may be silent before or after it acted, or answer twice.
     pub(super) rail_faults: u8,
     pub(super) rail_refuses: bool,
+    /// How often an operator may settle an event by hand, as its rail's book says or is made to say.
+    pub(super) by_hand: u8,
 }
 
 /// How many batches an owner decides ahead: one waits for its sync, one is on its way there.
@@ -84,6 +86,7 @@ pub(super) struct State {
     pub(super) deaths_left: u8,
     pub(super) crashes_left: u8,
     pub(super) rail_faults_left: u8,
+    pub(super) by_hand_left: u8,
 }
 
 /// Something that happens. Numbers are places in the lists of [`State`].
@@ -126,6 +129,12 @@ pub(super) enum Action {
     },
     Deliver {
         answer: usize,
+    },
+    /// An operator settles the open event of a customer by hand.
+    Settle {
+        owner: usize,
+        customer: CustomerId,
+        done: bool,
     },
     /// Delivers an answer that will be delivered once more.
     DeliverTwice {
@@ -172,7 +181,8 @@ impl Action {
             | Self::RailRefuses { .. }
             | Self::Deliver { .. }
             | Self::Arrive { .. } => true,
-            Self::RailIsSilentBefore { .. }
+            Self::Settle { .. }
+            | Self::RailIsSilentBefore { .. }
             | Self::RailIsSilentAfter { .. }
             | Self::DeliverTwice { .. }
             | Self::Die { .. }
@@ -227,6 +237,7 @@ impl Scene {
             deaths_left: self.deaths,
             crashes_left: self.crashes,
             rail_faults_left: self.rail_faults,
+            by_hand_left: self.by_hand,
         }
     }
 
@@ -308,6 +319,9 @@ impl State {
                 actions.push(Action::DeliverTwice { answer });
             }
         }
+        if self.by_hand_left > 0 {
+            self.settlements(&mut actions);
+        }
         actions.extend((0..self.late.len()).map(|write| Action::Arrive { write }));
         if self.deaths_left > 0 {
             (0..scene.owner_count).for_each(|owner| self.deaths(scene, owner, &mut actions));
@@ -316,6 +330,27 @@ impl State {
             self.crashes(scene, &mut actions);
         }
         actions
+    }
+
+    /// What an operator may settle: what the rail has heard of, and never against the rail's book.
+    fn settlements(&self, actions: &mut Vec<Action>) {
+        for (owner, process) in self.processes.iter().enumerate() {
+            let Some(process) = process.as_ref().filter(|process| !process.cut_off) else { continue };
+            let mut open: Vec<_> = process.owner.machine.open.values().filter(|open| open.answer.is_none()).collect();
+            open.sort_by_key(|open| open.linked.event.customer);
+            for open in open {
+                let (id, customer) = (open.linked.id(), open.linked.event.customer);
+                let verdict = self.world.book.get(&id).map(|(_, verdict)| *verdict == Verdict::Acted);
+                let is_called = self.calls.iter().any(|(_, call)| call.event.id() == id);
+                match verdict {
+                    Some(done) => actions.push(Action::Settle { owner, customer, done }),
+                    None if is_called => {
+                        actions.extend([true, false].map(|done| Action::Settle { owner, customer, done }));
+                    }
+                    None => {}
+                }
+            }
+        }
     }
 
     fn deaths(&self, scene: &Scene, owner: usize, actions: &mut Vec<Action>) {
@@ -404,6 +439,7 @@ impl State {
             | Action::Finish { .. }
             | Action::AskAgain { .. }
             | Action::Open { .. }
+            | Action::Settle { .. }
             | Action::Arrive { .. }
             | Action::DieWhileWriting { .. }
             | Action::DieWithBatches { .. }
@@ -441,6 +477,18 @@ impl State {
             Action::RailIsSilentAfter { call } => {
                 self.rail_faults_left -= 1;
                 self.rail(*call, Verdict::Acted, true);
+            }
+            Action::Settle { owner, customer, done } => {
+                self.by_hand_left -= 1;
+                let machine = &mut self.processes[*owner].as_mut().unwrap().owner.machine;
+                let linked = machine.open[customer].linked.clone();
+                let (reason, verdict) = (ReasonText::new("no"), Verdict::Refused("no"));
+                let (settlement, verdict) = match done {
+                    true => (Settlement::Done(reason), Verdict::Acted),
+                    false => (Settlement::Aborted(reason), verdict),
+                };
+                assert_eq!(machine.settle(linked.id(), &settlement), Settling::Begun);
+                self.world.book.entry(linked.id()).or_insert((linked, verdict));
             }
             Action::Deliver { answer } => {
                 let (owner, event, answer) = self.answers.remove(*answer);

@@ -1,0 +1,252 @@
+//! Events that wait for their rails: who looks after them sees how it stands, and settles by hand what a rail will
+//! never tell. An operator hears what became of an event once that is durable, whoever was first to close it.
+//!
+//! What this module does not do: deciding who is first, which is the commit machine's; and calling rails.
+
+use super::Ledger;
+use super::inbox::{Item, SubmitError};
+use super::read::ReadError;
+use super::sync::mpsc::sync_channel;
+use crate::driver::Driver;
+use crate::rail::{Rail, RailAnswered};
+use bursar_core::commit::{Pending, Settlement, Settling};
+use bursar_core::{EventId, EventRef, EventStatus};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+/// How many events that waited for a rail are known after they have ended, for operators who come too late.
+const ENDED_MAX: usize = 4096;
+/// How much of what is known of an unknown answer is kept, in bytes.
+const SAID_BYTES_MAX: usize = 300;
+
+/// The last answer of a rail that could not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastAnswer {
+    /// When it came, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What is known of it, for people.
+    pub said: String,
+}
+
+/// An event that waits for its rail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingEvent {
+    /// The event, and when its rail was and will be asked.
+    pub pending: Pending,
+    /// What people call the rail.
+    pub rail_name: Option<String>,
+    /// Whether the rail's number is known here. If not, nobody asks it.
+    pub is_configured: bool,
+    /// What the rail said last, since the ledger was opened.
+    pub last_answer: Option<LastAnswer>,
+}
+
+/// An event that is closed as an operator wanted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Where it is.
+    pub event: EventRef,
+    /// How it stands, with the reason that is in the chain.
+    pub status: EventStatus,
+    /// It was settled like this before; the reason is the one that was given then.
+    pub is_repeat: bool,
+}
+
+/// Why an event was not settled.
+#[derive(Clone, Debug)]
+pub enum SettleError {
+    /// It was closed otherwise: by its rail, which was first, or by an operator.
+    ClosedOtherwise {
+        /// Where it is.
+        event: EventRef,
+        /// How it stands.
+        status: EventStatus,
+    },
+    /// No such event waits for a rail, nor did one end lately.
+    NotOpen,
+    /// The engine did not get to it; [`SubmitError::Stopped`]: it is not known what became of it.
+    NotDecided(SubmitError),
+}
+
+impl fmt::Display for SettleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosedOtherwise { event, status } => {
+                write!(f, "event {} of customer {} is {} already", event.seq, event.customer, status.name())?;
+                match status {
+                    EventStatus::DoneByHand(reason) => write!(f, ", settled by an operator: {}", reason.as_str()),
+                    EventStatus::Aborted(reason) => write!(f, ": {reason}"),
+                    EventStatus::Started | EventStatus::Done => f.write_str(": its rail has acted"),
+                }
+            }
+            Self::NotOpen => f.write_str("no such event waits for a rail"),
+            Self::NotDecided(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SettleError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotDecided(error) => Some(error),
+            Self::ClosedOtherwise { .. } | Self::NotOpen => None,
+        }
+    }
+}
+
+pub(crate) type SettleDone = Box<dyn FnOnce(Result<Settled, SettleError>) + Send>;
+pub(crate) type PendingDone = Box<dyn FnOnce(Result<Vec<PendingEvent>, SubmitError>) + Send>;
+
+/// What operators hear once a batch is durable.
+#[derive(Default)]
+pub(super) struct Tells(Vec<(SettleDone, Result<Settled, SettleError>)>);
+
+impl Tells {
+    pub(super) fn tell(self) {
+        for (done, result) in self.0 {
+            done(result);
+        }
+    }
+}
+
+impl fmt::Debug for Tells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tells").field("count", &self.0.len()).finish()
+    }
+}
+
+/// An operator who waits for a batch that closes an event.
+struct Waiting {
+    settlement: Settlement,
+    /// Somebody else had closed it when the operator came.
+    came_first: bool,
+    done: SettleDone,
+}
+
+/// What the deciding thread knows of operators and of what rails said.
+#[derive(Default)]
+pub(super) struct ByHand {
+    waiting: HashMap<EventId, Vec<Waiting>>,
+    ended: HashMap<EventId, (EventRef, EventStatus)>,
+    /// The events of `ended`, oldest first.
+    ended_order: VecDeque<EventId>,
+    said: HashMap<EventId, LastAnswer>,
+    /// To be told with the next batch.
+    tells: Tells,
+}
+
+impl ByHand {
+    pub(super) const fn has_tells(&self) -> bool {
+        !self.tells.0.is_empty()
+    }
+
+    /// Notes what a rail said that could not tell.
+    pub(super) fn rail_answered(&mut self, driver: &Driver, now_ms: u64, answered: &RailAnswered) {
+        if !answered.said.is_empty() && driver.is_open(answered.event) {
+            let said = &answered.said[..answered.said.floor_char_boundary(SAID_BYTES_MAX)];
+            self.said.insert(answered.event, LastAnswer { time_ms: now_ms, said: said.to_owned() });
+        }
+    }
+
+    pub(super) fn settle(&mut self, driver: &mut Driver, event: EventId, settlement: Settlement, done: SettleDone) {
+        let came_first = match driver.settle(event, &settlement) {
+            Settling::Begun => false,
+            Settling::CameFirst => true,
+            Settling::NotOpen => {
+                let result = match self.ended.get(&event) {
+                    Some((event, status)) => judge(&settlement, *event, status, true),
+                    None => Err(SettleError::NotOpen),
+                };
+                self.tells.0.push((done, result));
+                return;
+            }
+        };
+        self.waiting.entry(event).or_default().push(Waiting { settlement, came_first, done });
+    }
+
+    /// Notes how events ended by a batch; gives what operators hear once it is durable.
+    pub(super) fn ended(&mut self, ends: &[(EventRef, EventStatus)]) -> Tells {
+        for (event, status) in ends {
+            self.said.remove(&event.id);
+            if self.ended.insert(event.id, (*event, status.clone())).is_none() {
+                self.ended_order.push_back(event.id);
+            }
+            for Waiting { settlement, came_first, done } in self.waiting.remove(&event.id).unwrap_or_default() {
+                self.tells.0.push((done, judge(&settlement, *event, status, came_first)));
+            }
+        }
+        while self.ended_order.len() > ENDED_MAX {
+            let oldest = self.ended_order.pop_front();
+            oldest.and_then(|oldest| self.ended.remove(&oldest));
+        }
+        std::mem::take(&mut self.tells)
+    }
+
+    /// What waits for rails, oldest first.
+    pub(super) fn pending(&self, driver: &Driver, rails: &BTreeMap<u8, Arc<dyn Rail>>) -> Vec<PendingEvent> {
+        let mut all: Vec<PendingEvent> = driver
+            .pending()
+            .map(|pending| {
+                let rail = rails.get(&pending.rail.number());
+                PendingEvent {
+                    rail_name: rail.and_then(|rail| rail.name()).map(str::to_owned),
+                    is_configured: rail.is_some(),
+                    last_answer: self.said.get(&pending.linked.id()).cloned(),
+                    pending,
+                }
+            })
+            .collect();
+        all.sort_by_key(|waiting| {
+            let event = &waiting.pending.linked.event;
+            (event.time_ms, event.customer)
+        });
+        all
+    }
+}
+
+/// What an operator hears of an event that is closed.
+fn judge(
+    settlement: &Settlement,
+    event: EventRef,
+    status: &EventStatus,
+    came_first: bool,
+) -> Result<Settled, SettleError> {
+    let status = status.clone();
+    let is_as_wanted = status.by_hand().is_some() && status.name() == settlement.status().name();
+    if is_as_wanted {
+        return Ok(Settled { event, status, is_repeat: came_first });
+    }
+    Err(SettleError::ClosedOtherwise { event, status })
+}
+
+impl Ledger {
+    /// The events that wait for their rails, oldest first. Only what is durable is told.
+    pub fn pending(&self) -> Result<Vec<PendingEvent>, ReadError> {
+        let (sender, told) = sync_channel(1);
+        // If the receiver is gone, nobody waits.
+        let done: PendingDone = Box::new(move |pending| drop(sender.send(pending)));
+        let put = self.shared.inbox.put(Item::Pending { done }).map_err(|(error, _)| error);
+        let pending = put.and_then(|()| told.recv().unwrap_or(Err(SubmitError::Closed)));
+        // A ledger that does not answer has stopped; why is told below.
+        self.wait_until_durable()?;
+        Ok(pending.unwrap_or_default())
+    }
+
+    /// Settles an event by hand that waits for its rail: the rail cannot tell, and somebody has found out what it did.
+    /// The reason goes into the chain. Waits until the end is durable. The first end counts: if the rail answers at the
+    /// same moment, or another operator was faster, this says what happened.
+    ///
+    /// Nobody can check this: an event that is aborted although its rail has acted, or will act, is money lost.
+    pub fn settle(&self, event: EventId, settlement: Settlement) -> Result<Settled, SettleError> {
+        let (sender, told) = sync_channel(1);
+        // If the receiver is gone, nobody waits.
+        let done: SettleDone = Box::new(move |settled| drop(sender.send(settled)));
+        let put = self.shared.inbox.put(Item::Settle { event, settlement, done });
+        put.map_err(|(error, _)| SettleError::NotDecided(error))?;
+        told.recv().unwrap_or_else(|_| {
+            let stopped = self.shared.lock_progress().stopped.clone();
+            Err(SettleError::NotDecided(stopped.map_or(SubmitError::Closed, SubmitError::Stopped)))
+        })
+    }
+}
