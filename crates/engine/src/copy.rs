@@ -336,7 +336,7 @@ impl Batch {
     /// Proposes the states of all events that are in effect or open, each on top of the one before.
     fn propose(&mut self, target: Target<'_>) -> Result<(), CopyError> {
         let ends: HashMap<EventId, bool, RandomState> =
-            self.steps.iter().map(|step| (step.linked.id(), step.status == EventStatus::Done)).collect();
+            self.steps.iter().map(|step| (step.linked.id(), step.status.is_done())).collect();
         let mut proposals = Vec::new();
         for Step { linked, status, .. } in &self.steps {
             let proposes = linked.event.transaction.zip(linked.event.transaction_state());
@@ -382,23 +382,18 @@ fn in_effect(
     } else {
         let mut statuses = Vec::new();
         chains.status(&[proposed.event], &mut statuses).map_err(CopyError::Target)?;
-        statuses == [Some(EventStatus::Done)]
+        statuses.iter().flatten().any(EventStatus::is_done)
     };
     Ok(if is_done { Some(proposed.state) } else { entry.approved })
 }
 
 fn closing(step: &Step) -> Option<Record> {
-    let event = step.linked.reference();
-    match &step.status {
-        EventStatus::Started => None,
-        EventStatus::Done => Some(Record::Done(event)),
-        EventStatus::Aborted(reason) => Some(Record::Aborted(event, reason.clone())),
-    }
+    Record::closing(step.linked.reference(), &step.status)
 }
 
 fn approval(step: &Step) -> Option<Approval> {
     let (transaction, state) = step.linked.event.transaction.zip(step.linked.event.transaction_state())?;
-    (step.status == EventStatus::Done).then(|| Approval { transaction, event: step.linked.id(), state })
+    step.status.is_done().then(|| Approval { transaction, event: step.linked.id(), state })
 }
 
 fn append(chains: &dyn Chains, records: &[Record]) -> Result<(), CopyError> {
@@ -406,7 +401,7 @@ fn append(chains: &dyn Chains, records: &[Record]) -> Result<(), CopyError> {
     chains.append(records, &mut results).map_err(CopyError::Target)?;
     match records.iter().zip(&results).find(|(record, result)| !result.is_as_wanted(record)) {
         Some((Record::Started(linked), _)) => Err(refused(&linked.reference())),
-        Some((Record::Done(event) | Record::Aborted(event, _), _)) => Err(refused(event)),
+        Some((Record::Done(event) | Record::DoneByHand(event, _) | Record::Aborted(event, _), _)) => Err(refused(event)),
         None => Ok(()),
     }
 }
