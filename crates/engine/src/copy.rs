@@ -401,7 +401,9 @@ fn append(chains: &dyn Chains, records: &[Record]) -> Result<(), CopyError> {
     chains.append(records, &mut results).map_err(CopyError::Target)?;
     match records.iter().zip(&results).find(|(record, result)| !result.is_as_wanted(record)) {
         Some((Record::Started(linked), _)) => Err(refused(&linked.reference())),
-        Some((Record::Done(event) | Record::DoneByHand(event, _) | Record::Aborted(event, _), _)) => Err(refused(event)),
+        Some((Record::Done(event) | Record::DoneByHand(event, _) | Record::Aborted(event, _), _)) => {
+            Err(refused(event))
+        }
         None => Ok(()),
     }
 }
