@@ -9,7 +9,7 @@ use crate::exit::{Failure, FailureKind};
 use crate::generate::Plan;
 use bursar_core::{Currencies, Currency, CustomerId, Decimals, Hash, IdError, Policy, TransactionId};
 use bursar_server::keys::Role;
-use bursar_server::logging;
+use bursar_server::{Rate, logging};
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::TimeZone;
@@ -157,6 +157,11 @@ pub(crate) struct Chain {
 pub(crate) struct Serve {
     /// Where it listens.
     pub(crate) listen: SocketAddr,
+    /// Its certificate, if it speaks TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<bursar_server::TlsFiles>,
+    /// How many requests a key may make.
+    pub(crate) rate_per_key: Option<Rate>,
     /// A ledger in memory, with sample data.
     pub(crate) dev: bool,
     /// How much is logged.
@@ -295,7 +300,17 @@ fn serve(args: &cli::ServeArgs) -> Result<Serve, Failure> {
         cli::LogFormatArg::Text => logging::Format::Text,
         cli::LogFormatArg::Json => logging::Format::Json,
     };
-    Ok(Serve { listen, dev: args.dev, log, log_format })
+    #[cfg(feature = "tls")]
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    Ok(Serve {
+        listen,
+        #[cfg(feature = "tls")]
+        tls: tls.map(|(certificate, key)| bursar_server::TlsFiles { certificate, key }),
+        rate_per_key: args.rate_per_key,
+        dev: args.dev,
+        log,
+        log_format,
+    })
 }
 
 fn key(raw: cli::KeyCommand) -> Result<Key, Failure> {

@@ -7,6 +7,7 @@
 use crate::exit::Exit;
 use bursar_core::{DisputablePolicy, LockedPolicy};
 use bursar_engine::embedded::EmbeddedOptions;
+use bursar_server::Rate;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -421,6 +422,22 @@ pub(crate) struct ServeArgs {
     /// Try it out: a ledger in memory with sample data, a key of its own, and commands to try
     #[arg(long)]
     pub(crate) dev: bool,
+
+    /// Speak TLS, with this certificate and those between it and the root, in PEM; read again when it changes
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "BURSAR_TLS_CERT", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BURSAR_TLS_KEY", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// How many requests a key may make, and how many at once; a row of a batch is one [default: no limit]
+    #[arg(long, value_name = "N/s[:BURST]", env = "BURSAR_RATE_PER_KEY", hide_env_values = true)]
+    pub(crate) rate_per_key: Option<Rate>,
 
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info")]

@@ -93,6 +93,8 @@ impl From<ServeError> for Failure {
                 Self::new(FailureKind::CannotServe, error.to_string())
             }
             ServeError::KeysNeeded { .. } => Self::new(FailureKind::KeysNeeded, error.to_string()),
+            #[cfg(feature = "tls")]
+            ServeError::Tls(_) => Self::new(FailureKind::TlsUnusable, error.to_string()),
             ServeError::Keys(error) => error.into(),
             ServeError::Engine(error) => error.into(),
             ServeError::Ready(error) => Self::stdout(&error),

@@ -114,6 +114,8 @@ pub(crate) enum FailureKind {
     KeysOpen,
     /// The list of API keys is damaged.
     KeysDamaged,
+    /// The certificate of the service cannot be used.
+    TlsUnusable,
     /// There is no API key with this id.
     UnknownKey,
     /// A directory or a machine is not fit for a ledger.
@@ -122,7 +124,7 @@ pub(crate) enum FailureKind {
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -135,6 +137,7 @@ impl FailureKind {
         Self::KeysNeeded,
         Self::KeysOpen,
         Self::KeysDamaged,
+        Self::TlsUnusable,
         Self::UnknownKey,
         Self::NotFit,
     ];
@@ -143,7 +146,7 @@ impl FailureKind {
     const fn exit(self) -> Exit {
         match self {
             Self::BadArgument | Self::UnknownCode | Self::KeysNeeded => Exit::Usage,
-            Self::CannotRead | Self::CannotWrite | Self::CannotServe => Exit::Io,
+            Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable => Exit::Io,
             Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged | Self::NotFit => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey => Exit::Refused,
             Self::DamageFound => Exit::Damage,
@@ -218,6 +221,11 @@ impl FailureKind {
                 "unknown_key",
                 "There is no API key with this id.",
                 "`bursar key list` shows the keys there are.",
+            ),
+            Self::TlsUnusable => CodeInfo::command(
+                "tls_unusable",
+                "The certificate of the service or its key cannot be used.",
+                "Name PEM files that belong together with `--tls-cert` and `--tls-key`, readable by the service.",
             ),
             Self::NotFit => CodeInfo::command(
                 "not_fit",

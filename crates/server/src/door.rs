@@ -4,7 +4,7 @@
 //! problem; counters; a line in the log. A handler that panics is a problem like any other: its client hears 500, and
 //! the log has the cause under the request's id.
 
-use crate::keys::{Admission, Role};
+use crate::keys::{Admission, KeyId, Role};
 use crate::metrics::{Held, RouteMetrics};
 use crate::problem::{Problem, ServiceProblem};
 use crate::service::Service;
@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -47,6 +47,17 @@ pub(crate) struct Gate {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) role: Role,
+    /// Its key, if keys are required.
+    pub(crate) key: Option<KeyId>,
+}
+
+/// Why somebody does not come through, and when it makes sense to try again, if that depends.
+struct Refused(Problem, Option<Duration>);
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self(problem, None)
+    }
 }
 
 impl Caller {
@@ -68,13 +79,17 @@ pub(crate) async fn door(State(gate): State<Arc<Gate>>, mut request: Request, ne
     let _held = Held::one(&service.metrics.in_flight);
     let place = Place::take(service);
     let (method, admitted) = (request.method().clone(), admit(&gate, &request, &place));
+    let mut wait = None;
     let mut response = match admitted {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
             answered.unwrap_or_else(|panic| internal(&*panic).into_response())
         }
-        Err(problem) => problem.into_response(),
+        Err(Refused(problem, until)) => {
+            wait = until;
+            problem.into_response()
+        }
     };
     let problem = response.extensions_mut().remove::<Arc<Problem>>();
     if let Some(problem) = &problem {
@@ -82,6 +97,10 @@ pub(crate) async fn door(State(gate): State<Arc<Gate>>, mut request: Request, ne
     }
     let status = response.status();
     let headers = response.headers_mut();
+    if let Some(wait) = wait {
+        // Rounded up: who comes back then is let in.
+        headers.insert(RETRY_AFTER, (wait.as_secs() + 1).into());
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
     }
@@ -126,23 +145,25 @@ impl Drop for Place<'_> {
     }
 }
 
-fn admit(gate: &Gate, request: &Request, place: &Place<'_>) -> Result<Caller, Problem> {
-    let Access::Needs(role) = gate.access else { return Ok(Caller { role: Role::Read }) };
+fn admit(gate: &Gate, request: &Request, place: &Place<'_>) -> Result<Caller, Refused> {
+    let Access::Needs(role) = gate.access else { return Ok(Caller { role: Role::Read, key: None }) };
     if !place.is_free {
-        return Err(Problem::plain(ServiceProblem::Busy));
+        return Err(Problem::plain(ServiceProblem::Busy).into());
     }
     let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or(""));
     let caller = match gate.service.keys.admit(authorization) {
         Admission::Open => {
             check_host(request.uri(), request.headers())?;
-            Caller { role: Role::Operate }
+            Caller { role: Role::Operate, key: None }
         }
-        Admission::As(role) => Caller { role },
-        Admission::Needed => return Err(Problem::plain(ServiceProblem::KeyNeeded)),
-        Admission::Unknown => return Err(Problem::plain(ServiceProblem::KeyUnknown)),
-        Admission::Nobody(why) => return Err(Problem::service(ServiceProblem::KeysUnreadable, why.to_string())),
+        Admission::As(role, key) => Caller { role, key: Some(key) },
+        Admission::Needed => return Err(Problem::plain(ServiceProblem::KeyNeeded).into()),
+        Admission::Unknown => return Err(Problem::plain(ServiceProblem::KeyUnknown).into()),
+        Admission::Nobody(why) => return Err(Problem::service(ServiceProblem::KeysUnreadable, why.to_string()).into()),
     };
     caller.needs(role)?;
+    let taken = gate.service.rates.take(caller.key, Instant::now());
+    taken.map_err(|wait| Refused(Problem::plain(ServiceProblem::RateLimited), Some(wait)))?;
     Ok(caller)
 }
 

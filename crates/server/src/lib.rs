@@ -49,14 +49,20 @@ mod metrics;
 mod openapi;
 mod owner;
 mod params;
+mod rate;
 mod reads;
 mod server;
 mod service;
 mod shown;
 mod timed_io;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
 pub use limits::Limits;
 pub use openapi::text as openapi_text;
 pub use problem::Problem;
+pub use rate::{Rate, RateError};
 pub use server::{Keys, Options, ServeError, Server, Stopper};
+#[cfg(feature = "tls")]
+pub use tls::{TlsError, TlsFiles};

@@ -1,5 +1,6 @@
 //! What bounds the service: everything that a client could make grow, or take for ever.
 
+use crate::rate::Rate;
 use std::time::Duration;
 
 /// The bounds of a service. The defaults suit a machine of its own.
@@ -21,6 +22,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// A row of a batch, in bytes. A longer one is unreadable; the rest of the batch goes on.
     pub row_bytes_max: usize,
+    /// How long a client may take for its TLS handshake.
+    pub handshake_wait: Duration,
     /// How long a client may take for the header of its next request, also on a connection that was idle.
     pub header_wait: Duration,
     /// How long the body of a single request may take.
@@ -31,6 +34,8 @@ pub struct Limits {
     pub write_wait: Duration,
     /// How long a read may wait for its turn before it hears `busy`.
     pub read_wait: Duration,
+    /// Requests of each key; a row of a batch is one. One more hears `rate_limited`; rows of a batch wait.
+    pub rate_per_key: Option<Rate>,
     /// How long connections have to come to their end when the service stops.
     pub stop_wait: Duration,
 }
@@ -46,11 +51,13 @@ impl Default for Limits {
             header_bytes_max: 16 << 10,
             body_bytes_max: 16 << 10,
             row_bytes_max: 16 << 10,
+            handshake_wait: Duration::from_secs(10),
             header_wait: Duration::from_secs(30),
             body_wait: Duration::from_secs(15),
             batch_wait: Duration::from_mins(1),
             write_wait: Duration::from_mins(1),
             read_wait: Duration::from_secs(5),
+            rate_per_key: None,
             stop_wait: Duration::from_secs(20),
         }
     }

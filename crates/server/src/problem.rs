@@ -57,6 +57,8 @@ pub enum ServiceProblem {
     KeysUnreadable,
     /// Too many requests, batches, reads or connections at once.
     Busy,
+    /// The key has made more requests than it may in that time.
+    RateLimited,
     /// The service is being stopped.
     Stopping,
 }
@@ -78,7 +80,7 @@ const fn info(code: &'static str, meaning: &'static str, hint: &'static str) -> 
 
 impl ServiceProblem {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MalformedJson,
         Self::BadField,
         Self::BadParameter,
@@ -97,6 +99,7 @@ impl ServiceProblem {
         Self::Internal,
         Self::KeysUnreadable,
         Self::Busy,
+        Self::RateLimited,
         Self::Stopping,
     ];
 
@@ -181,6 +184,11 @@ impl ServiceProblem {
                 "Too much is under way. Nothing was decided.",
                 "Try again after the seconds of `Retry-After`.",
             ),
+            Self::RateLimited => info(
+                "rate_limited",
+                "The key has made more requests than it may in that time. Nothing was decided.",
+                "Try again after the seconds of `Retry-After`; many requests go faster as a batch.",
+            ),
             Self::Stopping => info("stopping", "The service is being stopped.", "Try again when it runs again."),
         }
     }
@@ -261,6 +269,7 @@ impl Problem {
                 ServiceProblem::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 ServiceProblem::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 ServiceProblem::HostNotAllowed => StatusCode::MISDIRECTED_REQUEST,
+                ServiceProblem::RateLimited => StatusCode::TOO_MANY_REQUESTS,
                 ServiceProblem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
                 ServiceProblem::KeysUnreadable | ServiceProblem::Busy | ServiceProblem::Stopping => {
                     StatusCode::SERVICE_UNAVAILABLE
@@ -297,7 +306,9 @@ impl Problem {
     /// Seconds after which it makes sense to try again, where it does.
     pub const fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::Submit(SubmitError::Busy) | Self::Service(ServiceProblem::Busy, _) => Some(1),
+            Self::Submit(SubmitError::Busy) | Self::Service(ServiceProblem::Busy | ServiceProblem::RateLimited, _) => {
+                Some(1)
+            }
             Self::Submit(SubmitError::CustomerBusy(_)) | Self::Service(ServiceProblem::KeysUnreadable, _) => Some(5),
             Self::Submit(SubmitError::Closed | SubmitError::Stopped(_))
             | Self::Read(ReadError::Stopped(_))

@@ -19,6 +19,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -78,6 +79,9 @@ pub enum ServeError {
     Engine(EngineError),
     /// Nobody could be told that the service is ready.
     Ready(io::Error),
+    /// The certificate cannot be used.
+    #[cfg(feature = "tls")]
+    Tls(crate::tls::TlsError),
 }
 
 impl fmt::Display for ServeError {
@@ -90,6 +94,8 @@ impl fmt::Display for ServeError {
             }
             Self::Runtime(error) => write!(f, "the service cannot run: {error}"),
             Self::Engine(error) => error.fmt(f),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => error.fmt(f),
             Self::Ready(error) => write!(f, "nobody could be told that the service is ready: {error}"),
         }
     }
@@ -106,6 +112,8 @@ pub struct Server {
     limits: Limits,
     heed_signals: bool,
     stage: watch::Sender<Stage>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<crate::tls::Tls>>,
 }
 
 /// Stops a service from another thread.
@@ -144,7 +152,22 @@ impl Server {
         listener.set_nonblocking(true).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let stage = watch::Sender::new(Stage::Running);
-        Ok(Self { listener, address, keys: Arc::new(ring), limits, heed_signals, stage })
+        Ok(Self {
+            listener,
+            address,
+            keys: Arc::new(ring),
+            limits,
+            heed_signals,
+            stage,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    /// Speaks TLS with this certificate, and nothing else.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(self, files: crate::tls::TlsFiles) -> Result<Self, ServeError> {
+        Ok(Self { tls: Some(Arc::new(crate::tls::Tls::read(files)?)), ..self })
     }
 
     /// Where it listens.
@@ -170,11 +193,15 @@ impl Server {
             .thread_name("bursar-serve")
             .build()
             .map_err(ServeError::Runtime)?;
-        let Self { listener, address, keys, mut limits, heed_signals, stage } = self;
+        let Self { listener, address, keys, mut limits, heed_signals, stage, .. } = self;
+        #[cfg(feature = "tls")]
+        let transport = Transport { tls: self.tls };
+        #[cfg(not(feature = "tls"))]
+        let transport = Transport {};
         limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
         let service = Arc::new(Service::new(ledger, keys, limits, document, stage));
-        let served = runtime.block_on(serve(&service, listener, address, heed_signals, ready));
+        let served = runtime.block_on(serve(&service, listener, address, transport, heed_signals, ready));
         // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
         // gone by now.
         drop(runtime);
@@ -209,10 +236,18 @@ fn files_max(connections: usize) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
+/// How bytes of a connection are understood.
+#[derive(Clone, Debug)]
+struct Transport {
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<crate::tls::Tls>>,
+}
+
 async fn serve(
     service: &Arc<Service>,
     listener: StdListener,
     address: SocketAddr,
+    transport: Transport,
     heed_signals: bool,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), ServeError> {
@@ -229,6 +264,10 @@ async fn serve(
             None
         }
     });
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &transport.tls {
+        tokio::spawn(tls.clone().follow(heed_signals));
+    }
     let router = api::router(service);
     let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
     let connections = Arc::new(Semaphore::new(connections_max));
@@ -249,7 +288,9 @@ async fn serve(
             }
         };
         match connections.clone().try_acquire_owned() {
-            Ok(permit) => drop(tokio::spawn(connection(service.clone(), router.clone(), stream, permit))),
+            Ok(permit) => {
+                drop(tokio::spawn(connection(service.clone(), router.clone(), stream, transport.clone(), permit)));
+            }
             // As much as the system takes at once; whoever does not read it sees a closed connection.
             Err(_) => drop(stream.try_write(TOO_MANY)),
         }
@@ -296,12 +337,39 @@ fn heed(stopper: Stopper) -> io::Result<()> {
     Ok(())
 }
 
-async fn connection(service: Arc<Service>, router: Router, stream: TcpStream, permit: OwnedSemaphorePermit) {
+async fn connection(
+    service: Arc<Service>,
+    router: Router,
+    stream: TcpStream,
+    transport: Transport,
+    permit: OwnedSemaphorePermit,
+) {
     let _held = Held::one(&service.metrics.connections);
     // Answers are small and must not wait for the next one; where that cannot be had, they come later.
     stream.set_nodelay(true).unwrap_or_default();
     let limits = &service.limits;
-    let io = TokioIo::new(TimedIo::new(stream, limits.write_wait));
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &transport.tls {
+        let mut stage = service.stage.subscribe();
+        let accepted = tokio::select! {
+            accepted = timeout(limits.handshake_wait, tls.accept(stream, limits.write_wait)) => accepted,
+            () = reached(&mut stage, Stage::Stopping) => return,
+        };
+        if let Ok(crate::tls::Accepted::Tls(stream)) = accepted {
+            exchange(&service, router, *stream).await;
+        }
+        drop(permit);
+        return;
+    }
+    drop(transport);
+    exchange(&service, router, TimedIo::new(stream, limits.write_wait)).await;
+    drop(permit);
+}
+
+/// Serves a connection to its end.
+async fn exchange(service: &Service, router: Router, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let limits = &service.limits;
+    let io = TokioIo::new(stream);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -322,7 +390,6 @@ async fn connection(service: Arc<Service>, router: Router, stream: TcpStream, pe
         // What a client does wrong on the way is its own affair.
         tracing::debug!("a connection ended early: {error}");
     }
-    drop(permit);
 }
 
 #[cfg(test)]

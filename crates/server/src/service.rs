@@ -4,6 +4,7 @@ use crate::keys::Ring;
 use crate::limits::Limits;
 use crate::metrics::{Held, Metrics};
 use crate::problem::Problem;
+use crate::rate::Buckets;
 use bursar_core::{Currencies, Request};
 use bursar_engine::{EngineError, Ledger, ReadError, SubmitError, Submitted};
 use bytes::Bytes;
@@ -33,6 +34,7 @@ pub(crate) struct Service {
     pub(crate) batches: Arc<Semaphore>,
     pub(crate) downloads: Arc<Semaphore>,
     pub(crate) in_flight: AtomicUsize,
+    pub(crate) rates: Buckets,
     pub(crate) openapi: Bytes,
     pub(crate) stage: watch::Sender<Stage>,
     /// Begins every request id of this run.
@@ -60,6 +62,7 @@ impl Service {
             batches: Arc::new(Semaphore::new(limits.batches_max)),
             downloads: Arc::new(Semaphore::new(limits.downloads_max)),
             in_flight: AtomicUsize::new(0),
+            rates: Buckets::new(limits.rate_per_key),
             openapi,
             stage,
             run,

@@ -9,6 +9,7 @@ use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Value, print};
 use crate::progress::{Progress, grouped};
 use crate::shown::Time;
+use bursar_engine::embedded::VerifyReport;
 use bursar_engine::embedded::backup::{Known, Manifest, OWNER_SOCKET_NAME, backup};
 use bursar_server::keys::{self, KeyFile};
 use std::path::Path;
@@ -67,7 +68,7 @@ pub(super) fn finish(
     format: Format,
 ) -> Result<(), Failure> {
     let report = if copy.verify { Some(verified(global, directory, None)?) } else { None };
-    entries.push(("verified", Entry::One(Value::Flag(report.as_ref().is_some_and(|report| report.is_sound())))));
+    entries.push(("verified", Entry::One(Value::Flag(report.as_ref().is_some_and(VerifyReport::is_sound)))));
     if let Some(report) = &report {
         entries.push(("customers", Entry::One(Value::Count(report.totals.customer_count))));
         entries.push(("events", Entry::One(Value::Count(report.event_count))));

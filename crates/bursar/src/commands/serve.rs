@@ -27,10 +27,18 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
         None => Keys::File(KeyFile::of(&global.data)),
     };
     // The address first: it is had or not at once, while a large ledger takes its time. Whoever connects early waits.
-    let options = Options { listen: serve.listen, keys, limits: Limits::default(), heed_signals: true };
+    let limits = Limits { rate_per_key: serve.rate_per_key, ..Limits::default() };
+    let options = Options { listen: serve.listen, keys, limits, heed_signals: true };
     let server = Server::bind(options)?;
+    #[cfg(feature = "tls")]
+    let (server, scheme) = match &serve.tls {
+        Some(files) => (server.with_tls(files.clone())?, "https"),
+        None => (server, "http"),
+    };
+    #[cfg(not(feature = "tls"))]
+    let scheme = "http";
     let ledger = if serve.dev { sample_ledger()? } else { open(global)? };
-    let url = format!("http://{}", server.address());
+    let url = format!("{scheme}://{}", server.address());
     let ready = || {
         let mut out = io::stdout().lock();
         writeln!(out, "{url}")?;

@@ -139,12 +139,11 @@ impl Index {
             return Ok(Some(place));
         }
         let frozen = self.frozen.as_ref().and_then(|frozen| frozen.memtable.heads.get(customer));
-        let found = match frozen {
-            Some(head) => Some((head.head.clone(), head.newest)),
-            None => {
-                self.lookups.heads_from_files += u64::from(!self.runs.customers.is_empty());
-                find_head(&self.runs, customer)?
-            }
+        let found = if let Some(head) = frozen {
+            Some((head.head.clone(), head.newest))
+        } else {
+            self.lookups.heads_from_files += u64::from(!self.runs.customers.is_empty());
+            find_head(&self.runs, customer)?
         };
         let Some((head, newest)) = found else { return Ok(None) };
         let last_seq = head.seq + open_count;

@@ -37,7 +37,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
@@ -269,9 +269,15 @@ impl Groups {
         if self.lines.is_empty() {
             return Ok(None);
         }
+        let (rates, key) = (&self.service.rates, self.caller.key);
+        if !rates.is_ready(key, Instant::now()) {
+            let is_over = self.service.is_stopping();
+            return if is_over { Err(Problem::plain(ServiceProblem::Stopping)) } else { Ok(None) };
+        }
         // The queue takes all or nothing; a group that is refused is handed in again.
         match self.service.hand_in(self.requests.clone()) {
             Ok(outcomes) => {
+                rates.charge(key, self.lines.len(), Instant::now());
                 self.requests.clear();
                 Ok(Some(Item::Group { lines: std::mem::take(&mut self.lines), outcomes }))
             }

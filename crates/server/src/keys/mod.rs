@@ -47,6 +47,10 @@ const PREFIX: &str = "bursar_";
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
 
+/// The id of a key, by which keys are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyId(pub(crate) [u8; ID_BYTES]);
+
 /// A key as its owner has it. It is shown once, when it is made; its `Debug` does not show the secret.
 pub struct Key {
     id: [u8; ID_BYTES],
@@ -87,6 +91,10 @@ impl Key {
     /// What is kept of it.
     pub fn entry(&self, name: &str, role: Role, created: String) -> KeyEntry {
         KeyEntry { id: self.id(), name: name.to_owned(), role, created, sha256: hex(&self.hash()) }
+    }
+
+    pub(crate) const fn key_id(&self) -> KeyId {
+        KeyId(self.id)
     }
 
     fn hash(&self) -> [u8; 32] {

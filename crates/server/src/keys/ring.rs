@@ -1,6 +1,6 @@
 //! The keys of a running service: read at the start, and again when their file has changed.
 
-use super::{Key, KeyFile, KeyFileError, KeySet, Role};
+use super::{Key, KeyFile, KeyFileError, KeyId, KeySet, Role};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Where keys come from.
@@ -29,7 +29,7 @@ pub(crate) enum Admission {
     /// Keys are not required.
     Open,
     /// As this.
-    As(Role),
+    As(Role, KeyId),
     /// A key is required.
     Needed,
     /// The key is not known.
@@ -83,8 +83,9 @@ impl Ring {
         let Some(text) = authorization else { return Admission::Needed };
         let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let Some((_, token)) = token else { return Admission::Needed };
-        let found = Key::parse(token.trim_start_matches(' ')).and_then(|key| keys.find(&key).map(|entry| entry.role));
-        found.map_or(Admission::Unknown, Admission::As)
+        let found = Key::parse(token.trim_start_matches(' '))
+            .and_then(|key| keys.find(&key).map(|entry| Admission::As(entry.role, key.key_id())));
+        found.unwrap_or(Admission::Unknown)
     }
 
     /// Looks every second whether the file has changed. Runs as long as the service.
@@ -146,7 +147,7 @@ mod tests {
             (Some("Bearer "), Admission::Unknown),
             (Some("Bearer x"), Admission::Unknown),
             (Some(&other), Admission::Unknown),
-            (Some(&bearer), Admission::As(Role::Submit)),
+            (Some(&bearer), Admission::As(Role::Submit, key.key_id())),
         ];
         for (header, expected) in &table {
             assert_eq!(ring.admit(*header), *expected, "{header:?}");

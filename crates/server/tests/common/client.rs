@@ -46,7 +46,7 @@ impl Response {
         for field in ["title", "detail", "hint"] {
             assert!(document[field].as_str().is_some_and(|text| !text.is_empty()), "{document}");
         }
-        assert_eq!(self.status == 503, self.headers.contains_key("retry-after"), "{document}");
+        assert_eq!(matches!(self.status, 429 | 503), self.headers.contains_key("retry-after"), "{document}");
         (self.status, code.to_owned())
     }
 }

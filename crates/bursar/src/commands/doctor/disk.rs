@@ -25,7 +25,7 @@ const DOUBTFUL_P50_US: u64 = 5;
 
 pub(super) fn look(data: &Path, findings: &mut Vec<Finding>) {
     findings.push(match rustix::fs::statfs(data) {
-        Ok(found) => file_system(i64::from(found.f_type)),
+        Ok(found) => file_system(found.f_type),
         Err(error) => Finding::warning("file_system", error.to_string(), "Look at it with `df -T DIR`."),
     });
     findings.push(match rustix::fs::statvfs(data) {
@@ -33,7 +33,7 @@ pub(super) fn look(data: &Path, findings: &mut Vec<Finding>) {
         Err(error) => Finding::warning("free_space", error.to_string(), "Look at it with `df -h DIR`."),
     });
     findings.push(match measure(data) {
-        Ok(times) => sync_times(times),
+        Ok(times) => sync_times(&times),
         Err(error) => {
             let todo = "Run this as the user that serves the ledger; look whether the disk is full or read-only.";
             Finding::failure("sync", error.to_string(), todo)
@@ -121,7 +121,7 @@ fn measure(data: &Path) -> io::Result<Vec<u64>> {
     Ok(times)
 }
 
-fn sync_times(times: Vec<u64>) -> Finding {
+fn sync_times(times: &[u64]) -> Finding {
     let of_hundred =
         |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied().unwrap_or(0);
     let (p50, p99) = (of_hundred(50), of_hundred(99));
@@ -165,11 +165,11 @@ mod tests {
     #[test]
     fn times_are_judged_by_their_middle_and_their_end() {
         let mut times = vec![300; 100];
-        assert_eq!(sync_times(times.clone()).verdict, Verdict::Ok);
+        assert_eq!(sync_times(&times).verdict, Verdict::Ok);
         times[99] = 300_000;
-        let slow = sync_times(times);
+        let slow = sync_times(&times);
         assert_eq!((slow.verdict, slow.found.contains("p50 300 us, p99 300000 us")), (Verdict::Warning, true));
-        assert_eq!(sync_times(vec![1; 100]).verdict, Verdict::Warning);
+        assert_eq!(sync_times(&[1; 100]).verdict, Verdict::Warning);
     }
 
     #[test]

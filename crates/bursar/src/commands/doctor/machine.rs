@@ -86,6 +86,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const GIB: u64 = 1 << 30;
+
     #[test]
     fn limits_are_judged_by_what_the_service_wants() {
         let table = [
@@ -97,7 +99,6 @@ mod tests {
         for (max, verdict) in table {
             assert_eq!(files(max).verdict, verdict, "{max:?}");
         }
-        const GIB: u64 = 1 << 30;
         let table = [
             (GIB, Some(4 * GIB), Verdict::Ok),
             (GIB, Some(GIB + GIB / 5), Verdict::Warning),
