@@ -11,79 +11,23 @@
 #[path = "../../server/tests/common/client.rs"]
 mod client;
 mod common;
+#[path = "common/service.rs"]
+mod service;
 
 use client::Client;
 use common::{Random, Sandbox, code, stderr, stdout};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use service::Service;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 const KILLS: u32 = 12;
 const CUSTOMERS: u64 = 5;
-
-/// The service in a process of its own.
-struct Service {
-    child: Child,
-    address: SocketAddr,
-    log: Option<JoinHandle<String>>,
-}
-
-impl Service {
-    fn start(sandbox: &Sandbox, flags: &[&str]) -> Self {
-        let arguments = [&["serve", "--listen", "127.0.0.1:0"][..], flags].concat();
-        let mut command = sandbox.command(&arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = child.stderr.take().unwrap();
-        let log = std::thread::spawn(move || {
-            let mut text = String::new();
-            log.read_to_string(&mut text).unwrap();
-            text
-        });
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        let Some(address) = url.trim().strip_prefix("http://") else {
-            panic!("{url}: {}", log.join().unwrap());
-        };
-        Self { child, address: address.parse().unwrap(), log: Some(log) }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.address)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Waits for its end: its exit code and its log.
-    fn end(&mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().unwrap();
-        (status.code(), self.log.take().unwrap().join().unwrap())
-    }
-
-    fn stop(mut self) -> String {
-        self.signal(Signal::TERM);
-        let (exit, log) = self.end();
-        assert_eq!(exit, Some(0), "{log}");
-        log
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        if self.log.is_some() {
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
-        }
-    }
-}
 
 fn ledger() -> Sandbox {
     let sandbox = Sandbox::new();
