@@ -7,7 +7,11 @@
 use crate::cli;
 use crate::exit::{Failure, FailureKind};
 use crate::generate::Plan;
-use bursar_core::{Currencies, Currency, CustomerId, Decimals, Hash, IdError, Policy, TransactionId};
+use bursar_core::commit::Settlement;
+use bursar_core::event::REASON_BYTES_MAX;
+use bursar_core::{
+    Currencies, Currency, CustomerId, Decimals, EventId, Hash, IdError, Policy, ReasonText, TransactionId,
+};
 use bursar_server::keys::Role;
 use bursar_server::{Rate, logging};
 use jiff::Timestamp;
@@ -69,6 +73,10 @@ pub(crate) enum LedgerCommand {
     Chain(Chain),
     /// `transaction`
     Transaction(TransactionId),
+    /// `pending`
+    Pending,
+    /// `settle`
+    Settle(Settle),
     /// `unlock`
     Unlock(CustomerId),
     /// `verify`
@@ -200,6 +208,15 @@ pub(crate) enum Key {
     },
 }
 
+/// Which event is to be settled, and how.
+#[derive(Debug)]
+pub(crate) struct Settle {
+    /// Its id.
+    pub(crate) event: EventId,
+    /// How it ends, and why.
+    pub(crate) settlement: Settlement,
+}
+
 /// What is to be verified.
 #[derive(Debug)]
 pub(crate) enum Verify {
@@ -233,6 +250,8 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
             newest_first: args.newest_first,
         })),
         Raw::Transaction(args) => Command::Ledger(LedgerCommand::Transaction(transaction(&args.transaction)?)),
+        Raw::Pending => Command::Ledger(LedgerCommand::Pending),
+        Raw::Settle(args) => Command::Ledger(LedgerCommand::Settle(settle(&args)?)),
         Raw::Unlock(args) => Command::Ledger(LedgerCommand::Unlock(customer(&args.client)?)),
         Raw::Verify(args) => Command::Ledger(LedgerCommand::Verify(match (args.file, args.client) {
             (Some(file), _) => Verify::File(file, args.receipt.as_deref().map(receipt).transpose()?),
@@ -283,6 +302,23 @@ pub(crate) fn count_of(flag: &str, text: &str, min: u64) -> Result<u64, Failure>
 pub(crate) fn decimals(flag: &str, text: &str) -> Result<Decimals, Failure> {
     let found = text.parse::<u8>().ok().and_then(Decimals::new);
     found.ok_or_else(|| bad(flag, text, format_args!("decimals are a number from 0 to {}", bursar_core::DECIMALS_MAX)))
+}
+
+fn settle(args: &cli::SettleArgs) -> Result<Settle, Failure> {
+    let event = EventId::parse(args.event.as_bytes()).ok_or_else(|| {
+        bad("EVENT", &args.event, "this is no id of an event").with_hint("`bursar pending` shows them.")
+    })?;
+    let text = args.reason.trim();
+    if text.is_empty() || text.len() > REASON_BYTES_MAX || text.chars().any(char::is_control) {
+        let why = format!("a reason is one line of 1 to {REASON_BYTES_MAX} bytes");
+        return Err(bad("--reason", &args.reason, why));
+    }
+    let reason = ReasonText::new(text);
+    let settlement = match args.end {
+        cli::EndArg::Done => Settlement::Done(reason),
+        cli::EndArg::Aborted => Settlement::Aborted(reason),
+    };
+    Ok(Settle { event, settlement })
 }
 
 fn serve(args: &cli::ServeArgs) -> Result<Serve, Failure> {

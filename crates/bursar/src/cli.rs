@@ -61,6 +61,11 @@ pub(crate) struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
+    /// Settings of rails [default: `bursar.toml` in the ledger's directory, if it is there]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(env = "BURSAR_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+
     /// How data is printed; ids and amounts are strings in json [default: table on a terminal, otherwise csv]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) output: Option<OutputArg>,
@@ -164,6 +169,26 @@ The unlock is an event of the customer's chain, like every other change.
 Example:
   bursar unlock 42")]
     Unlock(UnlockArgs),
+
+    /// Print the events that wait for their rail
+    #[command(after_help = "\
+An event waits until its rail has agreed or refused; its customer waits with it, and all others go on. Only `bursar \
+serve` calls rails. `GET /v1/pending` of the running service says more: attempts, the last answer, the next attempt.
+
+Examples:
+  bursar pending
+  bursar pending --output json")]
+    Pending,
+
+    /// Settle an event by hand that waits for a rail that will never answer
+    #[command(after_help = "\
+Ask the rail first, by the event's id, which it has as idempotency key. Settle as `done` what it did, and as `aborted` \
+what it did not do and never will: nobody can check this for you. The reason goes into the customer's chain.
+
+Examples:
+  bursar settle 6f1cf1f0-4f6e-8d53-9c3f-5a5d5f3c2b1a --as done --reason 'on the statement of 31 January'
+  bursar settle 6f1cf1f0-4f6e-8d53-9c3f-5a5d5f3c2b1a --as aborted --reason 'cancelled by phone, ticket 17'")]
+    Settle(SettleArgs),
 
     /// Recompute hashes, accounts and sums, and name the first byte that is wrong
     #[command(after_help = "\
@@ -381,6 +406,31 @@ pub(crate) struct UnlockArgs {
     /// The customer's id: a number below 2^64, or a UUID
     #[arg(value_name = "CLIENT")]
     pub(crate) client: String,
+}
+
+/// `bursar settle`.
+#[derive(Debug, Args)]
+pub(crate) struct SettleArgs {
+    /// The event's id, as `bursar pending` shows it
+    #[arg(value_name = "EVENT")]
+    pub(crate) event: String,
+
+    /// How it ends
+    #[arg(long = "as", value_name = "END")]
+    pub(crate) end: EndArg,
+
+    /// Why, in at most 255 bytes; it goes into the chain
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+/// `--as`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EndArg {
+    /// The rail has acted
+    Done,
+    /// The rail has not acted, and never will
+    Aborted,
 }
 
 /// `bursar verify`.

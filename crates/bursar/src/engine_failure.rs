@@ -5,7 +5,8 @@ use crate::exit::{Exit, Failure, FailureKind};
 use bursar_core::{Currencies, Rejection};
 use bursar_engine::embedded::backup::BackupError;
 use bursar_engine::store::StoreError;
-use bursar_engine::{EngineError, ReadError, SubmitError};
+use bursar_engine::{EngineError, ReadError, SettleError, SubmitError};
+use bursar_rails::http::RailsError;
 use bursar_server::ServeError;
 use bursar_server::keys::KeyFileError;
 
@@ -72,6 +73,22 @@ impl From<SubmitError> for Failure {
             | SubmitError::SplitBatches
             | SubmitError::Closed => Self::coded(submit_info(&error), Exit::Refused, error.to_string()),
         }
+    }
+}
+
+impl From<SettleError> for Failure {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::ClosedOtherwise { .. } => Self::new(FailureKind::ClosedOtherwise, error.to_string()),
+            SettleError::NotOpen => Self::new(FailureKind::NotPending, error.to_string()),
+            SettleError::NotDecided(error) => error.into(),
+        }
+    }
+}
+
+impl From<RailsError> for Failure {
+    fn from(error: RailsError) -> Self {
+        Self::new(FailureKind::RailsUnready, error.to_string())
     }
 }
 

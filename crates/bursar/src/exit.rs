@@ -120,11 +120,19 @@ pub(crate) enum FailureKind {
     UnknownKey,
     /// A directory or a machine is not fit for a ledger.
     NotFit,
+    /// `bursar.toml` is not as it must be.
+    BadConfig,
+    /// Rails cannot be called.
+    RailsUnready,
+    /// No such event waits for a rail.
+    NotPending,
+    /// The event was closed otherwise.
+    ClosedOtherwise,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -140,15 +148,21 @@ impl FailureKind {
         Self::TlsUnusable,
         Self::UnknownKey,
         Self::NotFit,
+        Self::BadConfig,
+        Self::RailsUnready,
+        Self::NotPending,
+        Self::ClosedOtherwise,
     ];
 
     /// How the program ends after it.
     const fn exit(self) -> Exit {
         match self {
-            Self::BadArgument | Self::UnknownCode | Self::KeysNeeded => Exit::Usage,
-            Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable => Exit::Io,
+            Self::BadArgument | Self::UnknownCode | Self::KeysNeeded | Self::BadConfig => Exit::Usage,
+            Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable | Self::RailsUnready => Exit::Io,
             Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged | Self::NotFit => Exit::Ledger,
-            Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey => Exit::Refused,
+            Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey | Self::NotPending | Self::ClosedOtherwise => {
+                Exit::Refused
+            }
             Self::DamageFound => Exit::Damage,
         }
     }
@@ -231,6 +245,26 @@ impl FailureKind {
                 "not_fit",
                 "`bursar doctor` found something that a ledger should not live with.",
                 "Each finding says what to do; docs/operations.md has more.",
+            ),
+            Self::BadConfig => CodeInfo::command(
+                "bad_config",
+                "The settings in `bursar.toml` are not as they must be.",
+                "docs/rails.md has every key. Nothing was done: what the settings mean must be certain.",
+            ),
+            Self::RailsUnready => CodeInfo::command(
+                "rails_unready",
+                "Rails cannot be called: the system gives no threads, or what TLS needs is not there.",
+                "Check `ca_file` and the system's certificates.",
+            ),
+            Self::NotPending => CodeInfo::command(
+                "not_pending",
+                "No event with this id waits for a rail.",
+                "`bursar pending` shows those that do; `bursar chain CLIENT` shows how others ended.",
+            ),
+            Self::ClosedOtherwise => CodeInfo::command(
+                "closed_otherwise",
+                "The event was closed otherwise: its rail was first, or another operator.",
+                "What counts is in the chain. If that is wrong, correct it by a transaction of its own.",
             ),
         }
     }

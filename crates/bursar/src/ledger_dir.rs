@@ -3,6 +3,7 @@
 //! Every command takes the ledger's lock, also those that only read: a ledger belongs to one process.
 
 use crate::cli::Global;
+use crate::config::{self, FILE_NAME};
 use crate::exit::{Failure, FailureKind, note};
 use crate::progress::grouped;
 use bursar_core::{Currencies, LedgerConfig, Policy};
@@ -10,6 +11,8 @@ use bursar_engine::embedded::disk::LOCK_NAME;
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
 use bursar_engine::store::StoreError;
 use bursar_engine::{Ledger, LedgerOptions, new_config};
+use bursar_rails::Rails;
+use bursar_rails::settings::Checked;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,25 +39,49 @@ pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
-    let (ledger, report) = Ledger::open(&global.data, options(global))?;
+    open_with(global, options(global)?)
+}
+
+/// Opens a ledger that is there.
+fn open_with(global: &Global, options: LedgerOptions) -> Result<Ledger, Failure> {
+    let (ledger, report) = Ledger::open(&global.data, options)?;
     if !global.quiet {
         tell(&report);
     }
     Ok(ledger)
 }
 
+/// Opens the ledger for a service: its rails are called.
+pub(crate) fn open_with_rails(global: &Global) -> Result<Ledger, Failure> {
+    if !EmbeddedStore::exists(&global.data) {
+        return Err(StoreError::NotFound { path: global.data.clone() }.into());
+    }
+    open_with(global, with_rails(options(global)?, &config::with_secrets(global)?)?)
+}
+
+/// The options with rails that are called.
+pub(crate) fn with_rails(mut options: LedgerOptions, settings: &Checked) -> Result<LedgerOptions, Failure> {
+    options.routes = settings.routes;
+    for (id, rail) in Rails::start(settings.rails.clone())?.iter() {
+        options = options.with_rail(id, rail);
+    }
+    Ok(options)
+}
+
 /// Creates a ledger and opens it. The directory is made if it does not exist; it must not hold other things.
 pub(crate) fn create(global: &Global, config: &LedgerConfig) -> Result<Ledger, Failure> {
     check_empty(&global.data)?;
-    Ok(Ledger::create(&global.data, config, options(global))?)
+    Ok(Ledger::create(&global.data, config, options(global)?)?)
 }
 
-/// The usual bounds, but for the memory that was asked for.
-fn options(global: &Global) -> LedgerOptions {
-    LedgerOptions { embedded: embedded_options(global), ..LedgerOptions::default() }
+/// The usual bounds, but for the memory that was asked for, and the routes of the ledger's settings. What goes through a
+/// rail stays open then: a command that is over in a moment calls nobody.
+fn options(global: &Global) -> Result<LedgerOptions, Failure> {
+    let routes = config::without_secrets(global)?.routes;
+    Ok(LedgerOptions { embedded: embedded_options(global), routes, ..LedgerOptions::default() })
 }
 
-/// The same for the store alone.
+/// The usual bounds of the store, but for the memory that was asked for.
 pub(crate) fn embedded_options(global: &Global) -> EmbeddedOptions {
     let options = EmbeddedOptions::default();
     global.memory.map_or(options, |bytes| options.with_memory_bytes(bytes))
@@ -96,8 +123,8 @@ fn check_empty(directory: &Path) -> Result<(), Failure> {
     };
     for entry in entries {
         let name = entry.map_err(io_error)?.file_name();
-        // What a creation that was interrupted leaves behind.
-        if name != LOCK_NAME && name != "ledger.bursar.tmp" {
+        // What a creation that was interrupted leaves behind, and settings for the ledger that is to be.
+        if name != LOCK_NAME && name != "ledger.bursar.tmp" && name != FILE_NAME {
             let sentence = format!("{} holds {} and no ledger", directory.display(), name.to_string_lossy());
             return Err(Failure::new(FailureKind::DirectoryNotEmpty, sentence));
         }

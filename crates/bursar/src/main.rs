@@ -11,6 +11,7 @@ mod checked;
 mod cli;
 mod codes;
 mod commands;
+mod config;
 mod engine_failure;
 mod exit;
 mod generate;
@@ -81,6 +82,8 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Account { customer, as_of } => commands::account::run(global, customer, as_of, format),
         LedgerCommand::Chain(chain) => commands::chain::run(global, &chain, format),
         LedgerCommand::Transaction(transaction) => commands::transaction::run(global, transaction, format),
+        LedgerCommand::Pending => commands::pending::run(global, format),
+        LedgerCommand::Settle(settle) => commands::settle::run(global, &settle, format),
         LedgerCommand::Unlock(customer) => commands::unlock::run(global, customer, format),
         LedgerCommand::Verify(Verify::Ledger) => commands::verify::run(global, None, format),
         LedgerCommand::Verify(Verify::Customer(customer)) => commands::verify::run(global, Some(customer), format),

@@ -100,6 +100,24 @@ impl EventId {
         Self(bits & !version & !variant | 0x8 << 76 | 0b10 << 62)
     }
 
+    /// Reads an id as it is shown: a UUID of version 8. `None` for anything else.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut bits: u128 = 0;
+        if text.len() != 36 {
+            return None;
+        }
+        for (at, &byte) in text.iter().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                if byte != b'-' {
+                    return None;
+                }
+                continue;
+            }
+            bits = bits << 4 | u128::from(char::from(byte).to_digit(16)?);
+        }
+        Some(Self::from_first_bits(bits)).filter(|id| id.0 == bits)
+    }
+
     /// The 128 bits.
     pub const fn bits(self) -> u128 {
         self.0

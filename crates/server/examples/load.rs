@@ -6,6 +6,9 @@
 //!
 //! `cargo run --release -p bursar-server --example load -- DIRECTORY [CONNECTIONS] [SECONDS] [ROUNDS]`
 //!
+//! With `hanging` before the directory: what one customer whose rail does not answer costs all others, in rounds with
+//! such a withdrawal and without one, in turn.
+//!
 //! What it makes in the directory is removed. Client and servers share the machine's processors, so that the client's
 //! own work is part of every figure, of the bare handler's as well.
 
@@ -13,8 +16,9 @@
 
 use axum::Router;
 use axum::routing::post;
-use bursar_core::{Currencies, Policy};
-use bursar_engine::{Ledger, LedgerOptions, new_config};
+use bursar_core::commit::{RailCall, Routes};
+use bursar_core::{Currencies, Policy, RailId};
+use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, new_config};
 use bursar_server::keys::KeyFile;
 use bursar_server::{Keys, Limits, Options, Server};
 use hyper::server::conn::http1;
@@ -22,12 +26,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::cell::Cell;
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,12 +44,17 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["hello"] => hello(),
-        ["serve", directory] => serve(Path::new(directory)),
+        ["serve", directory] => serve(Path::new(directory), LedgerOptions::default()),
+        ["serve-rail", directory] => serve(Path::new(directory), with_silent_rail()),
+        ["hanging", directory, rest @ ..] => {
+            let number = |index: usize, otherwise| rest.get(index).map_or(otherwise, |text| text.parse().unwrap());
+            compare_hanging(Path::new(directory), number(0, 64), number(1, 5), number(2, 7));
+        }
         [directory, rest @ ..] => {
             let number = |index: usize, otherwise| rest.get(index).map_or(otherwise, |text| text.parse().unwrap());
             compare(Path::new(directory), number(0, 256), number(1, 5), number(2, 5));
         }
-        [] => eprintln!("usage: load DIRECTORY [CONNECTIONS] [SECONDS] [ROUNDS]"),
+        [] => eprintln!("usage: load [hanging] DIRECTORY [CONNECTIONS] [SECONDS] [ROUNDS]"),
     }
 }
 
@@ -68,9 +78,9 @@ fn hello() {
 }
 
 /// The service on a new ledger.
-fn serve(directory: &Path) {
+fn serve(directory: &Path, options: LedgerOptions) {
     let config = new_config(Policy::default(), Currencies::default()).unwrap();
-    let ledger = Ledger::create(directory, &config, LedgerOptions::default()).unwrap();
+    let ledger = Ledger::create(directory, &config, options).unwrap();
     let keys = Keys::File(KeyFile::of(directory));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: true }).unwrap();
@@ -80,6 +90,22 @@ fn serve(directory: &Path) {
         Ok(())
     };
     server.run(ledger, ready).unwrap();
+}
+
+/// A rail that never answers.
+#[derive(Debug, Default)]
+struct Silent(Mutex<Vec<RailReply>>);
+
+impl Rail for Silent {
+    fn call(&self, _: RailCall, reply: RailReply) {
+        self.0.lock().unwrap().push(reply);
+    }
+}
+
+fn with_silent_rail() -> LedgerOptions {
+    let id = RailId::new(1).unwrap();
+    let routes = Routes { withdrawal: Some(id), ..Routes::default() };
+    LedgerOptions { routes, ..LedgerOptions::default() }.with_rail(id, Arc::new(Silent::default()))
 }
 
 /// A server in a process of its own, ended with this.
@@ -228,6 +254,85 @@ impl Drop for RawFile {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Sends a request and does not wait for its answer.
+fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> BufReader<std::net::TcpStream> {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    BufReader::new(stream)
+}
+
+/// The body of a success.
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> serde_json::Value {
+    let mut text = String::new();
+    send(address, method, path, body).read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// Has a customer wait for its rail while `work` is done, and settles that afterwards.
+fn while_one_hangs<T>(address: SocketAddr, transaction: u64, work: impl FnOnce() -> T) -> T {
+    let of = r#""customer":"999999999""#;
+    let body = format!(r#"{{"kind":"deposit",{of},"transaction":"{transaction}","amount":"5"}}"#);
+    ask(address, "POST", "/v1/requests", &body);
+    let body = format!(r#"{{"kind":"withdrawal",{of},"transaction":"{}","amount":"5"}}"#, transaction + 1);
+    let waits = send(address, "POST", "/v1/requests", &body);
+    let event = loop {
+        let pending = ask(address, "GET", "/v1/pending", "");
+        match pending["items"][0]["event"].as_str() {
+            Some(event) => break event.to_owned(),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let done = work();
+    let settle = r#"{"as":"aborted","reason":"only measured"}"#;
+    ask(address, "POST", &format!("/v1/pending/{event}/settle"), settle);
+    drop(waits);
+    done
+}
+
+/// What one customer whose rail hangs costs the others.
+fn compare_hanging(directory: &Path, connections: u64, seconds: u64, rounds: u64) {
+    std::fs::create_dir_all(directory).unwrap();
+    let ledger = directory.join("ledger");
+    let service = Process::start(&["serve-rail", ledger.to_str().unwrap()]);
+    let (address, next) = (service.address, Rc::new(Cell::new(1)));
+    let run = || drive(address, connections, Duration::from_secs(seconds), &next);
+    run();
+    println!(
+        "{connections} connections, {seconds} s each, in turn: deposits of others without and with a rail call hanging"
+    );
+    println!("round | without: /s  p50 us  p99 us | with: /s  p50 us  p99 us | p99 ratio");
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let hung = || while_one_hangs(address, (1 << 50) + 2 * round, run);
+        // Which comes first changes, so that what grows over time meets both alike.
+        let (mut without, mut with) = if round % 2 == 0 {
+            (run(), hung())
+        } else {
+            let with = hung();
+            (run(), with)
+        };
+        let ratio = with.percentile(99) as f64 / without.percentile(99).max(1) as f64;
+        println!(
+            "{round:5} | {:11.0} {:7} {:7} | {:8.0} {:7} {:7} | {ratio:9.3}",
+            without.per_second(),
+            without.percentile(50),
+            without.percentile(99),
+            with.per_second(),
+            with.percentile(50),
+            with.percentile(99),
+        );
+        ratios.push(ratio);
+    }
+    println!("median ratio of p99: {:.3}", median(ratios));
+    drop(service);
+    std::fs::remove_dir_all(ledger).unwrap();
 }
 
 fn compare(directory: &Path, connections: u64, seconds: u64, rounds: u64) {

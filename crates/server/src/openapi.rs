@@ -2,7 +2,7 @@
 //!
 //! It is checked in as `docs/openapi.json`; a test compares the two, so that no change of the interface goes unseen.
 
-use crate::api::{batches, chain, customers, events, ledger, operations, problems, requests, transactions};
+use crate::api::{batches, chain, customers, events, ledger, operations, pending, problems, requests, transactions};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -25,7 +25,8 @@ use utoipa::{Modify, OpenApi};
         chain::download,
         transactions::one,
         ledger::info,
-        ledger::pending,
+        pending::list,
+        pending::settle,
         operations::metrics,
         operations::live,
         operations::ready,

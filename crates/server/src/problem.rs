@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bursar_core::{Currencies, CurrencyIndex, CustomerId, Rejection, TransactionId};
 use bursar_engine::csv::{HeaderError, RowErrorKind};
-use bursar_engine::{ReadError, SubmitError};
+use bursar_engine::{ReadError, SettleError, SubmitError};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ pub enum ServiceProblem {
     RoleTooLow,
     /// Without keys, only names of this machine are served.
     HostNotAllowed,
+    /// No event with this id waits for a rail.
+    NotPending,
+    /// The event was closed otherwise.
+    ClosedOtherwise,
     /// There is no such path.
     NoSuchPath,
     /// There is no such code to be explained.
@@ -80,7 +84,7 @@ const fn info(code: &'static str, meaning: &'static str, hint: &'static str) -> 
 
 impl ServiceProblem {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::MalformedJson,
         Self::BadField,
         Self::BadParameter,
@@ -90,6 +94,8 @@ impl ServiceProblem {
         Self::KeyUnknown,
         Self::RoleTooLow,
         Self::HostNotAllowed,
+        Self::NotPending,
+        Self::ClosedOtherwise,
         Self::NoSuchPath,
         Self::UnknownCode,
         Self::MethodNotAllowed,
@@ -150,6 +156,16 @@ impl ServiceProblem {
                 "host_not_allowed",
                 "Without API keys, the service answers only to `localhost` and to addresses, not to other names.",
                 "Use the address, or create a key: a web page could otherwise reach the service under its own name.",
+            ),
+            Self::NotPending => info(
+                "not_pending",
+                "No event with this id waits for a rail.",
+                "`/v1/pending` lists those that do; the customer's chain shows how others ended.",
+            ),
+            Self::ClosedOtherwise => info(
+                "closed_otherwise",
+                "The event was closed otherwise: its rail was first, or another operator.",
+                "What counts is in the chain. If that is wrong, correct it by a transaction of its own.",
             ),
             Self::NoSuchPath => info("no_such_path", "There is no such path.", "`/openapi.json` lists all paths."),
             Self::UnknownCode => info("unknown_code", "There is no such code.", "`/problems` lists all codes."),
@@ -263,7 +279,10 @@ impl Problem {
                 | ServiceProblem::BodyCutOff => StatusCode::BAD_REQUEST,
                 ServiceProblem::KeyNeeded | ServiceProblem::KeyUnknown => StatusCode::UNAUTHORIZED,
                 ServiceProblem::RoleTooLow => StatusCode::FORBIDDEN,
-                ServiceProblem::NoSuchPath | ServiceProblem::UnknownCode => StatusCode::NOT_FOUND,
+                ServiceProblem::NoSuchPath | ServiceProblem::UnknownCode | ServiceProblem::NotPending => {
+                    StatusCode::NOT_FOUND
+                }
+                ServiceProblem::ClosedOtherwise => StatusCode::CONFLICT,
                 ServiceProblem::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
                 ServiceProblem::TooSlow => StatusCode::REQUEST_TIMEOUT,
                 ServiceProblem::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -329,6 +348,8 @@ impl Problem {
                 | ServiceProblem::KeyUnknown
                 | ServiceProblem::RoleTooLow
                 | ServiceProblem::HostNotAllowed
+                | ServiceProblem::NotPending
+                | ServiceProblem::ClosedOtherwise
                 | ServiceProblem::NoSuchPath
                 | ServiceProblem::UnknownCode
                 | ServiceProblem::MethodNotAllowed
@@ -425,6 +446,16 @@ impl Problem {
 impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         Self::Submit(error)
+    }
+}
+
+impl From<SettleError> for Problem {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::ClosedOtherwise { .. } => Self::service(ServiceProblem::ClosedOtherwise, error.to_string()),
+            SettleError::NotOpen => Self::plain(ServiceProblem::NotPending),
+            SettleError::NotDecided(error) => Self::Submit(error),
+        }
     }
 }
 

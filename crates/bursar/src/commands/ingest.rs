@@ -4,6 +4,7 @@ use super::accounts;
 use super::changes::print_changes;
 use crate::checked::{Ingest, Source};
 use crate::cli::Global;
+use crate::config;
 use crate::exit::{Exit, Failure, FailureKind, note};
 use crate::ingest::observer::{Observer, Show};
 use crate::ingest::rejects::Rejects;
@@ -14,6 +15,7 @@ use crate::ledger_dir::{default_config, open_or_create};
 use crate::output::Format;
 use crate::progress::grouped;
 use bursar_core::LedgerConfig;
+use bursar_core::commit::Routes;
 use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::{self, Diagnostic, HeaderError};
 use bursar_engine::embedded::EmbeddedStore;
@@ -60,13 +62,18 @@ fn dry_run(
     interrupt: &Interrupt,
     format: Format,
 ) -> Result<Exit, Failure> {
+    // Rows that would go through a rail are refused, as they would be.
+    let options = |is_kept_nowhere: bool| -> Result<LedgerOptions, Failure> {
+        let routes = if is_kept_nowhere { Routes::default() } else { config::without_secrets(global)?.routes };
+        Ok(LedgerOptions { routes, ..LedgerOptions::default() })
+    };
     let in_memory =
-        || -> Result<Ledger, Failure> { Ok(Ledger::in_memory(&default_config()?, LedgerOptions::default())?) };
+        || -> Result<Ledger, Failure> { Ok(Ledger::in_memory(&default_config()?, options(asked.in_memory)?)?) };
     let (before, ledger) = if asked.in_memory || !EmbeddedStore::exists(&global.data) {
         (None, in_memory()?)
     } else {
         let real = trial::lock(&global.data)?;
-        (Some(trial::open(&real)?), trial::open(&real)?)
+        (Some(trial::open(&real, options(false)?)?), trial::open(&real, options(false)?)?)
     };
     let exit = take_all(&mut Target::Ledger(&ledger), asked, show, interrupt)?;
     if exit == Exit::Done && asked.report {

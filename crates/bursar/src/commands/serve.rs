@@ -2,8 +2,10 @@
 
 use crate::checked::Serve;
 use crate::cli::Global;
+use crate::config;
 use crate::exit::{Failure, FailureKind, note};
-use crate::ledger_dir::{default_config, open};
+use crate::ledger_dir::{default_config, open_with_rails, with_rails};
+use bursar_core::commit::Asking;
 use bursar_core::{Currencies, Request};
 use bursar_engine::csv::{RowBatch, RowReader};
 use bursar_engine::{Ledger, LedgerOptions};
@@ -37,7 +39,8 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
     };
     #[cfg(not(feature = "tls"))]
     let scheme = "http";
-    let ledger = if serve.dev { sample_ledger()? } else { open(global)? };
+    let ledger = if serve.dev { sample_ledger(global)? } else { open_with_rails(global)? };
+    warn_of_pending(&ledger)?;
     let url = format!("{scheme}://{}", server.address());
     let ready = || {
         let mut out = io::stdout().lock();
@@ -56,10 +59,32 @@ fn new_key() -> Result<Key, Failure> {
         .map_err(|error| Failure::new(FailureKind::CannotRead, format!("the system gives no random bytes: {error}")))
 }
 
-fn sample_ledger() -> Result<Ledger, Failure> {
-    let ledger = Ledger::in_memory(&default_config()?, LedgerOptions::default())?;
-    ledger.submit_batch(sample_requests(&ledger.config().currencies))?;
+/// A ledger in memory. Only settings that were named count: none lie in its directory.
+fn sample_ledger(global: &Global) -> Result<Ledger, Failure> {
+    if global.config.is_none() {
+        let ledger = Ledger::in_memory(&default_config()?, LedgerOptions::default())?;
+        ledger.submit_batch(sample_requests(&ledger.config().currencies))?;
+        return Ok(ledger);
+    }
+    let options = with_rails(LedgerOptions::default(), &config::with_secrets(global)?)?;
+    let ledger = Ledger::in_memory(&default_config()?, options)?;
+    // What goes through a rail is answered when the rail has answered, and nobody waits for that here.
+    ledger.submit_then(sample_requests(&ledger.config().currencies), drop)?;
     Ok(ledger)
+}
+
+/// Says what will not come to its end by itself.
+fn warn_of_pending(ledger: &Ledger) -> Result<(), Failure> {
+    for waiting in ledger.pending()? {
+        let (event, customer) = (waiting.pending.linked.id(), waiting.pending.linked.event.customer);
+        let rail = waiting.pending.rail.number();
+        if !waiting.is_configured {
+            tracing::warn!(%event, %customer, rail, "an event waits for a rail that is not in bursar.toml; its customer stays locked");
+        } else if waiting.pending.asking == Asking::Stopped {
+            tracing::warn!(%event, %customer, rail, "an event waits for its rail since before its deadline; an operator has to settle it");
+        }
+    }
+    Ok(())
 }
 
 /// What of the example can be read; a part of it is there to show what cannot.

@@ -26,11 +26,11 @@ pub(crate) fn lock(directory: &Path) -> Result<Arc<RealDisk>, StoreError> {
 }
 
 /// Opens a ledger on a trial medium of its own; several may stand on the same directory.
-pub(crate) fn open(real: &Arc<RealDisk>) -> Result<Ledger, EngineError> {
+pub(crate) fn open(real: &Arc<RealDisk>, options: LedgerOptions) -> Result<Ledger, EngineError> {
     let disk = Arc::new(TrialDisk::new(real.clone())?);
     let (store, _) = EmbeddedStore::open_on(disk, EmbeddedOptions::default())?;
     let store = Arc::new(store);
-    Ledger::with_stores(store.config().clone(), store.clone(), store, LedgerOptions::default())
+    Ledger::with_stores(store.config().clone(), store.clone(), store, options)
 }
 
 /// The files by name: not opened yet, under the name that they have in the directory, or opened.

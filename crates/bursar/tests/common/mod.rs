@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 19] = [
+pub(crate) const COMMANDS: [&str; 21] = [
     "init",
     "ingest",
     "info",
@@ -18,6 +18,8 @@ pub(crate) const COMMANDS: [&str; 19] = [
     "chain",
     "transaction",
     "unlock",
+    "pending",
+    "settle",
     "verify",
     "export",
     "doctor",
@@ -34,7 +36,12 @@ pub(crate) const COMMANDS: [&str; 19] = [
 /// The binary, with an empty standard input and nothing in the environment that changes its output.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
-    command.args(arguments).stdin(Stdio::null()).env_remove("BURSAR_DATA").env_remove("NO_COLOR");
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("BURSAR_DATA")
+        .env_remove("BURSAR_CONFIG")
+        .env_remove("NO_COLOR");
     command
 }
 

@@ -1,21 +1,18 @@
-//! `GET /v1/ledger` and `GET /v1/pending`: what the ledger is, what it sums up to, and what waits.
+//! `GET /v1/ledger`: what the ledger is, and what it sums up to.
 
 use crate::api::Json;
-use crate::cursor;
-use crate::params::{self, NoParams, Params};
+use crate::params::{NoParams, Params};
 use crate::problem::{Problem, ProblemDocument};
 use crate::service::Service;
 use crate::shown::{HashText, Shown, sum};
-use crate::wire::{EventBody, Page, code, linked_body};
+use crate::wire::code;
 use axum::extract::State;
 use bursar_core::amount::AmountDisplay;
-use bursar_core::{Currencies, CurrencyIndex, EventStatus};
+use bursar_core::{Currencies, CurrencyIndex};
 use bursar_engine::CurrencyTotals;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::sync::Arc;
-use utoipa::{IntoParams, ToSchema};
-
-const LIST: &str = "pending";
+use utoipa::ToSchema;
 
 /// What the ledger is, and what it sums up to.
 #[derive(Debug, Serialize, ToSchema)]
@@ -117,53 +114,4 @@ pub(crate) async fn info(
         transactions: totals.transaction_count,
         events: totals.event_count,
     })
-}
-
-/// What `GET /v1/pending` takes.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct PendingParams {
-    /// How many at the most, 1 to 1000 [default: 100].
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
-    limit: Option<String>,
-    /// `next` of the page before.
-    cursor: Option<String>,
-}
-
-/// Events that wait for their rail, by customer and place.
-///
-/// Until they are closed their customers wait as well; all others go on.
-#[utoipa::path(
-    get, path = "/v1/pending", tag = "ledger", operation_id = "listPending", params(PendingParams),
-    responses(
-        (status = 200, description = "A page", body = Page<EventBody<'_>>, content_type = "application/json"),
-        (status = "4XX", description = "Not read", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not read", body = ProblemDocument, content_type = "application/problem+json"),
-    )
-)]
-pub(crate) async fn pending(
-    State(service): State<Arc<Service>>,
-    Params(params): Params<PendingParams>,
-) -> Result<Json, Problem> {
-    let limit = params::limit(params.limit.as_deref())?;
-    let after: Option<(String, u64)> = params.cursor.as_deref().map(|cursor| cursor::read(LIST, cursor)).transpose()?;
-    let after = match after {
-        Some((customer, seq)) => Some((
-            bursar_core::CustomerId::parse(customer.as_bytes())
-                .map_err(|_| Problem::plain(crate::problem::ServiceProblem::BadCursor))?,
-            seq,
-        )),
-        None => None,
-    };
-    let mut open = service.read(|ledger| Ok(ledger.open_events()?)).await?;
-    open.sort_by_key(|linked| (linked.event.customer, linked.event.seq));
-    open.retain(|linked| after.is_none_or(|after| (linked.event.customer, linked.event.seq) > after));
-    let has_more = open.len() > limit;
-    open.truncate(limit);
-    let last = open.last().filter(|_| has_more).map(|linked| (linked.event.customer.to_string(), linked.event.seq));
-    let next = last.map(|place| cursor::write(LIST, &place)).transpose()?;
-    let currencies = service.currencies();
-    let items = open.iter().map(|linked| linked_body(linked, &EventStatus::Started, currencies)).collect();
-    Json::of(&Page { items, next })
 }

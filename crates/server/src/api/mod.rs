@@ -6,6 +6,7 @@ pub(crate) mod customers;
 pub(crate) mod events;
 pub(crate) mod ledger;
 pub(crate) mod operations;
+pub(crate) mod pending;
 pub(crate) mod problems;
 pub(crate) mod requests;
 pub(crate) mod transactions;
@@ -27,9 +28,10 @@ use std::sync::Arc;
 type Methods = MethodRouter<Arc<Service>>;
 
 /// Every path there is.
-pub(crate) fn paths() -> [(&'static str, Access, Methods); 17] {
+pub(crate) fn paths() -> [(&'static str, Access, Methods); 18] {
     const READ: Access = Access::Needs(Role::Read);
     const SUBMIT: Access = Access::Needs(Role::Submit);
+    const OPERATE: Access = Access::Needs(Role::Operate);
     const PUBLIC: Access = Access::Public;
     [
         ("/v1/requests", SUBMIT, post(requests::submit)),
@@ -40,7 +42,8 @@ pub(crate) fn paths() -> [(&'static str, Access, Methods); 17] {
         ("/v1/customers/{customer}/chain", READ, get(chain::download)),
         ("/v1/transactions/{transaction}", READ, get(transactions::one)),
         ("/v1/ledger", READ, get(ledger::info)),
-        ("/v1/pending", READ, get(ledger::pending)),
+        ("/v1/pending", READ, get(pending::list)),
+        ("/v1/pending/{event}/settle", OPERATE, post(pending::settle)),
         ("/metrics", READ, get(operations::metrics)),
         ("/livez", PUBLIC, get(operations::live)),
         ("/readyz", PUBLIC, get(operations::ready)),

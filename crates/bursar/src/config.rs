@@ -1,0 +1,165 @@
+//! `bursar.toml`: found, read strictly, and refused with line, column and the name that was probably meant.
+//!
+//! What a section means is said by the crate that does what it asks for; here is only the list of sections, and how to
+//! tell what is wrong. The same file counts for every command on a ledger, so that none goes past its rails.
+
+use crate::cli::Global;
+use crate::exit::{Failure, FailureKind};
+use bursar_rails::settings::{Checked, ROUTE_KEYS, SettingsError, check, is_readable_by_others};
+use bursar_rails::{RailSettings, RouteSettings};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What the file is called in a ledger's directory.
+pub(crate) const FILE_NAME: &str = "bursar.toml";
+
+/// The sections.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    rails: BTreeMap<String, RailSettings>,
+    routes: RouteSettings,
+}
+
+/// A file as it was read.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    text: String,
+    config: Config,
+}
+
+/// The settings for a process that calls rails. Warnings go to the log.
+pub(crate) fn with_secrets(global: &Global) -> Result<Checked, Failure> {
+    let Some(file) = File::find(global)? else { return Ok(Checked::default()) };
+    let mut checked = file.check(true)?;
+    let has_secret = file.config.rails.values().any(RailSettings::has_secret_inside);
+    if has_secret && is_readable_by_others(&file.path) {
+        checked.warnings.push(format!("{} holds a secret and can be read by others", file.path.display()));
+    }
+    for warning in &checked.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(checked)
+}
+
+/// The settings for a command that calls nobody: it needs no secret, and may not be allowed to read one.
+pub(crate) fn without_secrets(global: &Global) -> Result<Checked, Failure> {
+    match File::find(global)? {
+        Some(file) => file.check(false),
+        None => Ok(Checked::default()),
+    }
+}
+
+impl File {
+    /// The file that was named, or the one in the ledger's directory, if there is one.
+    fn find(global: &Global) -> Result<Option<Self>, Failure> {
+        let (path, is_named) = match &global.config {
+            Some(path) => (path.clone(), true),
+            None => (global.data.join(FILE_NAME), false),
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if !is_named && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let sentence = format!("{} cannot be read: {error}", path.display());
+                return Err(Failure::new(FailureKind::BadConfig, sentence));
+            }
+        };
+        match toml::from_str(&text) {
+            Ok(config) => Ok(Some(Self { path, text, config })),
+            Err(error) => Err(unreadable(&path, &text, &error)),
+        }
+    }
+
+    fn check(&self, with_secrets: bool) -> Result<Checked, Failure> {
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let checked = check(&self.config.rails, &self.config.routes, directory, with_secrets);
+        checked.map_err(|SettingsError { span, what }| {
+            let sentence = format!("{}: {what}", place(&self.path, &self.text, Some(span)));
+            Failure::new(FailureKind::BadConfig, sentence)
+        })
+    }
+}
+
+/// A file that is no TOML, or has keys or values that it cannot have.
+fn unreadable(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
+    // Only the message: the error itself would show the line, and with it a secret.
+    let message = error.message().lines().next().unwrap_or_default();
+    let failure = Failure::new(FailureKind::BadConfig, format!("{}: {message}", place(path, text, error.span())));
+    match near(error.message()) {
+        Some(meant) => failure.with_hint(format!("Did you mean `{meant}`?")),
+        None => failure,
+    }
+}
+
+/// File, line and column, counted from 1.
+fn place(path: &Path, text: &str, span: Option<Range<usize>>) -> String {
+    let before = span.and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("{}:{line}:{column}", path.display())
+}
+
+/// Of the names that a message lists behind the one that is not known, the one that was probably meant.
+fn near(message: &str) -> Option<&str> {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let written = names.next()?;
+    let is_kind = |name: &&str| ROUTE_KEYS.contains(name);
+    let close = |name: &&str| strsim::damerau_levenshtein(written, name) <= (written.len() / 3).clamp(1, 3);
+    names.clone().filter(close).min_by_key(|name| strsim::damerau_levenshtein(written, name)).or_else(|| {
+        // A kind that has no route: the nearest that has one is no help, but a plural is.
+        names.find(|name| is_kind(name) && written.starts_with(*name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> (String, Option<String>) {
+        let error = toml::from_str::<Config>(text).unwrap_err();
+        let message = error.message().lines().next().unwrap_or_default().to_owned();
+        let near = near(error.message()).map(str::to_owned);
+        (format!("{}: {message}", place(Path::new("x"), text, error.span())), near)
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place_and_what_was_meant() {
+        let table = [
+            (
+                "[rails.a]\nnumber = 1\nurl = 'http://a'\ntimout = '1s'\n",
+                "x:4:1: unknown field `timout`",
+                Some("timeout"),
+            ),
+            ("[railz.a]\n", "x:1:2: unknown field `railz`", Some("rails")),
+            ("[routes]\n  withdrawals = 'a'\n", "x:2:3: unknown field `withdrawals`", Some("withdrawal")),
+            ("[routes]\ndispute = 'a'\n", "x:2:1: unknown field `dispute`", None),
+            ("[rails.a]\nurl = 'http://a'\n", "x:1:1: missing field `number`", None),
+            ("[rails.a]\nnumber = 256\nurl = 'http://a'\n", "x:2:10: the number of a rail is from 1 to 255", None),
+            (
+                "[rails.a]\nnumber = 1\nurl = 'http://a'\ntimeout = 'soon'\n",
+                "x:4:11: `soon` is no length of time",
+                None,
+            ),
+            ("[rails.a]\nnumber = 1\nretry.frist = '1s'\n", "x:3:7: unknown field `frist`", Some("first")),
+            ("[rails.a\n", "x:1:9: ", None),
+            ("[routes]\ndeposit = 'a'\ndeposit = 'b'\n", "x:3:1: duplicate key", None),
+        ];
+        for (text, expected, meant) in table {
+            let (said, near) = told(text);
+            assert!(said.starts_with(expected), "{text}: {said}");
+            assert_eq!(near.as_deref(), meant, "{text}: {said}");
+        }
+        assert!(toml::from_str::<Config>("").is_ok());
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_by_an_error() {
+        let text = "[rails.a]\nnumber = 1\nurl = 'http://a'\nsecret = 'whsec_hush'\nsecrets = 'whsec_hush'\n";
+        assert!(!told(text).0.contains("hush"));
+    }
+}
