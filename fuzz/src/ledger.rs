@@ -92,7 +92,7 @@ impl Bench {
     /// Decides requests as one frame, without making it durable; gives the events that the rail is called for.
     pub(crate) fn run(&mut self, requests: &[Request]) -> Vec<EventId> {
         for (ticket, &request) in (0..).zip(requests) {
-            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+            self.driver.submit(Submission::new(Ticket(ticket), request));
         }
         self.now_ms += 7;
         self.driver.run_batch(self.now_ms, &mut self.batch).unwrap();

@@ -143,7 +143,7 @@ impl Side {
     /// Decides requests, batch by batch; gives the codes of their outcomes.
     fn decide(&mut self, now_ms: u64, requests: &[Request]) -> Vec<&'static str> {
         for (ticket, &request) in (0..).zip(requests) {
-            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+            self.driver.submit(Submission::new(Ticket(ticket), request));
         }
         let mut codes = vec![""; requests.len()];
         let mut batch_count = 0;
@@ -165,7 +165,7 @@ impl Side {
                         assert_eq!(receipt.time_ms, now_ms);
                         "applied"
                     }
-                    Outcome::AlreadyApplied => "already_applied",
+                    Outcome::AlreadyApplied(_) => "already_applied",
                     Outcome::Rejected(rejection) => rejection.code(),
                 };
                 let place = &mut codes[answer.ticket.0 as usize];

@@ -20,6 +20,8 @@ pub enum Domain {
     Aborted,
     /// A frame of a journal.
     Frame,
+    /// The key of a request.
+    Key,
 }
 
 impl Domain {
@@ -31,6 +33,7 @@ impl Domain {
             Self::Event => b"bursar1e",
             Self::Aborted => b"bursar1a",
             Self::Frame => b"bursar1f",
+            Self::Key => b"bursar1k",
         }
     }
 }

@@ -52,6 +52,7 @@ mod reads;
 mod server;
 mod service;
 mod shown;
+mod terms;
 mod timed_io;
 mod wire;
 

@@ -68,7 +68,7 @@ pub struct TransactionView {
 
 impl Ledger {
     /// Waits until everything that a reader may have seen by now is durable.
-    fn wait_until_durable(&self) -> Result<(), ReadError> {
+    pub(super) fn wait_until_durable(&self) -> Result<(), ReadError> {
         let mut progress = self.shared.lock_progress();
         let seen = progress.begun;
         loop {
@@ -136,7 +136,7 @@ impl Ledger {
     /// A transaction as it stands; `None` if nothing ever proposed it with effect.
     pub fn transaction(&self, transaction: TransactionId) -> Result<Option<TransactionView>, ReadError> {
         let mut entries = Vec::with_capacity(1);
-        self.shared.transactions.get(&[transaction], &mut entries)?;
+        self.shared.transactions.get(&[transaction.into()], &mut entries)?;
         let entry = entries.pop().unwrap_or_default();
         let (mut state, mut pending) = (entry.approved, None);
         if let Some(proposed) = entry.proposed {

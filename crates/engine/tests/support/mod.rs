@@ -6,8 +6,8 @@
 use bursar_engine::Totals;
 use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Ticket};
 use bursar_engine::core::{
-    Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EventId, LedgerConfig,
-    Movement, Policy, RailId, Request, TransactionEntry, TransactionId,
+    Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EntryId, EventId,
+    LedgerConfig, Movement, Policy, RailId, Request, TransactionEntry, TransactionId,
 };
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
@@ -89,7 +89,7 @@ impl Bench {
     /// Decides requests as one frame, without making it durable; gives the events that their rail is called for.
     pub(crate) fn run(&mut self, requests: &[Request]) -> Vec<EventId> {
         for (ticket, &request) in requests.iter().enumerate() {
-            self.driver.submit(Submission { ticket: Ticket(ticket as u64), request });
+            self.driver.submit(Submission::new(Ticket(ticket as u64), request));
         }
         self.now_ms += 7;
         self.driver.run_batch(self.now_ms, &mut self.batch).unwrap();
@@ -208,17 +208,21 @@ pub(crate) fn read_everything(store: &EmbeddedStore) -> Result<Everything, Store
     let mut heads = Vec::new();
     store.list(None, usize::MAX, &mut heads)?;
     let mut chains = Vec::new();
-    let mut ids = vec![transaction(1), transaction(u128::MAX)];
+    let (mut ids, mut keys) = (vec![transaction(1), transaction(u128::MAX)], Vec::new());
     for listed in &heads {
         let mut entries = Vec::new();
         store.read(listed.customer, ReadRange::ALL, &mut entries)?;
         ids.extend(entries.iter().filter_map(|entry| entry.linked.event.transaction));
+        keys.extend(entries.iter().filter_map(|entry| entry.linked.event.key));
         chains.push(entries);
     }
+    keys.sort_unstable();
+    keys.dedup();
     ids.sort_unstable();
     ids.dedup();
     let mut transactions = Vec::new();
-    store.get(&ids, &mut transactions)?;
+    let all: Vec<EntryId> = ids.iter().copied().map(EntryId::from).chain(keys.into_iter().map(EntryId::from)).collect();
+    store.get(&all, &mut transactions)?;
     let mut events_of = Vec::new();
     for &id in &ids {
         events_of.push(store.events_of(id)?);
