@@ -4,10 +4,10 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use bursar_engine::Totals;
-use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Ticket};
+use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Terms, Ticket};
 use bursar_engine::core::{
     Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EntryId, EventId,
-    LedgerConfig, Movement, Policy, RailId, Request, TransactionEntry, TransactionId,
+    LedgerConfig, Movement, Policy, RailId, Request, RequestKey, TransactionEntry, TransactionId,
 };
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
@@ -103,6 +103,14 @@ impl Bench {
         self.batch.calls().iter().map(|call| call.event.id()).collect()
     }
 
+    /// Commits one request that comes with a key.
+    pub(crate) fn commit_keyed(&mut self, request: Request, key: u128) {
+        let terms = Terms { key: RequestKey::from_bits(key), ..Terms::default() };
+        let submission = Submission { terms: Some(Box::new(terms)), ..Submission::new(Ticket(0), request) };
+        self.driver.submit(submission);
+        self.commit(&[]);
+    }
+
     /// As [`Bench::run`], and makes it durable.
     pub(crate) fn commit(&mut self, requests: &[Request]) -> Vec<EventId> {
         let events = self.run(requests);
@@ -173,6 +181,28 @@ pub(crate) fn small_ledger(events: u128, options: EmbeddedOptions) -> Arc<Memory
         Request::unlock(customer(4)),
     ]);
     bench.disk
+}
+
+/// The small ledger, and behind it events with keys: of customers 20 to 39, whose key is their number, before the
+/// checkpoint for the first half of them and behind it for the others. Those of the first quarter have an unlock as well,
+/// with their number and 100.
+pub(crate) fn keyed_ledger(options: EmbeddedOptions) -> Arc<MemoryDisk> {
+    let disk = small_ledger(200, options);
+    for numbers in [20..30, 30..40] {
+        let mut bench = Bench::open(disk.clone(), options).unwrap();
+        for number in numbers.clone() {
+            bench.commit(&[deposit(number, 9_200 + number, 10)]);
+            bench.commit_keyed(Request::dispute(customer(number), transaction(9_200 + number)), number);
+            if number < 25 {
+                bench.commit(&[Request::chargeback(customer(number), transaction(9_200 + number))]);
+                bench.commit_keyed(Request::unlock(customer(number)), 100 + number);
+            }
+        }
+        if numbers.start == 20 {
+            bench.store.close().unwrap();
+        }
+    }
+    disk
 }
 
 /// Deposits in turn, with a dispute, a resolve or a chargeback of an earlier one now and then.
