@@ -175,7 +175,7 @@ impl Machine {
                     batch.submissions[place].fate = Fate::Waits;
                     continue;
                 }
-                waits @ (Waits::Busy | Waits::KeyWaits) => {
+                waits @ (Waits::Busy | Waits::UnderWay) => {
                     let answer = may_not_wait(&batch.submissions[place].submission, waits);
                     batch.submissions[place].fate = Fate::Answered;
                     batch.outcomes.push((place as u32, answer.result));

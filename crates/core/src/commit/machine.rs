@@ -81,7 +81,7 @@ pub(super) enum Waits {
     /// Too many wait already.
     Busy,
     /// One with the same key waits already.
-    KeyWaits,
+    UnderWay,
 }
 
 /// The commit machine of one ledger. See the [module's documentation](super).
@@ -224,7 +224,7 @@ impl Machine {
             match self.wait_if_open(&submission) {
                 Waits::No => batch.put(submission),
                 Waits::Yes => {}
-                waits @ (Waits::Busy | Waits::KeyWaits) => batch.answers.push(may_not_wait(&submission, waits)),
+                waits @ (Waits::Busy | Waits::UnderWay) => batch.answers.push(may_not_wait(&submission, waits)),
             }
         }
         batch.step = if self.goes_at_once(batch) { Step::AtOnce } else { batch.place_all() };
@@ -256,7 +256,7 @@ impl Machine {
         }
         let Some(open) = self.open.get_mut(&submission.request.customer) else { return Waits::No };
         if submission.key().is_some_and(|key| open.waiting.iter().any(|waiting| waiting.key() == Some(key))) {
-            return Waits::KeyWaits;
+            return Waits::UnderWay;
         }
         if open.waiting.len() >= self.limits.waiting_per_customer_max {
             return Waits::Busy;
@@ -298,7 +298,7 @@ impl Machine {
 /// The answer to a request that may not even wait.
 pub(super) fn may_not_wait(submission: &Submission, waits: Waits) -> Answer {
     let result = match waits {
-        Waits::KeyWaits => Ok(Outcome::Rejected(Rejection::RequestInProgress)),
+        Waits::UnderWay => Ok(Outcome::Rejected(Rejection::RequestInProgress)),
         Waits::Busy | Waits::Yes | Waits::No => Err(Busy { customer: submission.request.customer }),
     };
     Answer { ticket: submission.ticket, result }
