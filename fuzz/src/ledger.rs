@@ -2,8 +2,8 @@
 
 use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Ticket};
 use bursar_engine::core::{
-    AbortReason, Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EventId,
-    LedgerConfig, Movement, Policy, RailId, ReasonText, Request, TransactionEntry, TransactionId,
+    AbortReason, Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EntryId,
+    EventId, LedgerConfig, Movement, Policy, RailId, ReasonText, Request, TransactionEntry, TransactionId,
 };
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
@@ -92,7 +92,7 @@ impl Bench {
     /// Decides requests as one frame, without making it durable; gives the events that the rail is called for.
     pub(crate) fn run(&mut self, requests: &[Request]) -> Vec<EventId> {
         for (ticket, &request) in (0..).zip(requests) {
-            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+            self.driver.submit(Submission::new(Ticket(ticket), request));
         }
         self.now_ms += 7;
         self.driver.run_batch(self.now_ms, &mut self.batch).unwrap();
@@ -164,7 +164,8 @@ pub(crate) fn read_everything(store: &EmbeddedStore) -> Result<Everything, Store
     ids.sort_unstable();
     ids.dedup();
     let mut transactions = Vec::new();
-    store.get(&ids, &mut transactions)?;
+    let entries: Vec<EntryId> = ids.iter().copied().map(EntryId::from).collect();
+    store.get(&entries, &mut transactions)?;
     let events_of = ids.iter().map(|&id| store.events_of(id)).collect::<Result<_, _>>()?;
     let (open, sources) = (store.open_customers()?, store.sources()?);
     let rejected_lines = sources.iter().map(|mark| store.rejected_lines(mark.source)).collect::<Result<_, _>>()?;

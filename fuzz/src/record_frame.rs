@@ -6,7 +6,7 @@
 use crate::input::Input;
 use bursar_engine::core::{
     AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus, Hash,
-    LinkedEvent, RailId, ReasonText, RequestKind, TransactionId, TransactionKind,
+    LinkedEvent, RailId, ReasonText, RequestKey, RequestKind, TransactionId, TransactionKind,
 };
 use bursar_engine::fuzzing::{
     AnyCheckpoint, AnyFrame, AnyRecord, HEADER_BYTES, crc32c, frame_distance, ledger_file_bytes, put_id, put_signed,
@@ -215,6 +215,7 @@ fn event(input: &mut Input<'_>) -> Event {
         amount: if is_unlock { Amount::ZERO } else { amount(input) },
         currency,
         rail: RailId::new(input.byte()),
+        key: if input.flag() { RequestKey::from_bits(id(input)) } else { None },
         state,
     }
 }

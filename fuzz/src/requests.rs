@@ -9,7 +9,7 @@ use crate::ledger::two_currencies;
 use crate::model::{Model, Status};
 use bursar_engine::core::commit::{Batch, Limits, Outcome, Routes, Step, Submission, Ticket};
 use bursar_engine::core::{
-    Action, Amount, CurrencyIndex, CustomerId, DisputablePolicy, LedgerConfig, LockedPolicy, Movement, Policy,
+    Action, Amount, CurrencyIndex, CustomerId, DisputablePolicy, EntryId, LedgerConfig, LockedPolicy, Movement, Policy,
     Reference, Request, Sum, TransactionEntry, TransactionId, TransactionKind, TransactionStatus,
 };
 use bursar_engine::driver::Driver;
@@ -143,7 +143,7 @@ impl Side {
     /// Decides requests, batch by batch; gives the codes of their outcomes.
     fn decide(&mut self, now_ms: u64, requests: &[Request]) -> Vec<&'static str> {
         for (ticket, &request) in (0..).zip(requests) {
-            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+            self.driver.submit(Submission::new(Ticket(ticket), request));
         }
         let mut codes = vec![""; requests.len()];
         let mut batch_count = 0;
@@ -165,7 +165,7 @@ impl Side {
                         assert_eq!(receipt.time_ms, now_ms);
                         "applied"
                     }
-                    Outcome::AlreadyApplied => "already_applied",
+                    Outcome::AlreadyApplied(_) => "already_applied",
                     Outcome::Rejected(rejection) => rejection.code(),
                 };
                 let place = &mut codes[answer.ticket.0 as usize];
@@ -214,9 +214,9 @@ impl Side {
     }
 
     fn check_transactions(&self, model: &Model) {
-        let mut ids: Vec<TransactionId> = model.transactions.keys().map(|id| TransactionId::new(*id)).collect();
+        let mut ids: Vec<EntryId> = model.transactions.keys().map(|id| TransactionId::new(*id).into()).collect();
         // One that is not there.
-        ids.push(TransactionId::new(u128::MAX));
+        ids.push(TransactionId::new(u128::MAX).into());
         let mut entries: Vec<TransactionEntry> = Vec::new();
         self.transactions.get(&ids, &mut entries).unwrap();
         let last = entries.pop().unwrap();

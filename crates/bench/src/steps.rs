@@ -11,7 +11,7 @@ use crate::workload::{Ids, Workload, deposit, transaction_id};
 use bursar_core::commit::{Batch, Limits, Routes, Step as BatchStep};
 use bursar_core::event::chain_start;
 use bursar_core::rules::{Decision, Known, decide};
-use bursar_core::{Currencies, CustomerState, Event, LedgerConfig, Policy, TransactionId};
+use bursar_core::{Currencies, CustomerState, EntryId, Event, LedgerConfig, Policy};
 use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::{RowBatch, RowReader};
 use bursar_engine::driver::{Driver, SourceRow};
@@ -241,14 +241,14 @@ fn indexed() -> Result<Arc<EmbeddedStore>, Failure> {
 }
 
 /// Every other transaction from `first` on, in an order that is none.
-fn keys(first: u64) -> Vec<TransactionId> {
+fn keys(first: u64) -> Vec<EntryId> {
     let numbers = (0..UNIT_COUNT).map(|index| first + 2 * index);
     let mut keys: Vec<_> = numbers.map(|number| transaction_id(Ids::Rising, number)).collect();
     keys.sort_by_key(|id| (id.bits() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    keys
+    keys.into_iter().map(EntryId::from).collect()
 }
 
-fn look_up(store: &EmbeddedStore, keys: &[TransactionId], known: bool) -> Result<u64, Failure> {
+fn look_up(store: &EmbeddedStore, keys: &[EntryId], known: bool) -> Result<u64, Failure> {
     let mut entries = Vec::with_capacity(KEYS_AT_A_TIME);
     let keys_count = keys.len() as u64;
     let mut found_count = 0;

@@ -102,7 +102,7 @@ pub enum ChainFault {
     NotAllowed(Box<Rejection>),
     /// The transaction was made before; nothing should have happened.
     MadeBefore,
-    /// The kind of the event and its transaction do not fit each other.
+    /// The kind of the event and its transaction do not fit each other, or it has a key and should have none.
     Malformed,
     /// The resulting state is not what the rules give.
     WrongState {
@@ -140,7 +140,7 @@ impl fmt::Display for ChainFault {
             }
             Self::NotAllowed(rejection) => write!(f, "the rules reject this request: {}", rejection.code()),
             Self::MadeBefore => f.write_str("the transaction was made before"),
-            Self::Malformed => f.write_str("the kind of the event does not fit its transaction"),
+            Self::Malformed => f.write_str("the kind of the event does not fit its transaction, or its key"),
             Self::WrongState { expected } => {
                 f.write_str("the resulting account should be")?;
                 for (currency, account) in expected.accounts.iter() {
@@ -253,6 +253,9 @@ fn check_state(
     event: &Event,
 ) -> Result<(), ChainFault> {
     let request = event.request().ok_or(ChainFault::Malformed)?;
+    if event.key.is_some() && !request.action.takes_key() {
+        return Err(ChainFault::Malformed);
+    }
     let known = Known { state: known, reserved: false };
     match decide(config, before, known, &request) {
         Err(rejection) => Err(ChainFault::NotAllowed(Box::new(rejection))),

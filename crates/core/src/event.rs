@@ -9,9 +9,10 @@ use crate::amount::Amount;
 use crate::currency::CurrencyIndex;
 use crate::hash::{Domain, EventId, Hash, Hasher, sha256};
 use crate::id::{CustomerId, TransactionId};
+use crate::key::RequestKey;
 use crate::request::{Action, Movement, Reference, Request, RequestKind};
 use crate::rules::Change;
-use crate::transaction::{EventRef, TransactionKind, TransactionState, TransactionStatus};
+use crate::transaction::{EntryId, EventRef, TransactionKind, TransactionState, TransactionStatus};
 use alloc::string::String;
 use core::fmt;
 
@@ -59,11 +60,13 @@ pub struct Event {
     pub currency: CurrencyIndex,
     /// The rail that must agree before the event is done.
     pub rail: Option<RailId>,
+    /// The key that its request came with.
+    pub key: Option<RequestKey>,
     /// The customer's state once the event is done.
     pub state: CustomerState,
 }
 
-/// The bytes of content that every event has; accounts in further currencies follow.
+/// The bytes of content that every event has; accounts in further currencies and a key follow.
 const CONTENT_BYTES: usize = 77;
 const HEAD_BYTES: usize = 8 + 32;
 
@@ -75,7 +78,28 @@ impl Event {
             Some((id, state)) => (Some(id), state.kind),
             None => (None, TransactionKind::Deposit),
         };
-        Self { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state }
+        let key = None;
+        Self { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, key, state }
+    }
+
+    /// The state that it gives the table's entry of its key: that of its transaction, or for an unlock one of nothing.
+    /// What the entry says is in `proposed`: which event has the key.
+    pub fn key_state(&self) -> TransactionState {
+        self.transaction_state().unwrap_or(TransactionState {
+            customer: self.customer,
+            kind: self.transaction_kind,
+            amount: self.amount,
+            currency: self.currency,
+            status: TransactionStatus::Posted,
+        })
+    }
+
+    /// The table's entries that it proposes a state for, with that state: its transaction's, and its key's.
+    pub fn entries(&self) -> impl Iterator<Item = (EntryId, TransactionState)> + use<> {
+        let transaction = self.transaction.zip(self.transaction_state());
+        let transaction = transaction.map(|(transaction, state)| (EntryId::Transaction(transaction), state));
+        let key = self.key.map(|key| (EntryId::Key(key), self.key_state()));
+        transaction.into_iter().chain(key)
     }
 
     /// The account this event changed, as it is afterwards.
@@ -126,7 +150,7 @@ impl Event {
         bytes[..8].copy_from_slice(Domain::Event.tag());
         bytes[8..HEAD_BYTES].copy_from_slice(link.as_bytes());
         self.encode_content(&mut bytes[HEAD_BYTES..]);
-        if self.state.accounts.len() <= 1 {
+        if self.state.accounts.len() <= 1 && self.key.is_none() {
             return sha256(&bytes);
         }
         let mut hasher = Hasher::new(Domain::Event);
@@ -135,6 +159,9 @@ impl Event {
             hasher.update(&[currency.0]);
             hasher.update(&account.available.steps().to_be_bytes());
             hasher.update(&account.held.steps().to_be_bytes());
+        }
+        if let Some(key) = self.key {
+            hasher.update(&key.bits().to_be_bytes());
         }
         hasher.finish()
     }
@@ -151,7 +178,7 @@ impl Event {
         out[16..24].copy_from_slice(&self.seq.to_be_bytes());
         out[24..32].copy_from_slice(&self.time_ms.to_be_bytes());
         out[32] = self.kind.code();
-        out[33] = u8::from(self.state.locked) | withdrawal << 1;
+        out[33] = u8::from(self.state.locked) | withdrawal << 1 | u8::from(self.key.is_some()) << 2;
         out[34] = self.currency.0;
         out[35] = self.rail.map_or(0, RailId::number);
         out[36..52].copy_from_slice(&self.transaction.map_or(0, TransactionId::bits).to_be_bytes());
@@ -377,6 +404,7 @@ mod tests {
             amount: Amount::from_steps(15_000),
             currency: CurrencyIndex(0),
             rail: RailId::new(3),
+            key: None,
             state,
         }
     }
@@ -395,6 +423,9 @@ mod tests {
         let by_hand = done_by_hand_link(&start, &linked.hash, &ReasonText::new("no"));
         let mut two = event();
         two.state.accounts.set(CurrencyIndex(4), Account { available: Amount::MAX, held: Amount::ZERO });
+        let key = RequestKey::from_bits(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+        let keyed = Event { key, ..event() };
+        let two_keyed = Event { key, ..two.clone() };
         let expected = [
             ("ledger", digest, "27f4db782cf64b64"),
             ("chain", start, "27c3872e26448a85"),
@@ -402,6 +433,8 @@ mod tests {
             ("aborted", aborted, "5374012d61cd0596"),
             ("done by hand", by_hand, "6367ff42b4f0dff5"),
             ("two currencies", two.hash(&start), "c2fcbfa46f3a7802"),
+            ("with a key", keyed.hash(&start), "ed3257245362c08d"),
+            ("two currencies with a key", two_keyed.hash(&start), "84b427ff9a244478"),
         ];
         let got: alloc::vec::Vec<_> = expected.iter().map(|(n, h, _)| (*n, h.to_string())).collect();
         for ((name, hash), (_, _, prefix)) in got.iter().zip(&expected) {
@@ -413,7 +446,7 @@ mod tests {
     #[test]
     fn every_field_is_hashed() {
         type Edit = fn(&mut Event);
-        let edits: [(&str, Edit); 12] = [
+        let edits: [(&str, Edit); 13] = [
             ("customer", |e| e.customer = CustomerId::new(8)),
             ("seq", |e| e.seq = 2),
             ("time", |e| e.time_ms += 1),
@@ -423,6 +456,7 @@ mod tests {
             ("amount", |e| e.amount = Amount::ZERO),
             ("currency", |e| e.currency = CurrencyIndex(1)),
             ("rail", |e| e.rail = None),
+            ("key", |e| e.key = RequestKey::from_bits(1)),
             ("locked", |e| e.state.locked = true),
             ("account", |e| e.state.accounts.set(CurrencyIndex(0), Account::default())),
             ("other account", |e| e.state.accounts.set(CurrencyIndex(1), Account::default())),
@@ -435,6 +469,8 @@ mod tests {
             edit(&mut edited);
             assert_ne!(edited.hash(&link), original, "{name}");
         }
+        let keyed = |bits| Event { key: RequestKey::from_bits(bits), ..event() }.hash(&link);
+        assert_ne!(keyed(1), keyed(2), "another key");
     }
 
     #[test]

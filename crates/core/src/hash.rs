@@ -22,6 +22,8 @@ pub enum Domain {
     DoneByHand,
     /// A frame of a journal.
     Frame,
+    /// The key of a request.
+    Key,
 }
 
 impl Domain {
@@ -34,6 +36,7 @@ impl Domain {
             Self::Aborted => b"bursar1a",
             Self::DoneByHand => b"bursar1h",
             Self::Frame => b"bursar1f",
+            Self::Key => b"bursar1k",
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod currency;
 pub mod event;
 pub mod hash;
 pub mod id;
+pub mod key;
 #[cfg(test)]
 mod model;
 pub mod planted;
@@ -32,7 +33,10 @@ pub use currency::{Currencies, Currency, CurrencyError, CurrencyIndex};
 pub use event::{AbortReason, Event, EventStatus, LinkedEvent, RailId, ReasonText, Record};
 pub use hash::{EventId, Hash};
 pub use id::{CustomerId, Id, IdError, IdErrorKind, TransactionId};
+pub use key::{KEY_TEXT_BYTES_MAX, RequestKey};
 pub use policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
 pub use rejection::{Rejection, RejectionInfo};
 pub use request::{Action, Movement, Reference, Request, RequestKind};
-pub use transaction::{EventRef, Proposed, TransactionEntry, TransactionKind, TransactionState, TransactionStatus};
+pub use transaction::{
+    EntryId, EventRef, Proposed, TransactionEntry, TransactionKind, TransactionState, TransactionStatus,
+};

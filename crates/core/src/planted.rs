@@ -60,11 +60,15 @@ pub enum Planted {
     SourceForgotten,
     /// A block of an index file is not held against its checksum.
     IndexChecksumUnchecked,
+    /// The key of a request is not proposed to the table.
+    KeyNotProposed,
+    /// Keys read back from the journal are forgotten, and with them that they are used.
+    KeysForgotten,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::AnsweredBeforeSync,
         Self::RailCalledBeforeSync,
         Self::DoneBeforeTable,
@@ -89,6 +93,8 @@ impl Planted {
         Self::TransactionsForgotten,
         Self::SourceForgotten,
         Self::IndexChecksumUnchecked,
+        Self::KeyNotProposed,
+        Self::KeysForgotten,
     ];
 }
 

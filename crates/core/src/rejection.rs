@@ -3,13 +3,16 @@
 use crate::amount::Amount;
 use crate::currency::{Currencies, CurrencyIndex};
 use crate::policy::LockedPolicy;
-use crate::transaction::TransactionState;
+use crate::transaction::{EventRef, TransactionState};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
 
 /// Why a request is refused. **The order of the variants is their precedence**: where two apply, the first
-/// is reported. A rejected request changes nothing and does not use up its transaction id.
+/// is reported. A rejected request changes nothing and uses up neither its transaction id nor its key.
+///
+/// Those of a request's terms are the last ones, since places are stored and never move; what they say of a key is
+/// looked at before all others, and conditions after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// A deposit or withdrawal of nothing, or of less.
@@ -84,6 +87,31 @@ pub enum Rejection {
         /// What the rail gave as its reason.
         reason: String,
     },
+    /// A deposit or a withdrawal came with a key.
+    IdempotencyKeyNotAllowed,
+    /// The key came before, with another request, which took effect.
+    IdempotencyKeyReused {
+        /// The event that has the key.
+        event: EventRef,
+    },
+    /// A request with this key is under way and waits for a rail.
+    RequestInProgress,
+    /// The chain's newest event is not the one expected.
+    SeqMismatch {
+        /// The sequence number expected.
+        expected: u64,
+        /// That of the newest event.
+        seq: u64,
+    },
+    /// Less would be available than was asked to be left.
+    BelowMinimum {
+        /// The account's currency.
+        currency: CurrencyIndex,
+        /// How much was to be left.
+        minimum: Amount,
+        /// How much would be.
+        available: Amount,
+    },
 }
 
 /// One line per rejection for tables and documents: its code, its meaning, and what to do.
@@ -99,7 +127,7 @@ pub struct RejectionInfo {
 
 impl Rejection {
     /// Every rejection, in order of precedence.
-    pub const ALL: [RejectionInfo; 18] = [
+    pub const ALL: [RejectionInfo; 23] = [
         RejectionInfo {
             code: "amount_not_positive",
             meaning: "A deposit or withdrawal must have an amount above zero.",
@@ -186,6 +214,31 @@ impl Rejection {
             meaning: "The rail refused, and the event stands in the chain as aborted.",
             hint: "The rail's reason says why.",
         },
+        RejectionInfo {
+            code: "idempotency_key_not_allowed",
+            meaning: "A deposit or a withdrawal came with an idempotency key.",
+            hint: "Leave the key out: the transaction's id makes it safe to ask twice.",
+        },
+        RejectionInfo {
+            code: "idempotency_key_reused",
+            meaning: "Another request with this idempotency key took effect before.",
+            hint: "Give each request a key of its own; use it again only to repeat that very request.",
+        },
+        RejectionInfo {
+            code: "request_in_progress",
+            meaning: "A request with this idempotency key is under way and waits for a rail.",
+            hint: "Ask again later, with the same key.",
+        },
+        RejectionInfo {
+            code: "seq_mismatch",
+            meaning: "The customer's newest event is not the one that was expected.",
+            hint: "Read the customer again, and decide on what it says now.",
+        },
+        RejectionInfo {
+            code: "below_minimum",
+            meaning: "Afterwards less would be available than was asked to be left.",
+            hint: "Ask for less, or for a lower minimum.",
+        },
     ];
 
     /// The place in the order of precedence, from 0; also the index in [`Rejection::ALL`].
@@ -209,6 +262,11 @@ impl Rejection {
             Self::InsufficientFunds { .. } => 15,
             Self::BalanceOverflow { .. } => 16,
             Self::RailRefused { .. } => 17,
+            Self::IdempotencyKeyNotAllowed => 18,
+            Self::IdempotencyKeyReused { .. } => 19,
+            Self::RequestInProgress => 20,
+            Self::SeqMismatch { .. } => 21,
+            Self::BelowMinimum { .. } => 22,
         }
     }
 
@@ -285,6 +343,22 @@ impl fmt::Display for Sentence<'_> {
                 write!(f, "with {} the account would leave the range of amounts", money(*asked, *currency))
             }
             Rejection::RailRefused { reason } => write!(f, "the rail refused: {reason}"),
+            Rejection::IdempotencyKeyNotAllowed => {
+                f.write_str("a deposit or a withdrawal has its transaction id, and takes no idempotency key")
+            }
+            Rejection::IdempotencyKeyReused { event } => {
+                write!(f, "the idempotency key is that of event {} of customer {}", event.seq, event.customer)
+            }
+            Rejection::RequestInProgress => f.write_str("a request with this idempotency key waits for a rail"),
+            Rejection::SeqMismatch { expected, seq } => {
+                write!(f, "the newest event was expected to be {expected}, and is {seq}")
+            }
+            Rejection::BelowMinimum { currency, minimum, available } => write!(
+                f,
+                "{} would be left available, and at least {} are to be",
+                money(*available, *currency),
+                money(*minimum, *currency)
+            ),
         }
     }
 }

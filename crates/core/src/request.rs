@@ -109,6 +109,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether its request may come with a key: whether it brings no id of its own by which it takes effect once.
+    pub const fn takes_key(&self) -> bool {
+        match self {
+            Self::Deposit(_) | Self::Withdrawal(_) => false,
+            Self::Dispute(_) | Self::Resolve(_) | Self::Chargeback(_) | Self::Unlock => true,
+        }
+    }
+
     /// Which of the six kinds it is.
     pub const fn kind(&self) -> RequestKind {
         match self {

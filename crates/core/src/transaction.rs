@@ -3,7 +3,10 @@
 use crate::amount::Amount;
 use crate::currency::CurrencyIndex;
 use crate::hash::EventId;
-use crate::id::CustomerId;
+use crate::id::{CustomerId, TransactionId};
+use crate::key::RequestKey;
+use core::fmt;
+use core::hash::{Hash, Hasher};
 
 /// Which way a transaction moved money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +64,80 @@ pub struct TransactionState {
     pub status: TransactionStatus,
 }
 
+/// Names an entry of the transactions table. Transactions and keys of requests are spaces of their own: that a client
+/// chooses the digits of somebody's key for a transaction means nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EntryId {
+    /// The entry of a transaction.
+    Transaction(TransactionId),
+    /// The entry of a request's key. It goes from empty to the one event in effect with that key, and stays there.
+    Key(RequestKey),
+}
+
+impl EntryId {
+    /// The transaction, if it is the entry of one.
+    pub const fn transaction(self) -> Option<TransactionId> {
+        match self {
+            Self::Transaction(transaction) => Some(transaction),
+            Self::Key(_) => None,
+        }
+    }
+
+    /// Seventeen bytes that no other entry has, for stores that find entries by bytes: 0 for a transaction or 1 for a
+    /// key, and its bits, big-endian.
+    pub const fn to_bytes(self) -> [u8; 17] {
+        let (space, bits) = match self {
+            Self::Transaction(transaction) => (0, transaction.bits()),
+            Self::Key(key) => (1, key.bits()),
+        };
+        let mut bytes = [space; 17];
+        let bits = bits.to_be_bytes();
+        let mut index = 0;
+        while index < bits.len() {
+            bytes[index + 1] = bits[index];
+            index += 1;
+        }
+        bytes
+    }
+}
+
+/// By the bits alone, which is as much as hashing a transaction's id.
+impl Hash for EntryId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Transaction(transaction) => transaction.bits().hash(state),
+            Self::Key(key) => key.bits().hash(state),
+        }
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transaction(transaction) => write!(f, "transaction {transaction}"),
+            Self::Key(key) => write!(f, "key {key}"),
+        }
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<TransactionId> for EntryId {
+    fn from(transaction: TransactionId) -> Self {
+        Self::Transaction(transaction)
+    }
+}
+
+impl From<RequestKey> for EntryId {
+    fn from(key: RequestKey) -> Self {
+        Self::Key(key)
+    }
+}
+
 /// Where an event is: whose chain, at which place, and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventRef {
@@ -81,7 +158,7 @@ pub struct Proposed {
     pub event: EventRef,
 }
 
-/// What the transactions table holds for one id.
+/// What the transactions table holds for one [`EntryId`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransactionEntry {
     /// The last approved state.

@@ -23,7 +23,7 @@ pub(crate) fn run(directory: &Path, out: &mut dyn Write) -> Result<(), Box<dyn E
     for submitted in ledger.submit_batch(vec![deposit, withdrawal, Request::dispute(ann, salary)])? {
         match submitted? {
             Outcome::Applied(event) => writeln!(out, "done as event {}, receipt {}", event.event.seq, event.hash)?,
-            Outcome::AlreadyApplied => writeln!(out, "was done before")?,
+            Outcome::AlreadyApplied(_) => writeln!(out, "was done before")?,
             Outcome::Rejected(why) => writeln!(out, "refused: {}", why.sentence(&ledger.config().currencies))?,
         }
     }

@@ -4,14 +4,14 @@
 //! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
 //! step says, up to the point where the batch waits to be made durable.
 
-use crate::store::{Chains, SourceMark, StoreError, Transactions, WholeBatch};
+use crate::store::{ChainEntry, Chains, ReadRange, SourceMark, StoreError, Transactions, WholeBatch};
 use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, Pending, ProposeResult, RailAnswer, RailCall, Routes,
-    Schedule, Settlement, Settling, Step, Submission, Ticket,
+    Schedule, Settlement, Settling, Step, Submission, Terms, Ticket,
 };
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
-    CustomerId, EventId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request, TransactionEntry,
+    CustomerId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request, TransactionEntry,
     TransactionId,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -250,7 +250,7 @@ impl Driver {
         }
         let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
         let mut queue: VecDeque<Submission> =
-            requests.map(|(ticket, request)| Submission { ticket, request }).collect();
+            requests.map(|(ticket, request)| Submission::new(ticket, request)).collect();
         let mut answers = Vec::new();
         loop {
             self.machine.gather(now_ms, &mut queue, batch);
@@ -288,7 +288,8 @@ impl Driver {
         }
         let chains = self.chains.clone();
         let Some(mut whole) = chains.begin_whole(batch.time_ms())? else { return Ok(false) };
-        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request.as_ref()?)));
+        let requests =
+            rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request.as_ref()?, None)));
         self.decide_at_once(&mut *whole, batch, requests, false)?;
         advance(mark, rows, batch.answers());
         mark.finished = ends;
@@ -304,7 +305,8 @@ impl Driver {
             return Ok(());
         };
         let submissions: Vec<Submission> = batch.take_submissions().collect();
-        let requests = submissions.iter().map(|Submission { ticket, request }| (*ticket, request));
+        let requests = submissions.iter();
+        let requests = requests.map(|Submission { ticket, request, terms }| (*ticket, request, terms.as_deref()));
         self.decide_at_once(&mut *whole, batch, requests, true)?;
         Ok(whole.end(None)?)
     }
@@ -314,15 +316,15 @@ impl Driver {
         &mut self,
         whole: &mut dyn WholeBatch,
         batch: &mut Batch,
-        requests: impl Iterator<Item = (Ticket, &'r Request)> + Clone,
+        requests: impl Iterator<Item = (Ticket, &'r Request, Option<&'r Terms>)> + Clone,
         tell: bool,
     ) -> Result<(), EngineError> {
         self.expected.clear();
-        self.expected.extend(requests.clone().map(|(_, request)| (request.customer, request.action.transaction())));
+        self.expected.extend(requests.clone().map(|(_, request, _)| (request.customer, request.action.transaction())));
         whole.expect(&self.expected);
-        for (ticket, request) in requests {
+        for (ticket, request, terms) in requests {
             let (head, state) = whole.find(request.customer, request.action.transaction())?;
-            if let Some(linked) = self.machine.decide_at_once(batch, (ticket, request), head, state, tell)? {
+            if let Some(linked) = self.machine.decide_at_once(batch, (ticket, request, terms), head, state, tell)? {
                 whole.append_done(&linked)?;
             }
         }
@@ -348,6 +350,10 @@ impl Driver {
                 self.chains.status(batch.to_settle(), &mut self.statuses)?;
                 self.machine.settled(batch, &self.statuses)?;
                 self.statuses.clear();
+            }
+            Step::Recall => {
+                let events = recall(&*self.chains, batch.to_recall())?;
+                self.machine.recalled(batch, events)?;
             }
             Step::AppendStarted => {
                 self.chains.append(batch.started(), &mut self.appended)?;
@@ -375,6 +381,20 @@ impl Driver {
     }
 }
 
+/// Reads events that are in effect from their chains; `None` for one that is not there.
+pub(crate) fn recall(chains: &dyn Chains, events: &[EventRef]) -> Result<Vec<Option<LinkedEvent>>, StoreError> {
+    let mut found = Vec::with_capacity(events.len());
+    let mut entries = Vec::with_capacity(1);
+    for event in events {
+        let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: false };
+        chains.read(event.customer, range, &mut entries)?;
+        let is_it = |entry: &ChainEntry| entry.status == EventStatus::Done && entry.linked.reference() == *event;
+        found.push(entries.pop().filter(is_it).map(|entry| entry.linked));
+        entries.clear();
+    }
+    Ok(found)
+}
+
 /// Moves a source's position behind `rows`, and counts what became of them. `answers` are those of requests that
 /// made no event.
 fn advance(mark: &mut SourceMark, rows: &[SourceRow], answers: &[Answer]) {
@@ -387,7 +407,7 @@ fn advance(mark: &mut SourceMark, rows: &[SourceRow], answers: &[Answer]) {
     mark.counts.applied += (request_count - answers.len()) as u64;
     for answer in answers {
         match &answer.result {
-            Ok(Outcome::AlreadyApplied) => mark.counts.already_applied += 1,
+            Ok(Outcome::AlreadyApplied(_)) => mark.counts.already_applied += 1,
             Ok(Outcome::Rejected(rejection)) => {
                 mark.counts.rejected += 1;
                 let line = rows.get(answer.ticket.0 as usize).map_or(0, |row| row.line);

@@ -395,7 +395,7 @@ impl Ingest<'_> {
                     *self.report.rejected.entry(rejection.code()).or_default() += 1;
                     self.observer.rejected(batch.text_of(row), row.line, rejection)
                 }
-                (Ok(_), Some(Outcome::Applied(_) | Outcome::AlreadyApplied) | None) => Ok(()),
+                (Ok(_), Some(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) | None) => Ok(()),
             };
             told.map_err(IngestError::Observer)?;
         }

@@ -146,7 +146,7 @@ fn agree(audit: &Audit, histories: &[History], is_split: bool) {
     }
     assert_eq!(event_count, receipts.len(), "an acknowledged event is missing");
     for (request, outcome) in histories.iter().flatten() {
-        if let (Outcome::AlreadyApplied, Action::Deposit(movement) | Action::Withdrawal(movement)) =
+        if let (Outcome::AlreadyApplied(_), Action::Deposit(movement) | Action::Withdrawal(movement)) =
             (outcome, request.action)
         {
             let state = audit.transactions[&movement.transaction];
@@ -184,7 +184,7 @@ fn crowd(ledger: &Ledger, is_split: bool) {
     for (request, outcome) in histories.iter().flatten().step_by(7) {
         let makes = matches!(request.action, Action::Deposit(_) | Action::Withdrawal(_));
         if let (Outcome::Applied(_), true) = (outcome, makes) {
-            assert_eq!(ledger.submit(*request).unwrap(), Outcome::AlreadyApplied);
+            assert_eq!(ledger.submit(*request).unwrap(), Outcome::AlreadyApplied(None));
         }
     }
 }

@@ -21,7 +21,7 @@ fn driver(config: LedgerConfig, store: &Arc<MemoryStore>) -> Driver {
 /// Decides and appends one request; its approval is left for later, as by a slow thread.
 fn decide(driver: &mut Driver, ticket: u64, request: Request) -> Batch {
     let mut batch = Batch::new(1);
-    driver.submit(Submission { ticket: Ticket(ticket), request });
+    driver.submit(Submission::new(Ticket(ticket), request));
     driver.run_batch(1_000 + ticket, &mut batch).unwrap();
     batch
 }
@@ -51,7 +51,7 @@ fn a_repeat_is_known_before_the_first_is_approved() {
         let mut first = decide(&mut driver, 0, deposit(7));
         assert!(matches!(outcome(&mut first), Outcome::Applied(_)));
         let mut second = decide(&mut driver, 1, deposit(7));
-        assert_eq!(outcome(&mut second), Outcome::AlreadyApplied);
+        assert_eq!(outcome(&mut second), Outcome::AlreadyApplied(None));
     }
 }
 
@@ -85,7 +85,7 @@ fn the_embedded_store_decides_at_once_unless_something_is_open() {
     let mut driver = Driver::new(config, routes, Limits::default(), store.clone(), store, 1).unwrap();
     let mut first_step = |ticket: u64, requests: &[Request]| {
         for (ticket, &request) in (ticket..).zip(requests) {
-            driver.submit(Submission { ticket: Ticket(ticket), request });
+            driver.submit(Submission::new(Ticket(ticket), request));
         }
         let mut batch = Batch::new(1);
         driver.begin_batch(1_000, &mut batch);

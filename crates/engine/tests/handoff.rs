@@ -15,8 +15,8 @@
 
 use bursar_engine::core::commit::{Appended, Approval, Outcome, Proposal, ProposeResult, RailAnswer, RailCall, Routes};
 use bursar_engine::core::{
-    Amount, Currencies, CustomerId, EventId, EventRef, EventStatus, Head, LedgerConfig, Policy, RailId, Record,
-    Request, TransactionEntry, TransactionId,
+    Amount, Currencies, CustomerId, EntryId, EventId, EventRef, EventStatus, Head, LedgerConfig, Policy, RailId,
+    Record, Request, TransactionEntry, TransactionId,
 };
 use bursar_engine::driver::SourceRow;
 use bursar_engine::store::{
@@ -185,8 +185,8 @@ impl Chains for Store {
 }
 
 impl Transactions for Store {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        self.memory.get(transactions, entries)
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.memory.get(ids, entries)
     }
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
@@ -267,7 +267,7 @@ impl Callers {
             Ok(Outcome::Applied(receipt)) => {
                 assert!(self.store.is_durable(|event| *event == receipt.event), "{id} is told before it is durable");
             }
-            Ok(Outcome::AlreadyApplied | Outcome::Rejected(_)) => {
+            Ok(Outcome::AlreadyApplied(_) | Outcome::Rejected(_)) => {
                 assert!(self.store.sync_count() > syncs_before, "{id} is told without a sync");
             }
             Err(_) => {}
@@ -299,7 +299,7 @@ impl Callers {
         for (id, all) in heard.iter() {
             assert_eq!(all.len(), 1, "{id} has heard {all:?}");
             match &all[0] {
-                Ok(Outcome::Applied(_) | Outcome::AlreadyApplied) => assert!(self.store.has(*id), "{id} is lost"),
+                Ok(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) => assert!(self.store.has(*id), "{id} is lost"),
                 Ok(Outcome::Rejected(_))
                 | Err(
                     SubmitError::Busy

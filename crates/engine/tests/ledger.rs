@@ -36,7 +36,7 @@ fn what_was_acknowledged_is_there_after_opening_again() {
         assert_eq!(transaction.events.len(), 2);
         assert!(ledger.totals().unwrap().currencies()[0].is_balanced());
         let repeat = Request::deposit(customer, TransactionId::new(4), Amount::from_steps(10_000));
-        assert_eq!(ledger.submit(repeat).unwrap(), Outcome::AlreadyApplied);
+        assert_eq!(ledger.submit(repeat).unwrap(), Outcome::AlreadyApplied(None));
         if clean {
             ledger.close().unwrap();
         }

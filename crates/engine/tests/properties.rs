@@ -196,7 +196,7 @@ impl Side {
     /// Runs batches until nothing is left to do; gives all answers.
     fn run(&mut self, now_ms: u64, requests: &[Request]) -> Vec<Answer> {
         for (ticket, &request) in (self.next_ticket..).zip(requests) {
-            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+            self.driver.submit(Submission::new(Ticket(ticket), request));
         }
         self.next_ticket += requests.len() as u64;
         let mut answers = Vec::new();
@@ -363,7 +363,7 @@ fn whole_history(acts: &[Act], config: LedgerConfig, routes: Routes, options: Em
     let repeats: Vec<Request> = world.applied.iter().copied().filter(|request| !waits(&world, request)).collect();
     let answers = world.submit(&repeats);
     assert_eq!(answers.len(), repeats.len());
-    assert!(answers.iter().all(|answer| answer.result == Ok(Outcome::AlreadyApplied)), "{answers:?}");
+    assert!(answers.iter().all(|answer| answer.result == Ok(Outcome::AlreadyApplied(None))), "{answers:?}");
     assert_eq!(heads(&world.side), before);
     assert_eq!(before, heads(&world.memory));
     compare_chains(&world);

@@ -413,7 +413,7 @@ fn stray_answers_change_nothing() {
         assert!(waiting.try_recv().is_err());
         bank.release(Script::Act);
         assert_eq!(applied(&waiting.recv().unwrap()[0]), 3);
-        assert_eq!(ledger.submit(withdrawal(1, 2, 100)).unwrap(), Outcome::AlreadyApplied);
+        assert_eq!(ledger.submit(withdrawal(1, 2, 100)).unwrap(), Outcome::AlreadyApplied(None));
         assert_eq!((bank.paid(), bank.wait_for_calls(0).len()), (1, 2));
         audit(&ledger);
     });

@@ -8,7 +8,7 @@
 
 use bursar_engine::core::commit::{Approval, Batch, Limits, Proposal, ProposeResult, Routes};
 use bursar_engine::core::{
-    Amount, Currencies, CurrencyIndex, CustomerId, EventRef, Policy, Request, TransactionEntry, TransactionId,
+    Amount, Currencies, CurrencyIndex, CustomerId, EntryId, EventRef, Policy, Request, TransactionEntry, TransactionId,
 };
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::new_config;
@@ -25,13 +25,13 @@ struct OneConflict {
 }
 
 impl Transactions for OneConflict {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        self.store.get(transactions, entries)
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.store.get(ids, entries)
     }
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
         for proposal in proposals {
-            if proposal.transaction == self.transaction && self.is_due.swap(false, Ordering::Relaxed) {
+            if proposal.entry == self.transaction.into() && self.is_due.swap(false, Ordering::Relaxed) {
                 results.push(ProposeResult::Conflict);
             } else {
                 self.store.propose(&[*proposal], results)?;

@@ -54,6 +54,7 @@ mod reads;
 mod server;
 mod service;
 mod shown;
+mod terms;
 mod timed_io;
 #[cfg(feature = "tls")]
 mod tls;

@@ -267,7 +267,7 @@ impl Metrics {
     pub(crate) fn submitted(&self, submitted: &Submitted) {
         match submitted {
             Ok(Outcome::Applied(_)) => self.applied.inc(),
-            Ok(Outcome::AlreadyApplied) => self.already_applied.inc(),
+            Ok(Outcome::AlreadyApplied(_)) => self.already_applied.inc(),
             Ok(Outcome::Rejected(rejection)) => self.rejected[rejection.precedence()].inc(),
             Err(_) => self.undecided.inc(),
         };

@@ -25,6 +25,8 @@ pub enum ServiceProblem {
     MalformedJson,
     /// A field is missing, unknown, given twice, or of another type.
     BadField,
+    /// An idempotency key is no text that can be one, or there are several.
+    BadIdempotencyKey,
     /// A parameter of the query is unknown, given twice, or has a value that it cannot have.
     BadParameter,
     /// The cursor was not given out by this path.
@@ -84,9 +86,10 @@ const fn info(code: &'static str, meaning: &'static str, hint: &'static str) -> 
 
 impl ServiceProblem {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::MalformedJson,
         Self::BadField,
+        Self::BadIdempotencyKey,
         Self::BadParameter,
         Self::BadCursor,
         Self::BodyCutOff,
@@ -120,7 +123,12 @@ impl ServiceProblem {
             Self::BadField => info(
                 "bad_field",
                 "A field is missing, unknown, given twice, or of another type.",
-                "Fields are kind, customer, transaction, amount and currency, each once and each a string.",
+                "`/openapi.json` lists the fields: each once, all strings but expected_seq, which is a number.",
+            ),
+            Self::BadIdempotencyKey => info(
+                "bad_idempotency_key",
+                "An idempotency key is no text that can be one, or there are several.",
+                "Send one, of 1 to 255 visible ASCII characters; with spaces or quotes in it, as a quoted string.",
             ),
             Self::BadParameter => info(
                 "bad_parameter",
@@ -255,6 +263,9 @@ impl Problem {
     /// try again; it always comes with `Retry-After`.
     pub const fn status(&self) -> StatusCode {
         match self {
+            // The two that the draft for `Idempotency-Key` names; the key that should not be there was not decided on.
+            Self::Rejected(Rejection::IdempotencyKeyNotAllowed) => StatusCode::BAD_REQUEST,
+            Self::Rejected(Rejection::RequestInProgress) => StatusCode::CONFLICT,
             Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unreadable(_) | Self::Header(_) => StatusCode::BAD_REQUEST,
             Self::NotThere(_) => StatusCode::NOT_FOUND,
@@ -274,6 +285,7 @@ impl Problem {
             Self::Service(problem, _) => match problem {
                 ServiceProblem::MalformedJson
                 | ServiceProblem::BadField
+                | ServiceProblem::BadIdempotencyKey
                 | ServiceProblem::BadParameter
                 | ServiceProblem::BadCursor
                 | ServiceProblem::BodyCutOff => StatusCode::BAD_REQUEST,
@@ -328,7 +340,9 @@ impl Problem {
             Self::Submit(SubmitError::Busy) | Self::Service(ServiceProblem::Busy | ServiceProblem::RateLimited, _) => {
                 Some(1)
             }
-            Self::Submit(SubmitError::CustomerBusy(_)) | Self::Service(ServiceProblem::KeysUnreadable, _) => Some(5),
+            Self::Submit(SubmitError::CustomerBusy(_))
+            | Self::Rejected(Rejection::RequestInProgress)
+            | Self::Service(ServiceProblem::KeysUnreadable, _) => Some(5),
             Self::Submit(SubmitError::Closed | SubmitError::Stopped(_))
             | Self::Read(ReadError::Stopped(_))
             | Self::Service(ServiceProblem::Stopping, _) => Some(10),
@@ -341,6 +355,7 @@ impl Problem {
             | Self::Service(
                 ServiceProblem::MalformedJson
                 | ServiceProblem::BadField
+                | ServiceProblem::BadIdempotencyKey
                 | ServiceProblem::BadParameter
                 | ServiceProblem::BadCursor
                 | ServiceProblem::BodyCutOff
@@ -521,7 +536,13 @@ const fn submit_info(error: &SubmitError) -> ProblemInfo {
 /// have two. Errors of files, which nobody can list, all have status 500.
 pub fn all() -> Vec<(u16, ProblemInfo)> {
     let of = |problem: &Problem| (problem.status().as_u16(), problem.info());
-    let rejected = |index| (StatusCode::UNPROCESSABLE_ENTITY.as_u16(), rejection_info(index));
+    // Those with another status than most.
+    let others = [Rejection::IdempotencyKeyNotAllowed, Rejection::RequestInProgress].map(Problem::Rejected);
+    let rejected = |index| {
+        let info = rejection_info(index);
+        let other = others.iter().find(|other| other.info() == info);
+        (other.map_or(StatusCode::UNPROCESSABLE_ENTITY, Problem::status).as_u16(), info)
+    };
     let mut all: Vec<_> = (0..Rejection::ALL.len()).map(rejected).collect();
     all.extend(RowErrorKind::ALL.iter().map(|row| (400, info(row.code, row.meaning, row.hint))));
     let headers = [("header_empty", "The batch is empty: it has no header.")]
@@ -618,6 +639,22 @@ pub(crate) struct Figures {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     reason: Option<String>,
+    /// What was to be left available.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    minimum: Option<String>,
+    /// The sequence number that was expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64)]
+    expected_seq: Option<u64>,
+    /// The sequence number of the customer's newest event, or of the event that has the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64)]
+    seq: Option<u64>,
+    /// Whose event has the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    customer: Option<Shown<CustomerId>>,
 }
 
 impl Figures {
@@ -648,7 +685,21 @@ impl Figures {
             }
             Rejection::CustomerLocked { policy } => Some(Self { policy: Some(policy.name()), ..Self::default() }),
             Rejection::RailRefused { reason } => Some(Self { reason: Some(reason.clone()), ..Self::default() }),
-            Rejection::UnknownCurrency
+            Rejection::IdempotencyKeyReused { event } => {
+                Some(Self { customer: Some(Shown(event.customer)), seq: Some(event.seq), ..Self::default() })
+            }
+            Rejection::SeqMismatch { expected, seq } => {
+                Some(Self { expected_seq: Some(*expected), seq: Some(*seq), ..Self::default() })
+            }
+            Rejection::BelowMinimum { currency, minimum, available } => Some(Self {
+                currency: code(*currency),
+                minimum: amount(*currency, *minimum),
+                available: amount(*currency, *available),
+                ..Self::default()
+            }),
+            Rejection::IdempotencyKeyNotAllowed
+            | Rejection::RequestInProgress
+            | Rejection::UnknownCurrency
             | Rejection::UnknownCustomer
             | Rejection::UnknownTransaction
             | Rejection::OtherCustomer

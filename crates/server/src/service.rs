@@ -5,6 +5,7 @@ use crate::limits::Limits;
 use crate::metrics::{Held, Metrics};
 use crate::problem::Problem;
 use crate::rate::Buckets;
+use bursar_core::commit::Terms;
 use bursar_core::{Currencies, Request};
 use bursar_engine::{EngineError, Ledger, ReadError, SubmitError, Submitted};
 use bytes::Bytes;
@@ -80,11 +81,16 @@ impl Service {
         *self.stage.borrow() > Stage::Running
     }
 
-    /// Hands requests to the engine, to be decided in this order. The outcomes come when they are durable.
-    pub(crate) fn hand_in(&self, requests: Vec<Request>) -> Result<oneshot::Receiver<Vec<Submitted>>, SubmitError> {
+    /// Hands requests to the engine, to be decided in this order, with the terms of some of them, by place. The outcomes
+    /// come when they are durable.
+    pub(crate) fn hand_in(
+        &self,
+        requests: Vec<Request>,
+        terms: Vec<(usize, Terms)>,
+    ) -> Result<oneshot::Receiver<Vec<Submitted>>, SubmitError> {
         let (sender, outcomes) = oneshot::channel();
         let held = Held::many(&self.metrics.queue, requests.len());
-        self.ledger.submit_then(requests, move |submitted| {
+        self.ledger.submit_under_then(requests, terms, move |submitted| {
             drop(held);
             // If the receiver is gone, nobody waits for the outcomes any more.
             drop(sender.send(submitted));

@@ -1,14 +1,14 @@
 //! What goes over the wire, and how it becomes a [`Request`], or is made of what the engine says.
 //!
-//! Reading is strict: every field once, every field a string, no field that is not known. The rules see only what was
+//! Reading is strict: every field once, each of its one type, no field that is not known. The rules see only what was
 //! read; whether it can be done is theirs to say.
 
 use crate::shown::{HashText, Shown, Time, account, money};
 use bursar_core::amount::AmountDisplay;
-use bursar_core::commit::Receipt;
+use bursar_core::commit::{Minimum, Receipt, Terms};
 use bursar_core::{
     Action, Amount, AmountErrorKind, Currencies, CurrencyIndex, CustomerId, EventId, EventStatus, Head, IdError,
-    LinkedEvent, Movement, Reference, Request, RequestKind, TransactionId, TransactionState,
+    LedgerConfig, LinkedEvent, Movement, Reference, Request, RequestKind, TransactionId, TransactionState,
 };
 use bursar_engine::csv::{RowError, RowErrorKind};
 use bursar_engine::store::ChainEntry;
@@ -106,9 +106,14 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text<'de>>
     Text::deserialize(deserializer).map(Some)
 }
 
-/// A request as it comes in; [`RequestBody`] is the same for documents.
+/// A count that may be left out, but not be null.
+fn counted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    u64::deserialize(deserializer).map(Some)
+}
+
+/// A request as it comes in, with its terms; [`RequestBody`] is the same for documents.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with kind, customer, transaction, amount and currency")]
+#[serde(deny_unknown_fields, expecting = "an object with kind, customer, transaction, amount, currency and terms")]
 struct RawRequest<'a> {
     #[serde(borrow)]
     kind: Text<'a>,
@@ -120,6 +125,12 @@ struct RawRequest<'a> {
     amount: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "given")]
     currency: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "given")]
+    idempotency_key: Option<Text<'a>>,
+    #[serde(default, deserialize_with = "counted")]
+    expected_seq: Option<u64>,
+    #[serde(borrow, default, deserialize_with = "given")]
+    minimum_available: Option<Text<'a>>,
 }
 
 /// Why a request could not be read.
@@ -129,6 +140,8 @@ pub(crate) enum ReadFault {
     Json(serde_json::Error),
     /// It is, but a field says nothing.
     Fault(Fault),
+    /// It is, but its key is none.
+    Key,
 }
 
 impl ReadFault {
@@ -137,6 +150,7 @@ impl ReadFault {
         use crate::problem::ServiceProblem as P;
         match self {
             Self::Fault(fault) => crate::Problem::Unreadable(fault),
+            Self::Key => crate::Problem::plain(P::BadIdempotencyKey),
             Self::Json(error) => {
                 let kind = match error.classify() {
                     serde_json::error::Category::Data => P::BadField,
@@ -150,14 +164,17 @@ impl ReadFault {
     }
 }
 
-/// Reads a request from JSON.
-pub(crate) fn read_request(json: &[u8], currencies: &Currencies) -> Result<Request, ReadFault> {
+/// Reads a request and its terms from JSON.
+pub(crate) fn read_request(json: &[u8], config: &LedgerConfig) -> Result<(Request, Terms), ReadFault> {
     // An array of five strings would do for a struct as well, and is not what is documented.
     if json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(ReadFault::Json(serde_json::Error::custom("an array, where an object is expected")));
     }
     let raw: RawRequest<'_> = serde_json::from_slice(json).map_err(ReadFault::Json)?;
-    raw.check(currencies).map_err(ReadFault::Fault)
+    let request = raw.check(&config.currencies).map_err(ReadFault::Fault)?;
+    let key = raw.idempotency_key.as_ref().map(|text| crate::terms::key(text.bytes(), config).ok_or(ReadFault::Key));
+    let minimum_available = raw.minimum(&config.currencies).map_err(ReadFault::Fault)?;
+    Ok((request, Terms { key: key.transpose()?, expected_seq: raw.expected_seq, minimum_available }))
 }
 
 impl RawRequest<'_> {
@@ -173,8 +190,12 @@ impl RawRequest<'_> {
             RequestKind::Resolve => Action::Resolve(self.reference(currencies)?),
             RequestKind::Chargeback => Action::Chargeback(self.reference(currencies)?),
             RequestKind::Unlock => {
-                let fields =
-                    [("transaction", &self.transaction), ("amount", &self.amount), ("currency", &self.currency)];
+                let fields = [
+                    ("transaction", &self.transaction),
+                    ("amount", &self.amount),
+                    ("currency", &self.currency),
+                    ("minimum_available", &self.minimum_available),
+                ];
                 if let Some((field, _)) = fields.into_iter().find(|(_, text)| text.is_some()) {
                     return Err(Fault::of(RowErrorKind::UnlockTakesOnlyClient, field));
                 }
@@ -197,10 +218,27 @@ impl RawRequest<'_> {
 
     fn amount(&self, currencies: &Currencies, currency: CurrencyIndex) -> Result<Option<Amount>, Fault> {
         let Some(text) = &self.amount else { return Ok(None) };
-        let amount = Amount::parse(text.bytes(), currencies.decimals(currency));
-        amount.map(Some).map_err(|error| Fault {
+        Self::amount_of("amount", text, currencies, currency).map(Some)
+    }
+
+    /// What is to be left, in the currency of the request.
+    fn minimum(&self, currencies: &Currencies) -> Result<Option<Minimum>, Fault> {
+        let Some(text) = &self.minimum_available else { return Ok(None) };
+        let currency = self.currency(currencies)?.or(currencies.only());
+        let currency = currency.ok_or(Fault::of(RowErrorKind::MissingCurrency, "currency"))?;
+        let amount = Self::amount_of("minimum_available", text, currencies, currency)?;
+        Ok(Some(Minimum { currency, amount }))
+    }
+
+    fn amount_of(
+        field: &'static str,
+        text: &Text<'_>,
+        currencies: &Currencies,
+        currency: CurrencyIndex,
+    ) -> Result<Amount, Fault> {
+        Amount::parse(text.bytes(), currencies.decimals(currency)).map_err(|error| Fault {
             kind: RowErrorKind::BadAmount(error.kind),
-            field: Some("amount"),
+            field: Some(field),
             at: match error.kind {
                 AmountErrorKind::NotANumber
                 | AmountErrorKind::EndsWithPoint
@@ -233,7 +271,8 @@ impl RawRequest<'_> {
 
 /// A request. A deposit or withdrawal needs `transaction` and `amount`, and `currency` if the ledger has several; a
 /// dispute, resolve or chargeback needs `transaction`, and amount and currency must equal the transaction's if they
-/// are given; an unlock has only `customer`.
+/// are given; an unlock has only `customer`. Beside them, terms: `idempotency_key` for requests that have no id of their
+/// own, `expected_seq`, and `minimum_available` in the same currency (not for an unlock).
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"kind": "deposit", "customer": "42", "transaction": "1001", "amount": "12.5"}))]
 #[allow(dead_code, reason = "it is there for the document; `RawRequest` is what is read")]
@@ -252,6 +291,17 @@ pub(crate) struct RequestBody {
     /// A currency of the ledger; may be left out where there is only one.
     #[schema(required = false, nullable = false, value_type = String, min_length = 1, max_length = 12)]
     currency: Option<String>,
+    /// A dispute, resolve, chargeback or unlock with the same key takes effect once. Of a single request it can be the
+    /// header `Idempotency-Key` instead.
+    #[schema(required = false, nullable = false, value_type = String, min_length = 1, max_length = 255)]
+    #[schema(pattern = "^[ -~]{1,255}$")]
+    idempotency_key: Option<String>,
+    /// Only if the customer's newest event has this sequence number; 0 for a customer without one.
+    #[schema(required = false, nullable = false, value_type = u64, minimum = 0)]
+    expected_seq: Option<u64>,
+    /// Only if at least so much is available afterwards.
+    #[schema(required = false, nullable = false, value_type = String, pattern = r"^-?([0-9]+(\.[0-9]+)?|\.[0-9]+)$")]
+    minimum_available: Option<String>,
 }
 
 /// What is asked for.
@@ -338,13 +388,50 @@ pub(crate) enum Success {
     Applied,
     /// It took effect before; nothing moved now. The receipt is that of then.
     AlreadyApplied,
+    /// It would take effect now, if it were no dry run.
+    WouldApply,
 }
 
 /// The outcome of a request that is in effect. (One that the rules refuse is a problem document with status 422.)
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OutcomeBody<'a> {
     pub(crate) outcome: Success,
-    pub(crate) receipt: ReceiptBody<'a>,
+    /// Of a request that is in effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ReceiptBody<'static>)]
+    pub(crate) receipt: Option<ReceiptBody<'a>>,
+    /// Of a dry run: what would come of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = WouldBody<'static>)]
+    pub(crate) would: Option<WouldBody<'a>>,
+}
+
+/// What would come of a request, if nothing happened meanwhile. Not a promise, and no proof of anything.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WouldBody<'a> {
+    #[schema(value_type = String)]
+    customer: Shown<CustomerId>,
+    /// The event's place in the customer's chain.
+    #[schema(minimum = 1)]
+    seq: u64,
+    /// Not there in a ledger that names no currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    currency: Option<&'a str>,
+    /// The account after the event.
+    #[schema(value_type = String)]
+    available: Shown<AmountDisplay>,
+    #[schema(value_type = String)]
+    held: Shown<AmountDisplay>,
+    #[schema(value_type = String)]
+    total: Shown<AmountDisplay>,
+    /// Whether the customer would be locked after the event.
+    locked: bool,
+}
+
+pub(crate) fn would_body<'a>(receipt: &Receipt, currencies: &'a Currencies) -> WouldBody<'a> {
+    let ReceiptBody { customer, seq, currency, available, held, total, locked, .. } = receipt_body(receipt, currencies);
+    WouldBody { customer, seq, currency, available, held, total, locked }
 }
 
 /// One account of a customer.
@@ -529,7 +616,8 @@ mod tests {
     use bursar_core::{Currency, Decimals};
 
     fn code(json: &str, currencies: &Currencies) -> &'static str {
-        match read_request(json.as_bytes(), currencies) {
+        let (ledger, policy, currencies) = ([1; 16], bursar_core::Policy::default(), currencies.clone());
+        match read_request(json.as_bytes(), &LedgerConfig { ledger, policy, currencies }) {
             Ok(_) => "ok",
             Err(fault) => fault.into_problem().info().code,
         }
@@ -585,6 +673,38 @@ mod tests {
             (r#"{"kind":"unlock","customer":"x"}"#, "bad_id", "bad_id"),
             (r#"{"kind":"unlock","customer":"18446744073709551616"}"#, "bad_id", "bad_id"),
             (r#"{"kind":"deposit","customer":"1","transaction":"2","amount":"1e3"}"#, "bad_amount", "missing_currency"),
+            (r#"{"kind":"dispute","customer":"1","transaction":"2","idempotency_key":"a b"}"#, "ok", "ok"),
+            (
+                r#"{"kind":"dispute","customer":"1","transaction":"2","idempotency_key":""}"#,
+                "bad_idempotency_key",
+                "bad_idempotency_key",
+            ),
+            (
+                r#"{"kind":"dispute","customer":"1","transaction":"2","idempotency_key":"é"}"#,
+                "bad_idempotency_key",
+                "bad_idempotency_key",
+            ),
+            (r#"{"kind":"unlock","customer":"1","idempotency_key":17}"#, "bad_field", "bad_field"),
+            (r#"{"kind":"unlock","customer":"1","expected_seq":17}"#, "ok", "ok"),
+            (r#"{"kind":"unlock","customer":"1","expected_seq":"17"}"#, "bad_field", "bad_field"),
+            (r#"{"kind":"unlock","customer":"1","expected_seq":-1}"#, "bad_field", "bad_field"),
+            (r#"{"kind":"unlock","customer":"1","expected_seq":1.0}"#, "bad_field", "bad_field"),
+            (r#"{"kind":"unlock","customer":"1","expected_seq":null}"#, "bad_field", "bad_field"),
+            (
+                r#"{"kind":"unlock","customer":"1","minimum_available":"1"}"#,
+                "unlock_takes_only_client",
+                "unlock_takes_only_client",
+            ),
+            (
+                r#"{"kind":"dispute","customer":"1","transaction":"2","minimum_available":"-1.5"}"#,
+                "ok",
+                "missing_currency",
+            ),
+            (
+                r#"{"kind":"dispute","customer":"1","transaction":"2","minimum_available":"1.5","currency":"JPY"}"#,
+                "unknown_currency",
+                "bad_amount",
+            ),
             ("", "malformed_json", "malformed_json"),
             ("\u{0}", "malformed_json", "malformed_json"),
         ];

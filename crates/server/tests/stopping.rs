@@ -6,7 +6,7 @@ mod common;
 
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    Currencies, CustomerId, EventRef, EventStatus, Head, Policy, Record, TransactionEntry, TransactionId,
+    Currencies, CustomerId, EntryId, EventRef, EventStatus, Head, Policy, Record, TransactionEntry, TransactionId,
 };
 use bursar_engine::store::{
     ChainEntry, Chains, CustomerHead, MemoryStore, ReadRange, SourceId, SourceMark, StoreError, Transactions,
@@ -75,8 +75,8 @@ impl Chains for Failing {
 }
 
 impl Transactions for Failing {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        self.inner.get(transactions, entries)
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.inner.get(ids, entries)
     }
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
         self.inner.propose(proposals, results)

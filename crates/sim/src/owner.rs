@@ -4,9 +4,10 @@
 //! while those that have ended wait for a sync, which serves all of them; then their answers are given, their rails
 //! called and their approvals written. What this module does not do: judge; see [`crate::world`].
 
+use crate::scenario::Wanted;
 use bursar_engine::EngineError;
 use bursar_engine::core::commit::{Answer, Batch, Limits, RailAnswer, RailCall, Routes, Step, Submission, Ticket};
-use bursar_engine::core::{EventId, LedgerConfig, Request};
+use bursar_engine::core::{EventId, LedgerConfig};
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::store::{Chains, SourceId, SourceMark, Transactions};
 use std::sync::Arc;
@@ -62,8 +63,9 @@ impl Owner {
     }
 
     /// Takes a request.
-    pub fn submit(&mut self, ticket: u64, request: Request) {
-        self.driver.submit(Submission { ticket: Ticket(ticket), request });
+    pub fn submit(&mut self, ticket: u64, wanted: Wanted) {
+        let terms = (!wanted.under.is_empty()).then(|| Box::new(wanted.under));
+        self.driver.submit(Submission { terms, ..Submission::new(Ticket(ticket), wanted.request) });
     }
 
     /// Whether a batch is being decided.

@@ -1,10 +1,10 @@
 //! What a run is: a seed, and which of its steps are left in.
 
 use crate::random::Random;
-use bursar_engine::core::commit::{Limits, Routes};
+use bursar_engine::core::commit::{Limits, Minimum, Routes, Terms};
 use bursar_engine::core::{
     Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, LedgerConfig,
-    LockedPolicy, Movement, Policy, RailId, Reference, Request, TransactionId,
+    LockedPolicy, Movement, Policy, RailId, Reference, Request, RequestKey, TransactionId,
 };
 use bursar_engine::driver::SourceRow;
 
@@ -205,6 +205,18 @@ impl Scenario {
 const SOURCE_CUSTOMERS: u64 = 100;
 const SOURCE_TRANSACTIONS: u64 = 1000;
 
+/// How many keys there are.
+pub const KEY_COUNT: u64 = 12;
+
+/// A request with its terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is asked for.
+    pub request: Request,
+    /// Once, or only if something holds.
+    pub under: Terms,
+}
+
 impl Shape {
     /// All transaction ids that anybody may use.
     pub fn transaction_ids(&self) -> impl Iterator<Item = u128> + use<> {
@@ -242,6 +254,22 @@ impl Shape {
             _ => Action::Unlock,
         };
         Request { customer, action }
+    }
+
+    /// Terms for some requests: one of few keys, so that they meet, and conditions that hold now and then.
+    pub fn terms(request: &Request, random: &mut Random) -> Terms {
+        let mut terms = Terms::default();
+        if random.one_in(if request.action.takes_key() { 2 } else { 50 }) {
+            terms.key = RequestKey::from_bits(1 + u128::from(random.below(KEY_COUNT)));
+        }
+        if random.one_in(10) {
+            terms.expected_seq = Some(random.below(8));
+        }
+        if random.one_in(10) {
+            let amount = Amount::from_steps(random.below(6).cast_signed() - 1);
+            terms.minimum_available = Some(Minimum { currency: CurrencyIndex(0), amount });
+        }
+        terms
     }
 
     /// Rows in which the order matters and nothing carries an id of its own: dispute, resolve, dispute again.

@@ -16,7 +16,7 @@ use bursar_engine::Totals;
 use bursar_engine::core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_engine::core::planted::{Planted, is_planted};
 use bursar_engine::core::{
-    CustomerId, EventRef, EventStatus, Hash, Head, Proposed, Record, TransactionEntry, TransactionId,
+    CustomerId, EntryId, EventRef, EventStatus, Hash, Head, Proposed, Record, TransactionEntry, TransactionId,
 };
 use bursar_engine::store::{
     ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions,
@@ -138,9 +138,9 @@ enum Late {
 struct State {
     ledger_digest: Hash,
     chains: BTreeMap<CustomerId, Chain>,
-    table: BTreeMap<TransactionId, TransactionEntry>,
+    table: BTreeMap<EntryId, TransactionEntry>,
     /// The entries as a crash of the table leaves them at the least.
-    durable_table: BTreeMap<TransactionId, TransactionEntry>,
+    durable_table: BTreeMap<EntryId, TransactionEntry>,
     /// How far sources got, and how far durably so. Nothing keeps them together with the events.
     sources: BTreeMap<SourceId, SourceMark>,
     durable_sources: BTreeMap<SourceId, SourceMark>,
@@ -245,7 +245,7 @@ impl State {
     fn propose(&mut self, proposals: &[Proposal]) -> Vec<ProposeResult> {
         let mut results = Vec::new();
         for proposal in proposals {
-            let mut entry = self.table.get(&proposal.transaction).copied().unwrap_or_default();
+            let mut entry = self.table.get(&proposal.entry).copied().unwrap_or_default();
             let there = entry.proposed.map(|proposed| proposed.event.id);
             let as_seen = there == proposal.seen_proposed
                 && (entry.approved == proposal.seen_approved || entry.approved == proposal.approved);
@@ -254,8 +254,8 @@ impl State {
             } else if as_seen {
                 entry.approved = proposal.approved;
                 entry.proposed = Some(Proposed { state: proposal.state, event: proposal.event });
-                self.table.insert(proposal.transaction, entry);
-                self.durable_table.insert(proposal.transaction, entry);
+                self.table.insert(proposal.entry, entry);
+                self.durable_table.insert(proposal.entry, entry);
                 ProposeResult::Proposed
             } else {
                 ProposeResult::Conflict
@@ -266,7 +266,7 @@ impl State {
 
     fn approve(&mut self, approvals: &[Approval]) {
         for approval in approvals {
-            let Some(entry) = self.table.get_mut(&approval.transaction) else { continue };
+            let Some(entry) = self.table.get_mut(&approval.entry) else { continue };
             if entry.proposed.is_some_and(|proposed| proposed.event.id == approval.event) {
                 entry.approved = Some(approval.state);
             }
@@ -511,9 +511,9 @@ impl Chains for Connection {
 }
 
 impl Transactions for Connection {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
         let state = self.read_only(System::Table)?;
-        entries.extend(transactions.iter().map(|id| state.table.get(id).copied().unwrap_or_default()));
+        entries.extend(ids.iter().map(|id| state.table.get(id).copied().unwrap_or_default()));
         Ok(())
     }
 
@@ -556,7 +556,7 @@ impl Transactions for Connection {
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
         let state = self.read_only(System::Chains)?;
-        let entry = state.table.get(&transaction).copied().unwrap_or_default();
+        let entry = state.table.get(&transaction.into()).copied().unwrap_or_default();
         let customer = entry.approved.or(entry.proposed.map(|proposed| proposed.state)).map(|state| state.customer);
         let entries = customer.and_then(|customer| state.chains.get(&customer)).map(|chain| &chain.entries);
         let touches = |entry: &&ChainEntry| {

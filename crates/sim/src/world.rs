@@ -10,11 +10,10 @@ use crate::disk::{DiskFault, SimDisk};
 use crate::oracle::{Oracle, View, Violation};
 use crate::owner::{Heard, Owner, SOURCE};
 use crate::random::Random;
-use crate::scenario::{Act, Mood, Scenario, Shape, Stores};
+use crate::scenario::{Act, Mood, Scenario, Shape, Stores, Wanted};
 use crate::split::{NetFault, Network, System};
 use crate::witness::Witness;
 use bursar_engine::EngineError;
-use bursar_engine::core::Request;
 use bursar_engine::embedded::disk::Disk;
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, VerifyOptions, verify_on};
 use bursar_engine::store::{Chains, SourceMark, StoreError, Transactions};
@@ -41,7 +40,7 @@ struct World {
     now_ms: u64,
     ticket: u64,
     /// What somebody asked for and never heard of.
-    unheard: Vec<Request>,
+    unheard: Vec<Wanted>,
     /// How far the source is taken in, as somebody was told.
     mark: Option<SourceMark>,
     /// No fault any more.
@@ -122,27 +121,31 @@ impl World {
         let count_max = if self.shape.mood == Mood::Crashes { 16 } else { 6 };
         for _ in 0..=random.below(count_max) {
             let request = self.shape.request(random);
-            self.ask(owner, request);
+            let under = Shape::terms(&request, &mut Random::of(!self.scenario.seed, self.ticket));
+            self.ask(owner, Wanted { request, under });
         }
         Ok(())
     }
 
-    fn ask(&mut self, owner: usize, request: Request) {
+    fn ask(&mut self, owner: usize, wanted: Wanted) {
         let Some(asked) = self.owners[owner].as_mut() else { return };
         self.ticket += 1;
         let ticket = self.ticket;
-        self.witness.say(|| format!("         owner {owner} is asked {ticket}: {request:?}"));
-        self.oracle.asks(ticket, owner, request);
-        asked.submit(ticket, request);
+        self.witness.say(|| format!("         owner {owner} is asked {ticket}: {wanted:?}"));
+        self.oracle.asks(ticket, owner, wanted);
+        asked.submit(ticket, wanted);
     }
 
-    /// Who never heard asks once more, with the same transaction id.
+    /// Who never heard asks once more, with the same transaction id, or the same key.
     fn ask_again(&mut self, owner: usize, random: &mut Random) -> Result<(), Violation> {
         self.open_if_closed(owner, random)?;
         if self.owners[owner].is_some() {
-            for request in std::mem::take(&mut self.unheard) {
+            for wanted in std::mem::take(&mut self.unheard) {
                 self.witness.count("client: asks again after a crash");
-                self.ask(owner, request);
+                if wanted.under.key.is_some() {
+                    self.witness.count("client: asks again with its key");
+                }
+                self.ask(owner, wanted);
             }
         }
         Ok(())
@@ -612,10 +615,17 @@ impl World {
 }
 
 fn name_of(answer: &bursar_engine::core::commit::Answer) -> &'static str {
+    use bursar_engine::core::Rejection;
     use bursar_engine::core::commit::Outcome;
     match &answer.result {
         Ok(Outcome::Applied(_)) => "answer: applied",
-        Ok(Outcome::AlreadyApplied) => "answer: already applied",
+        Ok(Outcome::AlreadyApplied(None)) => "answer: already applied",
+        Ok(Outcome::AlreadyApplied(Some(_))) => "answer: already applied with this key",
+        Ok(Outcome::Rejected(Rejection::IdempotencyKeyReused { .. })) => "answer: key reused",
+        Ok(Outcome::Rejected(Rejection::RequestInProgress)) => "answer: request in progress",
+        Ok(Outcome::Rejected(Rejection::SeqMismatch { .. } | Rejection::BelowMinimum { .. })) => {
+            "answer: a condition did not hold"
+        }
         Ok(Outcome::Rejected(_)) => "answer: rejected",
         Err(_) => "answer: busy",
     }

@@ -13,6 +13,10 @@ const SEEDS: u64 = 400;
 /// What must have occurred in these seeds: a fault that is never injected is not tested.
 const OCCURS: [&str; 38] = [
     "answer: already applied",
+    "answer: a condition did not hold",
+    "answer: already applied with this key",
+    "answer: key reused",
+    "answer: request in progress",
     "answer: applied",
     "answer: busy",
     "answer: rejected",
@@ -22,6 +26,7 @@ const OCCURS: [&str; 38] = [
     "chains: a call of a dead owner arrives late",
     "chains: the system crashes",
     "client: asks again after a crash",
+    "client: asks again with its key",
     "clock: jumps ahead",
     "clock: jumps back",
     "disk: a bit flips at rest",

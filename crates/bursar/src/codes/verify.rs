@@ -8,7 +8,7 @@ const REBUILD: &str = "No event and no account is wrong. Delete `checkpoint.burs
                        next opening makes them anew.";
 
 /// What can be wrong with a ledger's files.
-pub(super) const FINDINGS: [CodeInfo; 19] = [
+pub(super) const FINDINGS: [CodeInfo; 20] = [
     CodeInfo::verify(
         "ledger_file",
         "The file that says which ledger this is cannot be read.",
@@ -41,6 +41,7 @@ pub(super) const FINDINGS: [CodeInfo; 19] = [
     ),
     CodeInfo::verify("closing_without_event", "A record closes an event that is not there, or not open.", RESTORE),
     CodeInfo::verify("transaction_twice", "A transaction was made by two customers.", RESTORE),
+    CodeInfo::verify("key_twice", "The key of a request has two events in effect.", RESTORE),
     CodeInfo::verify("mark_goes_back", "The position of a file that was ingested is before an earlier one.", RESTORE),
     CodeInfo::verify("unbalanced", "The sums over the whole ledger do not fit each other.", RESTORE),
     CodeInfo::verify(
@@ -53,7 +54,7 @@ pub(super) const FINDINGS: [CodeInfo; 19] = [
     CodeInfo::verify("index_head", "The index has another end of a chain than the journal, or none.", REBUILD),
     CodeInfo::verify(
         "index_transaction",
-        "The index leads to another event of a transaction than the newest, or to none.",
+        "The index leads to another event of a transaction or a key than it should, or to none.",
         REBUILD,
     ),
 ];
@@ -67,7 +68,11 @@ pub(super) const CHAINS: [CodeInfo; 9] = [
     CodeInfo::verify("done_after_open", "An event is done although it builds on one that is not.", RESTORE),
     CodeInfo::verify("not_allowed", "The rules reject the request of an event that stands in a chain.", RESTORE),
     CodeInfo::verify("made_before", "An event makes a transaction that was made before.", RESTORE),
-    CodeInfo::verify("malformed", "The kind of an event and its transaction do not fit each other.", RESTORE),
+    CodeInfo::verify(
+        "malformed",
+        "The kind of an event and its transaction, or its key, do not fit each other.",
+        RESTORE,
+    ),
     CodeInfo::verify("wrong_state", "The account after an event is not what the rules give.", RESTORE),
 ];
 
@@ -86,13 +91,14 @@ pub(crate) fn finding_info(code: FindingCode) -> Option<&'static CodeInfo> {
         FindingCode::TransactionPrevious => 9,
         FindingCode::ClosingWithoutEvent => 10,
         FindingCode::TransactionTwice => 11,
-        FindingCode::MarkGoesBack => 12,
-        FindingCode::Unbalanced => 13,
-        FindingCode::JournalTooShort => 14,
-        FindingCode::Checkpoint => 15,
-        FindingCode::IndexFile => 16,
-        FindingCode::IndexHead => 17,
-        FindingCode::IndexTransaction => 18,
+        FindingCode::KeyTwice => 12,
+        FindingCode::MarkGoesBack => 13,
+        FindingCode::Unbalanced => 14,
+        FindingCode::JournalTooShort => 15,
+        FindingCode::Checkpoint => 16,
+        FindingCode::IndexFile => 17,
+        FindingCode::IndexHead => 18,
+        FindingCode::IndexTransaction => 19,
         FindingCode::Chain(code) => return CHAINS.iter().find(|info| info.code == code),
     };
     FINDINGS.get(index)
@@ -118,6 +124,7 @@ mod tests {
             FindingCode::TransactionPrevious,
             FindingCode::ClosingWithoutEvent,
             FindingCode::TransactionTwice,
+            FindingCode::KeyTwice,
             FindingCode::MarkGoesBack,
             FindingCode::Unbalanced,
             FindingCode::JournalTooShort,

@@ -24,7 +24,7 @@ pub(crate) fn run(global: &Global, customer: CustomerId, format: Format) -> Resu
     with_ledger(global, |ledger| match ledger.submit(Request::unlock(customer))? {
         Outcome::Applied(receipt) => print(&receipt, format).map_err(|error| Failure::stdout(&error)),
         // An unlock has no id of its own by which it could be known.
-        Outcome::AlreadyApplied => Ok(()),
+        Outcome::AlreadyApplied(_) => Ok(()),
         Outcome::Rejected(rejection) => Err(rejected(&rejection, &ledger.config().currencies)),
     })
 }

@@ -120,7 +120,8 @@ fn program(directory: &Path, seed: u64, told: &Told) {
                                 let event = &receipt.event;
                                 tell(told, &format!("receipt {} {} {}", event.customer, event.seq, receipt.hash));
                             }
-                            Ok(Outcome::AlreadyApplied | Outcome::Rejected(_)) | Err(SubmitError::CustomerBusy(_)) => {}
+                            Ok(Outcome::AlreadyApplied(_) | Outcome::Rejected(_))
+                            | Err(SubmitError::CustomerBusy(_)) => {}
                             Err(error) => panic!("{error}"),
                         }
                     }

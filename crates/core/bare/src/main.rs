@@ -65,14 +65,14 @@ fn deposit() -> Option<()> {
     let mut batch = Batch::new(1);
     let customer = CustomerId::new(1);
     let request = Request::deposit(customer, TransactionId::new(1), Amount::from_steps(5));
-    let mut queue = VecDeque::from([Submission { ticket: Ticket(1), request }]);
+    let mut queue = VecDeque::from([Submission::new(Ticket(1), request)]);
     machine.gather(1, &mut queue, &mut batch);
     let mut event = None;
     loop {
         match batch.step() {
             Step::Load => machine.loaded(&digest, &mut batch, [None]).ok()?,
             Step::Get => machine.found(&mut batch, &[TransactionEntry::default()]).ok()?,
-            Step::AtOnce | Step::Settle => return None,
+            Step::AtOnce | Step::Settle | Step::Recall => return None,
             Step::AppendStarted => {
                 let Record::Started(linked) = batch.started().first()? else { return None };
                 event = Some(linked.clone());

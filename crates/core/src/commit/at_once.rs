@@ -12,11 +12,12 @@
 use super::batch::{Batch, Step};
 use super::decide::extend;
 use super::machine::Machine;
-use super::{Answer, Broken, Outcome, Receipt, Submission, Ticket};
+use super::terms::decide_under;
+use super::{Answer, Broken, Outcome, Receipt, Submission, Terms, Ticket};
 use crate::chain::Head;
 use crate::event::LinkedEvent;
 use crate::request::Request;
-use crate::rules::{Decision, Known, decide};
+use crate::rules::{Decision, Known};
 use crate::transaction::TransactionState;
 
 impl Machine {
@@ -45,33 +46,34 @@ impl Machine {
             && self.open.is_empty()
             && batch.customers.is_empty()
             && !batch.submissions.is_empty()
+            && !batch.has_keys
             && !batch.has_rails(self.routes)
     }
 
     /// Decides one request of a batch whose step is [`Step::AtOnce`], on the head of its customer's chain and the
     /// state in effect of its transaction. The event that it gives is in effect; it is to be appended, and the
-    /// next request is decided on that. `tell` says whether who asked is to hear of the event: a refusal is always
+    /// next request is decided on that. A request with a key is not decided here. `tell` says whether who asked is to hear of the event: a refusal is always
     /// among the answers.
     pub fn decide_at_once(
         &self,
         batch: &mut Batch,
-        submission: (Ticket, &Request),
+        submission: (Ticket, &Request, Option<&Terms>),
         head: &Head,
         state: Option<TransactionState>,
         tell: bool,
     ) -> Result<Option<LinkedEvent>, Broken> {
         debug_assert_eq!(batch.step, Step::AtOnce);
-        let (ticket, request) = submission;
+        let (ticket, request, terms) = submission;
         let known = Known { state, reserved: false };
-        let (outcome, made) = match decide(&self.config, &head.state, known, request) {
+        let (outcome, made) = match decide_under(&self.config, head, known, request, terms) {
             Ok(Decision::Change(change)) => {
-                let linked = extend(head, request.customer, batch.time_ms, change, None, None)?;
+                let linked = extend(head, request.customer, batch.time_ms, change, (None, None), [None; 2])?;
                 if !tell {
                     return Ok(Some(linked));
                 }
                 (Outcome::Applied(Receipt::of(&linked)), Some(linked))
             }
-            Ok(Decision::AlreadyApplied) => (Outcome::AlreadyApplied, None),
+            Ok(Decision::AlreadyApplied) => (Outcome::AlreadyApplied(None), None),
             Err(rejection) => (Outcome::Rejected(rejection), None),
         };
         batch.answers.push(Answer { ticket, result: Ok(outcome) });

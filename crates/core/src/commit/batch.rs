@@ -1,10 +1,11 @@
 //! A batch on its way through the protocol: what it asks of the stores next, and what it has so far.
 
-use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Routes, Submission, Ticket};
+use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Routes, Submission};
 use crate::chain::Head;
-use crate::event::{EventStatus, LinkedEvent, Record};
-use crate::id::{CustomerId, TransactionId};
-use crate::transaction::{EventRef, TransactionEntry, TransactionState};
+use crate::event::{Event, EventStatus, LinkedEvent, Record};
+use crate::id::CustomerId;
+use crate::key::RequestKey;
+use crate::transaction::{EntryId, EventRef, TransactionEntry, TransactionState};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -23,6 +24,9 @@ pub enum Step {
     Get,
     /// Ask the chains how the events in [`Batch::to_settle`] stand; hand that to [`super::Machine::settled`].
     Settle,
+    /// Read the events [`Batch::to_recall`], which are in effect; hand them to [`super::Machine::recalled`]. Only where a
+    /// request comes with a key that was used before.
+    Recall,
     /// Append [`Batch::started`] to the chains; hand the results to [`super::Machine::started`].
     AppendStarted,
     /// Write [`Batch::proposals`] to the table; hand the results to [`super::Machine::proposed`].
@@ -52,8 +56,11 @@ pub struct Batch {
     pub(super) time_ms: u64,
     pub(super) customers: Vec<CustomerId>,
     pub(super) customer_places: HashMap<CustomerId, u32, FixedState>,
-    pub(super) transactions: Vec<TransactionId>,
-    pub(super) transaction_places: HashMap<TransactionId, u32, FixedState>,
+    /// Which entries of the transactions table: of transactions, and of keys.
+    pub(super) transactions: Vec<EntryId>,
+    pub(super) transaction_places: HashMap<EntryId, u32, FixedState>,
+    /// There are keys among them.
+    pub(super) has_keys: bool,
     pub(super) submissions: Vec<Placed>,
     pub(super) closings: Vec<Closing>,
     pub(super) heads: Vec<Head>,
@@ -61,6 +68,9 @@ pub struct Batch {
     pub(super) loaded_seqs: Vec<u64>,
     pub(super) entries: Vec<Entry>,
     pub(super) to_settle: Vec<EventRef>,
+    pub(super) to_recall: Vec<EventRef>,
+    /// The events in effect that have keys of this batch, by key.
+    pub(super) used: HashMap<RequestKey, LinkedEvent, FixedState>,
     pub(super) events: Vec<BatchEvent>,
     /// A proposal rests on how another event was found to be closed, which nobody may have synced yet.
     pub(super) rests_on_found: bool,
@@ -84,13 +94,15 @@ pub struct Batch {
     pub(super) rest: Vec<Submission>,
 }
 
-/// A submission with the places of its customer and its transaction in the batch.
-#[derive(Clone, Copy, Debug)]
+/// A submission with the places of its customer, its transaction and its key in the batch.
+#[derive(Clone, Debug)]
 pub(super) struct Placed {
     pub(super) submission: Submission,
     pub(super) customer: u32,
     /// [`NOWHERE`] for an unlock.
     pub(super) transaction: u32,
+    /// [`NOWHERE`] where it has none.
+    pub(super) key: u32,
     pub(super) fate: Fate,
 }
 
@@ -116,11 +128,12 @@ pub(super) enum Fate {
 pub(super) struct Closing {
     pub(super) customer: u32,
     pub(super) linked: LinkedEvent,
-    pub(super) ticket: Option<Ticket>,
+    /// What led to it, if somebody waits for the answer.
+    pub(super) asked: Option<Submission>,
     pub(super) status: EventStatus,
 }
 
-/// A transaction as this batch sees it: settled, and with what the batch itself does to it.
+/// A transaction, or a key, as this batch sees it: settled, and with what the batch itself does to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// The entry as it stands in the table, by what was read and what this batch proposes.
@@ -134,7 +147,7 @@ pub(super) struct Entry {
     pub(super) touched: bool,
 }
 
-/// Whether a transaction can be decided upon.
+/// Whether a transaction, or a key, can be decided upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
     /// It can: its state in effect is known.
@@ -155,6 +168,8 @@ pub(super) struct BatchEvent {
     pub(super) origin: Origin,
     /// The proposal that this batch makes for it.
     pub(super) proposal: Option<Proposal>,
+    /// The one for its key.
+    pub(super) key_proposal: Option<Box<Proposal>>,
     /// How it is to be closed, then how it was closed; `Started` if it stays open for its rail.
     pub(super) status: EventStatus,
     /// Lost a race: to be left out of the steps that follow.
@@ -170,13 +185,14 @@ pub(super) enum Origin {
     /// Found open at the end of a chain.
     Recovered,
     /// It waited for its rail, which has answered. Whether the chain, as loaded, still had it open.
-    Answered { ticket: Option<Ticket>, linked: Box<LinkedEvent>, was_open: bool },
+    Answered { asked: Option<Box<Submission>>, linked: Box<LinkedEvent>, was_open: bool },
 }
 
 impl BatchEvent {
-    /// Whether its proposal is for this batch to make.
-    pub(super) const fn proposes(&self) -> bool {
-        self.proposal.is_some() && !self.lost
+    /// The proposals that this batch is to make for it.
+    pub(super) fn proposals(&self) -> impl Iterator<Item = &Proposal> {
+        let all = self.proposal.iter().chain(self.key_proposal.as_deref());
+        all.filter(|_| !self.lost)
     }
 }
 
@@ -191,12 +207,15 @@ impl Batch {
             customer_places: HashMap::with_hasher(FixedState::with_seed(seed)),
             transactions: Vec::new(),
             transaction_places: HashMap::with_hasher(FixedState::with_seed(!seed)),
+            has_keys: false,
             submissions: Vec::new(),
             closings: Vec::new(),
             heads: Vec::new(),
             loaded_seqs: Vec::new(),
             entries: Vec::new(),
             to_settle: Vec::new(),
+            to_recall: Vec::new(),
+            used: HashMap::with_hasher(FixedState::with_seed(seed)),
             events: Vec::new(),
             rests_on_found: false,
             started: Vec::new(),
@@ -220,12 +239,15 @@ impl Batch {
         self.customer_places.clear();
         self.transactions.clear();
         self.transaction_places.clear();
+        self.has_keys = false;
         self.submissions.clear();
         self.closings.clear();
         self.heads.clear();
         self.loaded_seqs.clear();
         self.entries.clear();
         self.to_settle.clear();
+        self.to_recall.clear();
+        self.used.clear();
         self.events.clear();
         self.rests_on_found = false;
         self.started.clear();
@@ -258,13 +280,18 @@ impl Batch {
     }
 
     /// Which entries of the table are needed.
-    pub fn transactions(&self) -> &[TransactionId] {
+    pub fn transactions(&self) -> &[EntryId] {
         &self.transactions
     }
 
     /// Events that propose a state somewhere, and may be decided already.
     pub fn to_settle(&self) -> &[EventRef] {
         &self.to_settle
+    }
+
+    /// Events in effect that have keys of this batch: what their requests were is to be known.
+    pub fn to_recall(&self) -> &[EventRef] {
+        &self.to_recall
     }
 
     /// Events to append, each at exactly the next place of its chain; those of one chain in order.
@@ -347,26 +374,42 @@ impl Batch {
         })
     }
 
-    pub(super) fn place_transaction(&mut self, transaction: TransactionId) -> u32 {
-        *self.transaction_places.entry(transaction).or_insert_with(|| {
-            self.transactions.push(transaction);
+    pub(super) fn place_entry(&mut self, entry: impl Into<EntryId>) -> u32 {
+        let entry = entry.into();
+        *self.transaction_places.entry(entry).or_insert_with(|| {
+            self.transactions.push(entry);
             (self.transactions.len() - 1) as u32
         })
     }
 
+    /// Makes room for the entries of the table that an event concerns.
+    pub(super) fn place_event(&mut self, event: &Event) {
+        if let Some(transaction) = event.transaction {
+            self.place_entry(transaction);
+        }
+        if let Some(key) = event.key {
+            self.has_keys = true;
+            self.place_entry(key);
+        }
+    }
+
     pub(super) fn put(&mut self, submission: Submission) {
-        let (customer, transaction) = (NOWHERE, NOWHERE);
-        self.submissions.push(Placed { submission, customer, transaction, fate: Fate::Undecided });
+        self.has_keys |= submission.key().is_some();
+        let (customer, transaction, key) = (NOWHERE, NOWHERE, NOWHERE);
+        self.submissions.push(Placed { submission, customer, transaction, key, fate: Fate::Undecided });
     }
 
     /// Finds the places of all submissions. Gives the batch's next step.
     pub(super) fn place_all(&mut self) -> Step {
         for index in 0..self.submissions.len() {
-            let Submission { request, .. } = self.submissions[index].submission;
+            let submission = &self.submissions[index].submission;
+            let Submission { request, .. } = *submission;
+            let key = submission.key();
             let customer = self.place_customer(request.customer);
-            let transaction = request.action.transaction().map_or(NOWHERE, |id| self.place_transaction(id));
+            let transaction = request.action.transaction().map_or(NOWHERE, |id| self.place_entry(id));
+            let key = key.map_or(NOWHERE, |key| self.place_entry(key));
             let placed = &mut self.submissions[index];
-            (placed.customer, placed.transaction) = (customer, transaction);
+            (placed.customer, placed.transaction, placed.key) = (customer, transaction, key);
         }
         if self.customers.is_empty() { Step::Finish } else { Step::Load }
     }

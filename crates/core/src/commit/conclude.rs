@@ -7,6 +7,7 @@ use crate::event::{AbortReason, EventStatus, Record};
 use crate::planted::{Planted, is_planted};
 use crate::rejection::Rejection;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 impl Machine {
     /// Takes what became of [`Batch::started`], in that order. Where another owner was faster, the customer's
@@ -32,7 +33,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes what became of [`Batch::proposals`], in that order. Where another event has taken the transaction,
+    /// Takes what became of [`Batch::proposals`], in that order. Where another event has taken the transaction or the key,
     /// the event is aborted, with those of its customer that were decided on top of it.
     pub fn proposed(&mut self, batch: &mut Batch, results: &[ProposeResult]) -> Result<(), Broken> {
         debug_assert_eq!(batch.step, Step::Propose);
@@ -42,7 +43,8 @@ impl Machine {
         if results.contains(&ProposeResult::Conflict) && !is_planted(Planted::ProposalConflictIgnored) {
             let mut results = results.iter();
             for index in 0..batch.events.len() {
-                if batch.events[index].proposes() && results.next() == Some(&ProposeResult::Conflict) {
+                let count = batch.events[index].proposals().count();
+                if results.by_ref().take(count).filter(|&&result| result == ProposeResult::Conflict).count() > 0 {
                     self.abort_from(batch, index);
                 }
             }
@@ -170,7 +172,7 @@ impl Batch {
             self.answers.push(Answer { ticket: placed.submission.ticket, result });
         }
         let put_off = self.submissions.iter().filter(|placed| placed.fate == Fate::PutOff);
-        self.retry.extend(put_off.map(|placed| placed.submission));
+        self.retry.extend(put_off.map(|placed| placed.submission.clone()));
         self.retry.append(&mut self.waited);
         self.step = Step::Sync;
         self.after_sync = Step::Finish;
@@ -185,24 +187,23 @@ impl Batch {
     fn conclude_event(&mut self, index: usize) {
         let event = &self.events[index];
         if event.status.is_done() {
-            self.approvals.extend(approval(event));
+            approve(event, &mut self.approvals);
         }
-        let (linked, submission) = match &event.origin {
+        let (linked, ticket) = match &event.origin {
             Origin::Recovered => return,
             Origin::New { submission, started } => {
                 let Some(Record::Started(linked)) = self.started.get(*started as usize) else { return };
                 let Some(placed) = self.submissions.get_mut(*submission as usize) else { return };
                 placed.fate = if decides_anew(&event.status) { Fate::PutOff } else { Fate::Event };
-                (linked, placed.submission)
+                (linked, placed.submission.ticket)
             }
-            Origin::Answered { ticket, linked, .. } => {
+            Origin::Answered { asked, linked, .. } => {
                 self.ends.push((event.reference, event.status.clone()));
-                let Some((ticket, request)) = ticket.zip(linked.event.request()) else { return };
-                let submission = Submission { ticket, request };
+                let Some(submission) = asked else { return };
                 if decides_anew(&event.status) {
-                    self.retry.push(submission);
+                    self.retry.push(Submission::clone(submission));
                 }
-                (&**linked, submission)
+                (&**linked, submission.ticket)
             }
         };
         let outcome = match &event.status {
@@ -212,7 +213,7 @@ impl Batch {
                 Outcome::Rejected(Rejection::RailRefused { reason: reason.text().to_string() })
             }
         };
-        self.answers.push(Answer { ticket: submission.ticket, result: Ok(outcome) });
+        self.answers.push(Answer { ticket, result: Ok(outcome) });
     }
 }
 
@@ -229,13 +230,17 @@ const fn decides_anew(status: &EventStatus) -> bool {
     matches!(status, EventStatus::Aborted(AbortReason::TransactionConflict))
 }
 
-fn approval(event: &BatchEvent) -> Option<Approval> {
-    match (&event.origin, event.proposal) {
-        (_, Some(Proposal { transaction, state, event, .. })) => Some(Approval { transaction, event: event.id, state }),
-        (Origin::Answered { linked, .. }, None) => {
-            let (transaction, state) = linked.event.transaction.zip(linked.event.transaction_state())?;
-            Some(Approval { transaction, event: event.reference.id, state })
+/// What an event in effect has proposed is to be approved.
+fn approve(event: &BatchEvent, approvals: &mut Vec<Approval>) {
+    match &event.origin {
+        Origin::New { .. } | Origin::Recovered => {
+            let approval =
+                |&Proposal { entry, state, event, .. }: &Proposal| Approval { entry, event: event.id, state };
+            approvals.extend(event.proposals().map(approval));
         }
-        (Origin::New { .. } | Origin::Recovered, None) => None,
+        Origin::Answered { linked, .. } => {
+            let approval = |(entry, state)| Approval { entry, event: event.reference.id, state };
+            approvals.extend(linked.event.entries().map(approval));
+        }
     }
 }

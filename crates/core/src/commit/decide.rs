@@ -2,15 +2,18 @@
 //! answered, what recovery finds, and the requests.
 
 use super::batch::{Batch, BatchEvent, Closing, Entry, Fate, Hold, Origin, Placed, Step};
-use super::machine::{Machine, Waits, busy};
-use super::{Approval, Broken, Outcome, Proposal};
+use super::machine::{Machine, Waits, may_not_wait};
+use super::terms::{decide_under, outcome_of_used};
+use super::{Approval, Broken, Outcome, Proposal, Submission};
 use crate::chain::Head;
 use crate::event::{AbortReason, Event, EventStatus, LinkedEvent, RailId, Record};
 use crate::hash::{EventId, Hash};
 use crate::id::CustomerId;
+use crate::key::RequestKey;
 use crate::planted::{Planted, is_planted};
+use crate::rejection::Rejection;
 use crate::rules::{Change, Decision, Known, decide, keeps_invariants};
-use crate::transaction::{EventRef, Proposed, TransactionEntry};
+use crate::transaction::{EntryId, EventRef, Proposed, TransactionEntry, TransactionState};
 use alloc::boxed::Box;
 
 /// What a planted bug takes every proposed state for.
@@ -36,9 +39,8 @@ impl Machine {
         }
         for place in 0..batch.heads.len() {
             for open in 0..batch.heads[place].open.len() {
-                if let Some(transaction) = batch.heads[place].open[open].event.transaction {
-                    batch.place_transaction(transaction);
-                }
+                let event = batch.heads[place].open[open].event.clone();
+                batch.place_event(&event);
             }
         }
         let newest_seq = |head: &Head| head.open.last().map_or(head.seq, |open| open.event.seq);
@@ -67,7 +69,7 @@ impl Machine {
         }
         batch.step = Step::Settle;
         if batch.to_settle.is_empty() {
-            self.decide_all(batch)?;
+            self.recall(batch)?;
         }
         Ok(())
     }
@@ -89,8 +91,8 @@ impl Machine {
                 Some(Some(EventStatus::Done | EventStatus::DoneByHand(_))) => {
                     batch.entries[place].approved = Some(state);
                     batch.entries[place].hold = hold_if_newer(batch, event);
-                    let transaction = batch.transactions[place];
-                    batch.approvals.push(Approval { transaction, event: event.id, state });
+                    let entry = batch.transactions[place];
+                    batch.approvals.push(Approval { entry, event: event.id, state });
                 }
                 Some(Some(EventStatus::Started)) => {
                     let known = self.open_events.contains_key(&event.id);
@@ -99,6 +101,41 @@ impl Machine {
                 Some(Some(EventStatus::Aborted(_))) => batch.entries[place].found_aborted = true,
                 Some(None) | None => {}
             }
+        }
+        self.recall(batch)
+    }
+
+    /// Goes on to the events that have keys of this batch, if there are any.
+    fn recall(&mut self, batch: &mut Batch) -> Result<(), Broken> {
+        if batch.has_keys {
+            for (id, entry) in batch.transactions.iter().zip(&batch.entries) {
+                match (id, entry.approved, entry.table.proposed) {
+                    (EntryId::Key(_), Some(_), Some(Proposed { event, .. })) => batch.to_recall.push(event),
+                    (EntryId::Key(_), Some(_), None) => {
+                        return Err(Broken::Store { what: "a key is used, and its entry names no event" });
+                    }
+                    (EntryId::Key(_), None, _) | (EntryId::Transaction(_), ..) => {}
+                }
+            }
+        }
+        batch.step = Step::Recall;
+        if batch.to_recall.is_empty() { self.decide_all(batch) } else { Ok(()) }
+    }
+
+    /// Takes the events of [`Batch::to_recall`], in that order.
+    pub fn recalled(
+        &mut self,
+        batch: &mut Batch,
+        events: impl IntoIterator<Item = Option<LinkedEvent>>,
+    ) -> Result<(), Broken> {
+        debug_assert_eq!(batch.step, Step::Recall);
+        let mut events = events.into_iter();
+        for reference in &batch.to_recall {
+            let found = events.next().flatten().filter(|linked| linked.reference() == *reference);
+            let Some((linked, key)) = found.and_then(|linked| linked.event.key.map(|key| (linked, key))) else {
+                return Err(Broken::Store { what: "the event of a key is not in its chain, or has no key" });
+            };
+            batch.used.insert(key, linked);
         }
         self.decide_all(batch)
     }
@@ -124,36 +161,43 @@ impl Machine {
             }
         }
         for place in 0..batch.submissions.len() {
-            let placed = batch.submissions[place];
-            let entry = batch.entries.get(placed.transaction as usize);
+            let Placed { customer, transaction, key, fate, .. } = batch.submissions[place];
+            let entry = batch.entries.get(transaction as usize);
             let (hold, touched) = entry.map_or((Hold::Free, false), |entry| (entry.hold, entry.touched));
-            if placed.fate == Fate::PutOff {
+            let key_entry = batch.entries.get(key as usize);
+            let (key_hold, key_touched) = key_entry.map_or((Hold::Free, false), |entry| (entry.hold, entry.touched));
+            if fate == Fate::PutOff {
                 continue;
             }
-            match self.wait_if_open(placed.submission) {
+            match self.wait_if_open(&batch.submissions[place].submission) {
                 Waits::No => {}
                 Waits::Yes => {
                     batch.submissions[place].fate = Fate::Waits;
                     continue;
                 }
-                Waits::Busy => {
+                waits @ (Waits::Busy | Waits::UnderWay) => {
+                    let answer = may_not_wait(&batch.submissions[place].submission, waits);
                     batch.submissions[place].fate = Fate::Answered;
-                    batch.outcomes.push((place as u32, busy(placed.submission).result));
+                    batch.outcomes.push((place as u32, answer.result));
                     continue;
                 }
             }
-            if touched && !self.whole_batches {
-                let rest = batch.submissions[place..].iter().map(|placed| placed.submission);
-                batch.rest.extend(rest);
-                batch.submissions.truncate(place);
+            if (touched || key_touched) && !self.whole_batches {
+                batch.rest.extend(batch.submissions.drain(place..).map(|placed| placed.submission));
                 break;
             }
-            if let Hold::Doubtful(customer) = hold {
-                self.to_recover.push_back(customer);
-                batch.put_off(placed.customer, place as u32);
+            let mut doubtful = false;
+            for hold in [hold, key_hold] {
+                if let Hold::Doubtful(of) = hold {
+                    self.to_recover.push_back(of);
+                    doubtful = true;
+                }
+            }
+            if doubtful {
+                batch.put_off(customer, place as u32);
                 continue;
             }
-            self.decide_one(batch, place as u32, placed, hold)?;
+            self.decide_one(batch, place as u32, hold, key_hold)?;
         }
         batch.step = Step::AppendStarted;
         if batch.started.is_empty() {
@@ -174,11 +218,11 @@ impl Machine {
                 None => EventStatus::Done,
                 Some(_) => EventStatus::Started,
             };
-            let proposal = if stands { propose(batch, &linked) } else { None };
+            let (proposal, key_proposal) = if stands { propose(batch, &linked) } else { (None, None) };
             batch.heads[customer as usize].close(&status);
             let reference = linked.reference();
             let origin = Origin::Recovered;
-            batch.events.push(BatchEvent { reference, customer, origin, proposal, status, lost: false });
+            batch.events.push(BatchEvent { reference, customer, origin, proposal, key_proposal, status, lost: false });
             if let Some(rail) = rail {
                 self.hold_open(batch, linked, rail, None, 1);
                 return;
@@ -187,15 +231,22 @@ impl Machine {
     }
 
     /// Whether an open event is still what the rules lead to. It is not, if it builds on an event that was
-    /// aborted; nor if it had not got as far as its proposal, and another event has taken the transaction
-    /// since. (With its proposal in the table nobody else can have, and its rail may have acted.)
+    /// aborted; nor if it had not got as far as its proposals, and another event has taken the transaction or the key
+    /// since. (With its proposals in the table nobody else can have, and its rail may have acted.)
     fn still_stands(&self, batch: &Batch, head: &Head, linked: &LinkedEvent) -> bool {
         if linked.event.hash(&head.link) != linked.hash {
             return false;
         }
-        let place = linked.event.transaction.and_then(|transaction| batch.transaction_places.get(&transaction));
-        let Some(entry) = place.and_then(|&place| batch.entries.get(place as usize)) else { return true };
-        if entry.table.proposed.is_some_and(|proposed| proposed.event == linked.reference()) {
+        let entry_of =
+            |id: EntryId| batch.transaction_places.get(&id).and_then(|&place| batch.entries.get(place as usize));
+        let proposes = |entry: &Entry| entry.table.proposed.is_some_and(|mine| mine.event == linked.reference());
+        let key = linked.event.key.and_then(|key| entry_of(key.into()));
+        if key.is_some_and(|entry| !proposes(entry) && (entry.hold != Hold::Free || entry.approved.is_some())) {
+            return false;
+        }
+        let entry = linked.event.transaction.and_then(|transaction| entry_of(transaction.into()));
+        let Some(entry) = entry else { return true };
+        if proposes(entry) {
             return true;
         }
         // Somebody else's proposal is never written over while its event is open.
@@ -211,50 +262,68 @@ impl Machine {
         }
     }
 
-    fn decide_one(&mut self, batch: &mut Batch, place: u32, placed: Placed, hold: Hold) -> Result<(), Broken> {
-        let state = batch.entries.get(placed.transaction as usize).and_then(|entry| entry.approved);
+    fn decide_one(&mut self, batch: &mut Batch, place: u32, hold: Hold, key_hold: Hold) -> Result<(), Broken> {
+        let placed = &batch.submissions[place as usize];
+        let Placed { transaction, customer, key, .. } = *placed;
+        let Submission { request, terms, .. } = &placed.submission;
+        let state = batch.entries.get(transaction as usize).and_then(|entry| entry.approved);
         let known = Known { state, reserved: hold == Hold::Reserved };
-        let head = &batch.heads[placed.customer as usize];
-        let outcome = match decide(&self.config, &head.state, known, &placed.submission.request) {
-            Ok(Decision::Change(change)) => return self.make_event(batch, place, placed, change),
-            Ok(Decision::AlreadyApplied) => Outcome::AlreadyApplied,
-            Err(rejection) => Outcome::Rejected(rejection),
+        let head = &batch.heads[customer as usize];
+        let outcome = if key_hold == Hold::Reserved {
+            Outcome::Rejected(Rejection::RequestInProgress)
+        } else if batch.entries.get(key as usize).is_some_and(|entry| entry.approved.is_some()) {
+            let linked = placed.submission.key().and_then(|key| batch.used.get(&key));
+            let linked = linked.ok_or(Broken::Store { what: "a key is used by an event that is not known" })?;
+            outcome_of_used(linked, request)
+        } else {
+            match decide_under(&self.config, head, known, request, terms.as_deref()) {
+                Ok(Decision::Change(change)) => return self.make_event(batch, place, change),
+                Ok(Decision::AlreadyApplied) => Outcome::AlreadyApplied(None),
+                Err(rejection) => Outcome::Rejected(rejection),
+            }
         };
         batch.submissions[place as usize].fate = Fate::Answered;
         batch.outcomes.push((place, Ok(outcome)));
         Ok(())
     }
 
-    fn make_event(&mut self, batch: &mut Batch, place: u32, placed: Placed, change: Change) -> Result<(), Broken> {
-        let Placed { submission, customer, .. } = placed;
+    fn make_event(&mut self, batch: &mut Batch, place: u32, change: Change) -> Result<(), Broken> {
+        let placed = &batch.submissions[place as usize];
+        let Placed { customer, transaction, key, .. } = *placed;
         let head = &batch.heads[customer as usize];
         let rail = self.routes.of(change.kind);
-        let seen = batch.entries.get(placed.transaction as usize).and_then(|entry| entry.table.proposed);
-        let seen = seen.map(|seen| seen.event.id);
-        let linked = extend(head, submission.request.customer, batch.time_ms, change, rail, seen)?;
-        let proposal = propose(batch, &linked);
+        let seen = [transaction, key].map(|place| {
+            let seen = batch.entries.get(place as usize).and_then(|entry| entry.table.proposed);
+            seen.map(|seen| seen.event.id)
+        });
+        let of = placed.submission.request.customer;
+        let linked = extend(head, of, batch.time_ms, change, (rail, placed.submission.key()), seen)?;
+        let asked = rail.map(|_| placed.submission.clone());
+        let (proposal, key_proposal) = propose(batch, &linked);
         let status = match rail {
             None => {
                 batch.heads[customer as usize].done(&linked);
+                if let Some(key) = linked.event.key {
+                    batch.used.insert(key, linked.clone());
+                }
                 EventStatus::Done
             }
             Some(rail) => {
-                self.hold_open(batch, linked.clone(), rail, Some(submission.ticket), 0);
+                self.hold_open(batch, linked.clone(), rail, asked, 0);
                 EventStatus::Started
             }
         };
         batch.submissions[place as usize].fate = Fate::Event;
         let reference = linked.reference();
         let origin = Origin::New { submission: place, started: batch.started.len() as u32 };
-        batch.events.push(BatchEvent { reference, customer, origin, proposal, status, lost: false });
+        batch.events.push(BatchEvent { reference, customer, origin, proposal, key_proposal, status, lost: false });
         batch.started.push(Record::Started(linked));
         Ok(())
     }
 
     /// Goes on to the proposals of what was appended, if there are any.
     pub(super) fn list_proposals(&self, batch: &mut Batch) {
-        let proposals = batch.events.iter().filter(|event| event.proposes()).filter_map(|event| event.proposal);
-        batch.proposals.extend(proposals);
+        batch.proposals.extend(batch.events.iter().flat_map(BatchEvent::proposals));
         if batch.proposals.is_empty() || is_planted(Planted::DoneBeforeTable) {
             batch.list_closed();
         } else if batch.rests_on_found && !self.whole_batches && !is_planted(Planted::PromotedBeforeSync) {
@@ -266,30 +335,31 @@ impl Machine {
     }
 }
 
-/// The event that a change makes as the next one of a chain, decided at `time_ms`. `seen` is the event that the
-/// transactions table names for its transaction.
+/// The event that a change makes as the next one of a chain, decided at `time_ms`. `seen` are the events that the
+/// transactions table names for its transaction and its key.
 pub(super) fn extend(
     head: &Head,
     customer: CustomerId,
     time_ms: u64,
     change: Change,
-    rail: Option<RailId>,
-    seen: Option<EventId>,
+    (rail, key): (Option<RailId>, Option<RequestKey>),
+    seen: [Option<EventId>; 2],
 ) -> Result<LinkedEvent, Broken> {
     let before = head.state.accounts.get(change.currency);
-    let event = Event::new(customer, head.seq + 1, time_ms.max(head.time_ms), change, rail);
+    let mut event = Event::new(customer, head.seq + 1, time_ms.max(head.time_ms), change, rail);
+    event.key = key;
     let after = event.account();
     if !keeps_invariants(event.kind, event.transaction_kind, event.amount, before, after) {
         return Err(Broken::Account { customer, before, after, amount: event.amount });
     }
-    let linked = LinkedEvent::new(event, &head.link);
-    if seen != Some(linked.id()) {
-        return Ok(linked);
-    }
+    let mut linked = LinkedEvent::new(event, &head.link);
     // An event that was lost before it was durable can have left its proposal behind. Decided again at the same
     // time it would be the same event, whom others have seen to be gone. An id never comes back.
-    let time_ms = linked.event.time_ms.saturating_add(1);
-    Ok(LinkedEvent::new(Event { time_ms, ..linked.event }, &head.link))
+    while seen.contains(&Some(linked.id())) {
+        let time_ms = linked.event.time_ms.saturating_add(1);
+        linked = LinkedEvent::new(Event { time_ms, ..linked.event }, &head.link);
+    }
+    Ok(linked)
 }
 
 /// Doubtful, if the batch has this event's customer by a head that does not know the event yet: what the
@@ -301,15 +371,21 @@ fn hold_if_newer(batch: &Batch, event: EventRef) -> Hold {
     }
 }
 
-/// The proposal an event makes, noted in the batch's own view of the transaction.
-fn propose(batch: &mut Batch, linked: &LinkedEvent) -> Option<Proposal> {
-    let transaction = linked.event.transaction?;
-    let state = linked.event.transaction_state()?;
+/// The proposals an event makes, for its transaction and for its key, noted in the batch's own view.
+fn propose(batch: &mut Batch, linked: &LinkedEvent) -> (Option<Proposal>, Option<Box<Proposal>>) {
+    let transaction = linked.event.transaction.zip(linked.event.transaction_state());
+    let transaction = transaction.and_then(|(id, state)| propose_one(batch, id.into(), state, linked));
+    let key = linked.event.key.filter(|_| !is_planted(Planted::KeyNotProposed));
+    let key = key.and_then(|key| propose_one(batch, key.into(), linked.event.key_state(), linked));
+    (transaction, key.map(Box::new))
+}
+
+fn propose_one(batch: &mut Batch, id: EntryId, state: TransactionState, linked: &LinkedEvent) -> Option<Proposal> {
     let event = linked.reference();
-    let place = *batch.transaction_places.get(&transaction)?;
+    let place = *batch.transaction_places.get(&id)?;
     let entry = &mut batch.entries[place as usize];
     let proposal = Proposal {
-        transaction,
+        entry: id,
         seen_approved: entry.table.approved,
         seen_proposed: entry.table.proposed.map(|proposed| proposed.event.id),
         approved: entry.approved,
@@ -328,14 +404,14 @@ fn propose(batch: &mut Batch, linked: &LinkedEvent) -> Option<Proposal> {
 
 /// Closes an event whose rail has answered, in the batch's own view.
 fn close_answered(batch: &mut Batch, closing: Closing) {
-    let Closing { customer, linked, ticket, status } = closing;
+    let Closing { customer, linked, asked, status } = closing;
     let head = &mut batch.heads[customer as usize];
     let was_open = head.open.first().is_some_and(|open| open.hash == linked.hash);
     if was_open {
         head.close(&status);
     }
-    let place = linked.event.transaction.and_then(|transaction| batch.transaction_places.get(&transaction)).copied();
-    if let Some((place, state)) = place.zip(linked.event.transaction_state()) {
+    for (id, state) in linked.event.entries() {
+        let Some(&place) = batch.transaction_places.get(&id) else { continue };
         let entry = &mut batch.entries[place as usize];
         entry.touched = true;
         if was_open {
@@ -345,7 +421,12 @@ fn close_answered(batch: &mut Batch, closing: Closing) {
             }
         }
     }
+    if let Some(key) = linked.event.key.filter(|_| was_open && status == EventStatus::Done) {
+        batch.used.insert(key, linked.clone());
+    }
     let reference = linked.reference();
-    let origin = Origin::Answered { ticket, linked: Box::new(linked), was_open };
-    batch.events.push(BatchEvent { reference, customer, origin, proposal: None, status, lost: false });
+    let (asked, linked) = (asked.map(Box::new), Box::new(linked));
+    let origin = Origin::Answered { asked, linked, was_open };
+    let (proposal, key_proposal) = (None, None);
+    batch.events.push(BatchEvent { reference, customer, origin, proposal, key_proposal, status, lost: false });
 }

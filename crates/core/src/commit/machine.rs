@@ -2,12 +2,13 @@
 //! to do. How a batch is decided is in [`super::decide`], what becomes of it in [`super::conclude`].
 
 use super::batch::{Batch, Closing, Step};
-use super::{Answer, Busy, RailAnswer, RailCall, Settlement, Submission, Ticket};
+use super::{Answer, Busy, Outcome, RailAnswer, RailCall, Settlement, Submission};
 use crate::event::{AbortReason, EventStatus, LinkedEvent, RailId, ReasonText};
 use crate::hash::EventId;
 use crate::id::CustomerId;
 use crate::planted::{Planted, is_planted};
 use crate::policy::LedgerConfig;
+use crate::rejection::Rejection;
 use crate::request::RequestKind;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -126,7 +127,8 @@ pub enum Settling {
 pub(super) struct Open {
     pub(super) linked: LinkedEvent,
     pub(super) rail: RailId,
-    pub(super) ticket: Option<Ticket>,
+    /// What led to the event, if somebody waits for the answer.
+    pub(super) asked: Option<Submission>,
     pub(super) waiting: VecDeque<Submission>,
     pub(super) attempt: u32,
     pub(super) call_count: u32,
@@ -144,6 +146,8 @@ pub(super) enum Waits {
     Yes,
     /// Too many wait already.
     Busy,
+    /// One with the same key waits already.
+    UnderWay,
 }
 
 /// The commit machine of one ledger. See the [module's documentation](super).
@@ -339,10 +343,10 @@ impl Machine {
         }
         while batch.submissions.len() < self.limits.batch_requests_max {
             let Some(submission) = queue.pop_front() else { break };
-            match self.wait_if_open(submission) {
+            match self.wait_if_open(&submission) {
                 Waits::No => batch.put(submission),
                 Waits::Yes => {}
-                Waits::Busy => batch.answers.push(busy(submission)),
+                waits @ (Waits::Busy | Waits::UnderWay) => batch.answers.push(may_not_wait(&submission, waits)),
             }
         }
         batch.step = if self.goes_at_once(batch) { Step::AtOnce } else { batch.place_all() };
@@ -360,25 +364,26 @@ impl Machine {
         let Some(open) = self.open.remove(&customer) else { return };
         self.open_events.remove(&open.linked.id());
         let place_of = batch.place_customer(customer);
-        if let Some(transaction) = open.linked.event.transaction {
-            batch.place_transaction(transaction);
-        }
-        batch.closings.push(Closing { customer: place_of, linked: open.linked, ticket: open.ticket, status });
+        batch.place_event(&open.linked.event);
+        batch.closings.push(Closing { customer: place_of, linked: open.linked, asked: open.asked, status });
         for submission in open.waiting {
             batch.put(submission);
         }
     }
 
     /// Lets a request wait if its customer's event is open.
-    pub(super) fn wait_if_open(&mut self, submission: Submission) -> Waits {
+    pub(super) fn wait_if_open(&mut self, submission: &Submission) -> Waits {
         if self.open.is_empty() {
             return Waits::No;
         }
         let Some(open) = self.open.get_mut(&submission.request.customer) else { return Waits::No };
+        if submission.key().is_some_and(|key| open.waiting.iter().any(|waiting| waiting.key() == Some(key))) {
+            return Waits::UnderWay;
+        }
         if open.waiting.len() >= self.limits.waiting_per_customer_max {
             return Waits::Busy;
         }
-        open.waiting.push_back(submission);
+        open.waiting.push_back(submission.clone());
         Waits::Yes
     }
 
@@ -388,7 +393,7 @@ impl Machine {
         batch: &mut Batch,
         linked: LinkedEvent,
         rail: RailId,
-        ticket: Option<Ticket>,
+        asked: Option<Submission>,
         attempt: u32,
     ) {
         let customer = linked.event.customer;
@@ -401,7 +406,7 @@ impl Machine {
         }
         self.open_events.insert(linked.id(), customer);
         let waiting = VecDeque::new();
-        self.open.insert(customer, Open { linked, rail, ticket, waiting, attempt, call_count, asking, answer: None });
+        self.open.insert(customer, Open { linked, rail, asked, waiting, attempt, call_count, asking, answer: None });
     }
 
     /// Unlocks a customer whose open event, made or found by this batch, is not to be. Who waited for it is
@@ -419,6 +424,10 @@ impl Machine {
 }
 
 /// The answer to a request that may not even wait.
-pub(super) fn busy(submission: Submission) -> Answer {
-    Answer { ticket: submission.ticket, result: Err(Busy { customer: submission.request.customer }) }
+pub(super) fn may_not_wait(submission: &Submission, waits: Waits) -> Answer {
+    let result = match waits {
+        Waits::UnderWay => Ok(Outcome::Rejected(Rejection::RequestInProgress)),
+        Waits::Busy | Waits::Yes | Waits::No => Err(Busy { customer: submission.request.customer }),
+    };
+    Answer { ticket: submission.ticket, result }
 }

@@ -39,6 +39,10 @@
 //! What callers hear is one history per customer: every answer is true of one moment between request and
 //! answer. Whether *another* customer has taken a transaction id is seen at a moment of its own.
 //!
+//! * A request's key has an entry of the table as a transaction has, and goes the same way: its event proposes both, and
+//!   is aborted if either was taken. A key in effect is looked up in the chain (`Recall`, behind `Settle`): the same
+//!   request hears what it heard then, another one is refused.
+//!
 //! What this module does not do: threads, queues with limits, durability itself (see `bursar-engine`'s driver
 //! and stores), and the rules (see [`crate::rules`]).
 
@@ -47,34 +51,53 @@ mod batch;
 mod conclude;
 mod decide;
 mod machine;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, Step};
 pub use machine::{Asking, Limits, Machine, Pending, Routes, Schedule, Settling};
+pub use terms::{Minimum, Terms};
 
 use crate::account::Account;
 use crate::amount::Amount;
 use crate::currency::CurrencyIndex;
 use crate::event::{AbortReason, EventStatus, LinkedEvent, RailId, ReasonText, Record};
 use crate::hash::{EventId, Hash};
-use crate::id::{CustomerId, TransactionId};
+use crate::id::CustomerId;
+use crate::key::RequestKey;
 use crate::rejection::Rejection;
 use crate::request::Request;
-use crate::transaction::{EventRef, TransactionState};
+use crate::transaction::{EntryId, EventRef, TransactionState};
+use alloc::boxed::Box;
 use core::fmt;
 
 /// Whom an answer is for; the driver gives it and gets it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// A request with the ticket of whoever asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request with the ticket of whoever asked, and its terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// Whom the answer is for.
     pub ticket: Ticket,
     /// What is asked for.
     pub request: Request,
+    /// What was set beside it.
+    pub terms: Option<Box<Terms>>,
+}
+
+impl Submission {
+    /// A request without terms.
+    pub const fn new(ticket: Ticket, request: Request) -> Self {
+        Self { ticket, request, terms: None }
+    }
+
+    /// The key by which it takes effect once. One that its request does not take ([`crate::Action::takes_key`]) does not count;
+    /// it is refused by the rules.
+    pub fn key(&self) -> Option<RequestKey> {
+        self.terms.as_ref()?.key.filter(|_| self.request.action.takes_key())
+    }
 }
 
 /// What the caller hears of a request.
@@ -82,8 +105,8 @@ pub struct Submission {
 pub enum Outcome {
     /// It took effect, as this event.
     Applied(Receipt),
-    /// It took effect before; nothing moved now.
-    AlreadyApplied,
+    /// It took effect before; nothing moved now. A request with a key hears by which event it did.
+    AlreadyApplied(Option<Receipt>),
     /// It was refused, and changed nothing.
     Rejected(Rejection),
 }
@@ -184,15 +207,15 @@ pub struct RailCall {
     pub attempt: u32,
 }
 
-/// A write to the transactions table: set `proposed`, and keep as `approved` what is known to be in effect.
+/// A write to the transactions table, to the entry of a transaction or of a key: set `proposed`, and keep as `approved` what is known to be in effect.
 ///
 /// A conditional write: it is made only if the entry's proposed event is the one that was seen, and its approved
 /// state is the one that was seen or (if somebody has approved that event meanwhile) already `approved`. If the
 /// entry proposes this very event already, nothing is written, and the result is [`ProposeResult::Proposed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// Which transaction.
-    pub transaction: TransactionId,
+    /// Which entry.
+    pub entry: EntryId,
     /// The approved state the entry had when it was read.
     pub seen_approved: Option<TransactionState>,
     /// The event whose proposed state the entry had when it was read.
@@ -216,8 +239,8 @@ pub struct Proposal {
 /// [`TransactionEntry::proposed`]: crate::transaction::TransactionEntry::proposed
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Approval {
-    /// Which transaction.
-    pub transaction: TransactionId,
+    /// Which entry.
+    pub entry: EntryId,
     /// The event that proposed the state.
     pub event: EventId,
     /// The state to approve.

@@ -16,10 +16,12 @@
 
 use super::*;
 use crate::currency::{Currencies, Currency};
+use crate::hash::EventId;
 use crate::id::CustomerId;
 use crate::model::Model;
 use crate::policy::Policy;
 use crate::rejection::RejectionInfo;
+use crate::transaction::EventRef;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -374,7 +376,15 @@ const PRECEDENCE_FROZEN: &str = "
 ";
 
 /// Not made by [`decide`]: which other test has it.
-const ELSEWHERE: [&str; 1] = ["rail_refused"]; // commit::tests::rails
+const ELSEWHERE: [&str; 6] = [
+    "rail_refused", // commit::tests::rails
+    // commit::tests::terms
+    "idempotency_key_not_allowed",
+    "idempotency_key_reused",
+    "request_in_progress",
+    "seq_mismatch",
+    "below_minimum",
+];
 
 fn tables() -> Vec<((LockedPolicy, DisputablePolicy), String)> {
     use DisputablePolicy::{Deposits, DepositsAndWithdrawals};
@@ -418,6 +428,7 @@ fn one_of_each() -> Vec<Rejection> {
         currency,
         status: TransactionStatus::Posted,
     };
+    let event = EventRef { customer: CustomerId::new(1), seq: 3, id: EventId::default() };
     alloc::vec![
         Rejection::AmountNotPositive { currency, asked },
         Rejection::UnknownCurrency,
@@ -437,6 +448,11 @@ fn one_of_each() -> Vec<Rejection> {
         Rejection::InsufficientFunds { currency, asked, available: asked },
         Rejection::BalanceOverflow { currency, asked },
         Rejection::RailRefused { reason: "no".into() },
+        Rejection::IdempotencyKeyNotAllowed,
+        Rejection::IdempotencyKeyReused { event },
+        Rejection::RequestInProgress,
+        Rejection::SeqMismatch { expected: 7, seq: 8 },
+        Rejection::BelowMinimum { currency, minimum: amount, available: asked },
     ]
 }
 
@@ -487,6 +503,11 @@ fn a_sentence_has_the_figures_that_explain_it() {
         "asked for 0.00 EUR, available are 0.00 EUR",
         "with 0.00 EUR the account would leave the range of amounts",
         "the rail refused: no",
+        "a deposit or a withdrawal has its transaction id, and takes no idempotency key",
+        "the idempotency key is that of event 3 of customer 1",
+        "a request with this idempotency key waits for a rail",
+        "the newest event was expected to be 7, and is 8",
+        "0.00 EUR would be left available, and at least 92233720368547758.07 EUR are to be",
     ];
     assert_eq!(sentences, expected);
 }

@@ -6,7 +6,7 @@ use super::error::ChainFileFault as Fault;
 use bursar_core::{
     AbortReason, Account, Accounts, Amount, ChainFault, Currencies, Currency, CurrencyIndex, CustomerId, CustomerState,
     Decimals, DisputablePolicy, Event, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, LockedPolicy, Policy,
-    RailId, ReasonText, RequestKind, TransactionId, TransactionKind,
+    RailId, ReasonText, RequestKey, RequestKind, TransactionId, TransactionKind,
 };
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -85,6 +85,9 @@ pub(super) fn put_event(out: &mut String, config: &LedgerConfig, linked: &Linked
         Some(rail) => put!(out, ",\"rail\":{}", rail.number()),
         None => out.push_str(",\"rail\":null"),
     }
+    if let Some(key) = event.key {
+        put!(out, ",\"key\":\"{key}\"");
+    }
     put_state(out, config, &event.state);
     put!(out, ",\"status\":\"{}\"", status.name());
     match status {
@@ -157,6 +160,13 @@ pub(super) fn event(text: &str, config: &LedgerConfig, customer: CustomerId) -> 
         let rail = u8::try_from(number(&object, "rail")?).ok().and_then(RailId::new);
         Some(rail.ok_or_else(|| bad("rail", "a number from 1 to 255, or null"))?)
     };
+    let key = match object.get("key") {
+        None => None,
+        Some(key) => {
+            let key = key.as_str().and_then(RequestKey::parse);
+            Some(key.ok_or_else(|| bad("key", "32 hexadecimal digits in lower case, not all zero"))?)
+        }
+    };
     let kinds = [TransactionKind::Deposit, TransactionKind::Withdrawal];
     let event = Event {
         customer,
@@ -168,6 +178,7 @@ pub(super) fn event(text: &str, config: &LedgerConfig, customer: CustomerId) -> 
         amount: amount(&object, "amount", config.currencies.decimals(currency))?,
         currency,
         rail,
+        key,
         state: state(&object, config)?,
     };
     let hash = Hash::parse(string(&object, "hash")?.as_bytes()).ok_or_else(|| bad("hash", "64 hexadecimal digits"))?;

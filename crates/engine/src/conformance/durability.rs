@@ -67,7 +67,7 @@ fn whole_or_not_at_all(scene: &mut Scene) -> Checked {
     let mut there = Vec::new();
     for base in transactions {
         let mut entries = Vec::new();
-        let ids: Vec<_> = (0..20).map(|n| TransactionId::new(base + n)).collect();
+        let ids: Vec<_> = (0..20).map(|n| TransactionId::new(base + n).into()).collect();
         scene.stores.transactions.get(&ids, &mut entries)?;
         let mut found = Vec::new();
         for entry in &entries {

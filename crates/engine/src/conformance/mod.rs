@@ -16,6 +16,7 @@
 mod append;
 mod at_once;
 mod durability;
+mod keys;
 mod parallel;
 mod reading;
 mod scale;
@@ -94,8 +95,16 @@ type Checked = Result<(), Wrong>;
 type Case = (&'static str, fn(&mut Scene) -> Checked);
 
 /// All cases, by name.
-const CASES: &[&[Case]] =
-    &[append::CASES, at_once::CASES, table::CASES, reading::CASES, scale::CASES, durability::CASES, parallel::CASES];
+const CASES: &[&[Case]] = &[
+    append::CASES,
+    at_once::CASES,
+    table::CASES,
+    keys::CASES,
+    reading::CASES,
+    scale::CASES,
+    durability::CASES,
+    parallel::CASES,
+];
 
 /// The names of all cases.
 pub fn case_names() -> Vec<&'static str> {

@@ -6,8 +6,9 @@ use crate::totals::{CurrencyTotals, Totals};
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::rules::{Decision, Known, decide};
 use bursar_core::{
-    Action, Amount, CurrencyIndex, CustomerId, Event, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Movement,
-    Proposed, RailId, Record, Request, TransactionEntry, TransactionId, TransactionState,
+    Action, Amount, CurrencyIndex, CustomerId, EntryId, Event, EventRef, EventStatus, Hash, Head, LedgerConfig,
+    LinkedEvent, Movement, Proposed, RailId, Record, Request, RequestKey, TransactionEntry, TransactionId,
+    TransactionState,
 };
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ pub struct Scene {
     pub(super) heads: BTreeMap<CustomerId, Head>,
     pub(super) chains: BTreeMap<CustomerId, Vec<ChainEntry>>,
     pub(super) table: BTreeMap<TransactionId, TransactionState>,
+    /// The event in effect that has each key.
+    keys: BTreeMap<RequestKey, EventRef>,
     pub(super) totals: Totals,
     pub(super) time_ms: u64,
 }
@@ -71,6 +74,7 @@ impl Scene {
             heads: BTreeMap::new(),
             chains: BTreeMap::new(),
             table: BTreeMap::new(),
+            keys: BTreeMap::new(),
             totals: Totals::default(),
             time_ms: 1_700_000_000_000,
         })
@@ -137,35 +141,64 @@ impl Scene {
         Ok(Run { events })
     }
 
-    /// The proposal an event makes, by what the table says now.
+    /// Decides one request that comes with a key.
+    pub(super) fn decide_keyed(&mut self, request: &Request, key: RequestKey) -> Result<LinkedEvent, Wrong> {
+        self.time_ms += 7;
+        self.event_with_key(request, None, key)
+    }
+
+    fn event_with_key(&self, request: &Request, rail: Option<RailId>, key: RequestKey) -> Result<LinkedEvent, Wrong> {
+        let head = self.head(request.customer);
+        let linked = self.event(&head, request, rail)?;
+        Ok(LinkedEvent::new(Event { key: Some(key), ..linked.event }, &head.link))
+    }
+
+    /// The proposal an event makes for its transaction, by what the table says now.
     pub(super) fn proposal(&self, linked: &LinkedEvent) -> Result<Option<Proposal>, Wrong> {
-        let Some((transaction, state)) = linked.event.transaction.zip(linked.event.transaction_state()) else {
-            return Ok(None);
-        };
-        let entry = self.entry(transaction)?;
-        let approved = self.in_effect(&entry)?;
-        let seen_proposed = entry.proposed.map(|proposed| proposed.event.id);
-        let seen_approved = entry.approved;
-        let event = linked.reference();
-        Ok(Some(Proposal { transaction, seen_approved, seen_proposed, approved, state, event }))
+        let of_transaction = |proposal: &Proposal| proposal.entry.transaction().is_some();
+        Ok(self.proposals(linked)?.into_iter().find(of_transaction))
+    }
+
+    /// All proposals an event makes, by what the table says now.
+    pub(super) fn proposals(&self, linked: &LinkedEvent) -> Result<Vec<Proposal>, Wrong> {
+        let mut proposals = Vec::new();
+        for (id, state) in linked.event.entries() {
+            let entry = self.entry(id)?;
+            let approved = self.in_effect(&entry)?;
+            let seen_proposed = entry.proposed.map(|proposed| proposed.event.id);
+            let (seen_approved, event) = (entry.approved, linked.reference());
+            proposals.push(Proposal { entry: id, seen_approved, seen_proposed, approved, state, event });
+        }
+        Ok(proposals)
     }
 
     /// The whole way of some requests: started, proposed, done, ended, approved.
     pub(super) fn commit(&mut self, requests: &[Request]) -> Checked {
         let run = self.decide(requests)?;
+        self.commit_run(run)
+    }
+
+    /// The whole way of a request that comes with a key.
+    pub(super) fn commit_keyed(&mut self, request: &Request, key: RequestKey) -> Checked {
+        let linked = self.decide_keyed(request, key)?;
+        self.commit_run(Run { events: vec![linked] })
+    }
+
+    fn commit_run(&mut self, run: Run) -> Checked {
         let started: Vec<Record> = run.events.iter().cloned().map(Record::Started).collect();
         self.append_all(&started)?;
-        let mut seen: BTreeMap<TransactionId, Proposal> = BTreeMap::new();
+        let mut seen: BTreeMap<EntryId, Proposal> = BTreeMap::new();
         let mut proposals = Vec::new();
         for linked in &run.events {
-            let Some(mut proposal) = self.proposal(linked)? else { continue };
-            if let Some(before) = seen.get(&proposal.transaction) {
-                proposal.seen_approved = before.approved;
-                proposal.seen_proposed = Some(before.event.id);
-                proposal.approved = Some(before.state);
+            for mut proposal in self.proposals(linked)? {
+                if let Some(before) = seen.get(&proposal.entry) {
+                    proposal.seen_approved = before.approved;
+                    proposal.seen_proposed = Some(before.event.id);
+                    proposal.approved = Some(before.state);
+                }
+                seen.insert(proposal.entry, proposal);
+                proposals.push(proposal);
             }
-            seen.insert(proposal.transaction, proposal);
-            proposals.push(proposal);
         }
         self.propose_all(&proposals)?;
         let done: Vec<Record> = run.events.iter().map(|linked| Record::Done(linked.reference())).collect();
@@ -183,9 +216,19 @@ impl Scene {
     pub(super) fn open(&mut self, request: &Request) -> Result<LinkedEvent, Wrong> {
         self.time_ms += 7;
         let linked = self.event(&self.head(request.customer), request, RailId::new(9))?;
+        self.begin(linked)
+    }
+
+    /// The same, with a key.
+    pub(super) fn open_keyed(&mut self, request: &Request, key: RequestKey) -> Result<LinkedEvent, Wrong> {
+        self.time_ms += 7;
+        let linked = self.event_with_key(request, RailId::new(9), key)?;
+        self.begin(linked)
+    }
+
+    fn begin(&mut self, linked: LinkedEvent) -> Result<LinkedEvent, Wrong> {
         self.append_all(&[Record::Started(linked.clone())])?;
-        let proposals: Vec<Proposal> = self.proposal(&linked)?.into_iter().collect();
-        self.propose_all(&proposals)?;
+        self.propose_all(&self.proposals(&linked)?)?;
         self.stores.chains.end_batch(self.time_ms, None)?;
         self.totals.begun(&linked.event);
         self.note(linked.clone(), EventStatus::Started);
@@ -232,16 +275,15 @@ impl Scene {
     }
 
     pub(super) fn approve(&self, events: &[LinkedEvent]) -> Checked {
-        let approvals = events.iter().filter_map(|linked| {
-            let (transaction, state) = linked.event.transaction.zip(linked.event.transaction_state())?;
-            Some(Approval { transaction, event: linked.id(), state })
+        let approvals = events.iter().flat_map(|linked| {
+            linked.event.entries().map(|(entry, state)| Approval { entry, event: linked.id(), state })
         });
         Ok(self.stores.transactions.approve(&approvals.collect::<Vec<_>>())?)
     }
 
-    pub(super) fn entry(&self, transaction: TransactionId) -> Result<TransactionEntry, Wrong> {
+    pub(super) fn entry(&self, id: impl Into<EntryId>) -> Result<TransactionEntry, Wrong> {
         let mut entries = Vec::new();
-        self.stores.transactions.get(&[transaction], &mut entries)?;
+        self.stores.transactions.get(&[id.into()], &mut entries)?;
         equal("entries", &entries.len(), &1)?;
         Ok(entries.pop().unwrap_or_default())
     }
@@ -266,6 +308,7 @@ impl Scene {
         if status.is_done() {
             self.totals.done(&linked.event);
             self.table.extend(linked.event.transaction.zip(linked.event.transaction_state()));
+            self.keys.extend(linked.event.key.map(|key| (key, linked.reference())));
         }
         self.chains.entry(customer).or_default().push(ChainEntry { linked, status });
     }
@@ -278,6 +321,7 @@ impl Scene {
             EventStatus::Done | EventStatus::DoneByHand(_) => {
                 self.totals.done(&linked.event);
                 self.table.extend(linked.event.transaction.zip(linked.event.transaction_state()));
+                self.keys.extend(linked.event.key.map(|key| (key, linked.reference())));
             }
             EventStatus::Started | EventStatus::Aborted(_) => self.totals.aborted(),
         }
@@ -291,6 +335,7 @@ impl Scene {
     pub(super) fn check(&self) -> Checked {
         self.check_chains()?;
         self.check_table()?;
+        self.check_keys()?;
         let chains = &self.stores.chains;
         let mut listed = Vec::new();
         chains.list(None, usize::MAX, &mut listed)?;
@@ -326,10 +371,25 @@ impl Scene {
         Ok(())
     }
 
+    /// The entry of every key names its event, and its state is in effect.
+    fn check_keys(&self) -> Checked {
+        for (&key, event) in &self.keys {
+            let what = format!("key {key}");
+            let entry = self.entry(key)?;
+            equal(&what, &entry.proposed.map(|proposed| proposed.event), &Some(*event))?;
+            let of_event = |entry: &&ChainEntry| entry.linked.reference() == *event;
+            let linked = self.chains.get(&event.customer).and_then(|chain| chain.iter().find(of_event));
+            let state = linked.map(|entry| entry.linked.event.key_state());
+            equal(&what, &self.in_effect(&entry)?, &state)?;
+        }
+        Ok(())
+    }
+
     fn check_table(&self) -> Checked {
         let transactions: Vec<TransactionId> = self.table.keys().copied().collect();
         let mut entries = Vec::new();
-        self.stores.transactions.get(&transactions, &mut entries)?;
+        let ids: Vec<EntryId> = transactions.iter().map(|&id| id.into()).collect();
+        self.stores.transactions.get(&ids, &mut entries)?;
         equal("the count of entries", &entries.len(), &transactions.len())?;
         for (entry, (transaction, expected)) in entries.iter().zip(&self.table) {
             let what = format!("transaction {transaction}");

@@ -52,16 +52,16 @@ fn a_proposal_needs_what_it_saw(scene: &mut Scene) -> Checked {
         ("something else proposed", Proposal { seen_proposed: Some(another), ..right }),
     ];
     for (what, proposal) in wrong {
-        let before = scene.entry(proposal.transaction)?;
+        let before = scene.entry(proposal.entry)?;
         equal(what, &scene.propose(&[proposal])?, &vec![ProposeResult::Conflict])?;
-        equal(what, &scene.entry(proposal.transaction)?, &before)?;
+        equal(what, &scene.entry(proposal.entry)?, &before)?;
     }
     // Each is judged by itself, in order.
     let results = scene.propose(&[wrong[0].1, right, wrong[1].1])?;
     // The last one names the event that is there by then.
     let expected = vec![ProposeResult::Conflict, ProposeResult::Proposed, ProposeResult::Proposed];
     equal("one of three", &results, &expected)?;
-    let entry = scene.entry(right.transaction)?;
+    let entry = scene.entry(right.entry)?;
     equal("proposed", &entry.proposed.map(|proposed| proposed.state), &Some(right.state))?;
     equal("approved is kept", &entry.approved, &posted(scene, 1))?;
     finish(scene, run)
@@ -75,7 +75,7 @@ fn a_proposal_may_miss_an_approval(scene: &mut Scene) -> Checked {
     let Some(right) = scene.proposal(&run[0])? else { return holds("a dispute proposes", false) };
     let slow = Proposal { seen_approved: None, ..right };
     equal("approved meanwhile", &scene.propose(&[slow])?, &vec![ProposeResult::Proposed])?;
-    let entry = scene.entry(right.transaction)?;
+    let entry = scene.entry(right.entry)?;
     equal("approved", &entry.approved, &posted(scene, 1))?;
     finish(scene, run)
 }
@@ -86,10 +86,10 @@ fn a_proposal_made_twice(scene: &mut Scene) -> Checked {
     started(scene, &run)?;
     let Some(proposal) = scene.proposal(&run[0])? else { return holds("a dispute proposes", false) };
     scene.propose_all(&[proposal])?;
-    let before = scene.entry(proposal.transaction)?;
+    let before = scene.entry(proposal.entry)?;
     // Whatever else it says: the entry proposes this event already, and nothing is written.
     scene.propose_all(&[proposal, Proposal { seen_approved: None, approved: None, ..proposal }])?;
-    equal("the entry", &scene.entry(proposal.transaction)?, &before)?;
+    equal("the entry", &scene.entry(proposal.entry)?, &before)?;
     finish(scene, run)
 }
 
@@ -115,8 +115,8 @@ fn a_stray_approval(scene: &mut Scene) -> Checked {
     let open = scene.open(&withdrawal(1, 2, 3))?;
     let Some(state) = open.event.transaction_state() else { return holds("a withdrawal has a state", false) };
     let stranger = scene.decide(&[deposit(2, 3, 10)])?.events[0].id();
-    let stray = Approval { transaction: TransactionId::new(2), event: stranger, state };
-    let unknown = Approval { transaction: TransactionId::new(99), event: stranger, state };
+    let stray = Approval { entry: TransactionId::new(2).into(), event: stranger, state };
+    let unknown = Approval { entry: TransactionId::new(99).into(), event: stranger, state };
     scene.stores.transactions.approve(&[stray, unknown])?;
     let entry = scene.entry(TransactionId::new(2))?;
     equal("nothing is approved", &entry.approved, &None)?;
@@ -178,7 +178,7 @@ fn events_of(scene: &mut Scene) -> Checked {
 
 fn unknown_transactions(scene: &mut Scene) -> Checked {
     scene.commit(&[deposit(1, 5, 10)])?;
-    let ids = [TransactionId::new(4), TransactionId::new(5), TransactionId::new(6), TransactionId::new(4)];
+    let ids = [4, 5, 6, 4].map(|id| TransactionId::new(id).into());
     let mut entries = Vec::new();
     scene.stores.transactions.get(&ids, &mut entries)?;
     equal("the count of entries", &entries.len(), &4)?;

@@ -6,7 +6,7 @@ use super::memtable::{OpenEvent, Table};
 use super::record::{Place, put_closing, put_event, put_mark};
 use super::store::{Shared, State};
 use crate::store::{SourceMark, StoreError};
-use bursar_core::{CustomerId, EventRef, EventStatus, LinkedEvent, RequestKind, TransactionId, TransactionState};
+use bursar_core::{CustomerId, EntryId, EventRef, EventStatus, LinkedEvent, RequestKind, TransactionState};
 
 /// An event that the batch began, and how it stands so far.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct OpenBatch {
     /// Events that earlier frames began and this batch closes.
     pub(super) closings: Vec<(OpenEvent, EventStatus)>,
     /// Approved states by what was proposed within this batch.
-    pub(super) proposed_approved: Table<TransactionId, Option<TransactionState>>,
+    pub(super) proposed_approved: Table<EntryId, Option<TransactionState>>,
     /// Where the next closing probably belongs: they come in the order of the events.
     cursor: usize,
     /// Kept for its room; see [`super::at_once`].
@@ -165,8 +165,8 @@ impl State {
             EventStatus::Done | EventStatus::DoneByHand(_) => self.take_effect(&open.linked, position),
             EventStatus::Started | EventStatus::Aborted(_) => {
                 self.totals.aborted();
-                if let Some(transaction) = open.linked.event.transaction {
-                    self.drop_proposal(transaction, &open.linked);
+                for (entry, _) in open.linked.event.entries() {
+                    self.drop_proposal(entry, &open.linked);
                 }
             }
         }

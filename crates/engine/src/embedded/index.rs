@@ -1,4 +1,5 @@
-//! Finding: from a customer to the head of its chain, from a transaction to its newest event in effect.
+//! Finding: from a customer to the head of its chain, from a transaction to its newest event in effect, from a key of a
+//! request to the event in effect that has it.
 //!
 //! Newest first: the memtable, the frozen memtable that is being written to index files, then the index files.
 //! The index is derived and never the truth; a lookup that needs a transaction's state from an index file reads
@@ -7,10 +8,11 @@
 use super::checkpoint::Checkpoint;
 use super::heads::{HeadPlace, MemoryHead};
 use super::journal::Journal;
-use super::memtable::{MemoryTransaction, Memtable, OpenEvent, Table};
-use super::run::{CustomerRun, TransactionRun, fingerprint};
+use super::memtable::{MemoryKey, MemoryTransaction, Memtable, OpenEvent, Table};
+use super::record::StoredEvent;
+use super::run::{CustomerRun, TransactionRun, fingerprint, key_fingerprint};
 use crate::store::{CustomerHead, StoreError};
-use bursar_core::{CustomerId, TransactionId};
+use bursar_core::{CustomerId, RequestKey, TransactionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -202,23 +204,51 @@ impl Index {
     ) -> Result<Option<MemoryTransaction>, StoreError> {
         let id = transaction.bits();
         let hash = fingerprint(&self.ledger, id);
+        let of_it = |event: &StoredEvent| event.linked.event.transaction == Some(transaction);
+        let found = self.fetch_event(journal, hash, |run| run.ids().contains(id), of_it)?;
+        Ok(found.and_then(|(event, position)| {
+            Some(MemoryTransaction { state: event.linked.event.transaction_state()?, position })
+        }))
+    }
+
+    /// The newest event in effect that index files lead to and that is one of those meant.
+    fn fetch_event(
+        &mut self,
+        journal: &Journal,
+        hash: u64,
+        covers: impl Fn(&TransactionRun) -> bool,
+        is_meant: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Option<(StoredEvent, u64)>, StoreError> {
         for run in &self.runs.transactions {
-            if !run.ids().contains(id) || !run.may_contain(hash) {
+            if !covers(run) || !run.may_contain(hash) {
                 continue;
             }
             self.positions.clear();
             run.candidates(hash, &mut self.positions)?;
             for &position in &self.positions {
-                let Some(event) = journal.effect(position, &mut None)? else { continue };
-                if event.linked.event.transaction != Some(transaction) {
-                    continue;
-                }
-                if let Some(state) = event.linked.event.transaction_state() {
-                    return Ok(Some(MemoryTransaction { state, position }));
+                let event = journal.effect(position, &mut None)?;
+                if let Some(event) = event.filter(|event| is_meant(event)) {
+                    return Ok(Some((event, position)));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// The event in effect that has a key.
+    pub(super) fn key(&mut self, journal: &Journal, key: RequestKey) -> Result<Option<MemoryKey>, StoreError> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.memtable.keys.get(&key));
+        if let Some(found) = self.active.keys.get(&key).or_else(frozen) {
+            return Ok(Some(*found));
+        }
+        let hash = key_fingerprint(&self.ledger, key);
+        let has_it = |event: &StoredEvent| event.linked.event.key == Some(key);
+        let found = self.fetch_event(journal, hash, |_| true, has_it)?;
+        Ok(found.map(|(event, position)| MemoryKey::of(&event.linked, position)))
+    }
+
+    pub(super) fn insert_key(&mut self, key: RequestKey, found: MemoryKey) {
+        self.active.keys.insert(key, found);
     }
 
     pub(super) fn insert_transaction(&mut self, transaction: TransactionId, found: MemoryTransaction) {
@@ -240,7 +270,7 @@ impl Index {
 
     /// Whether the memtable is at its limit, even without the heads it only holds for speed.
     pub(super) fn is_full(&mut self, entries_max: usize) -> bool {
-        if self.active.transactions.len() >= entries_max {
+        if self.active.transactions.len() + self.active.keys.len() >= entries_max {
             return true;
         }
         if self.active.heads.len() < entries_max {
@@ -252,7 +282,9 @@ impl Index {
 
     /// Whether the memtable has anything that no index file has.
     pub(super) fn has_news(&self) -> bool {
-        !self.active.transactions.is_empty() || self.active.heads.iter().any(|(_, head)| head.is_new)
+        !self.active.transactions.is_empty()
+            || !self.active.keys.is_empty()
+            || self.active.heads.iter().any(|(_, head)| head.is_new)
     }
 
     /// Freezes the memtable and begins a new one. It keeps the heads if they are few: most will be wanted again.

@@ -8,7 +8,7 @@
 use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunKind, RunName};
 use super::index::{Frozen, Runs};
 use super::ledger_file::write_whole;
-use super::run::{self, CustomerRun, IdRange, RunInfo, RunSize, TransactionRun, fingerprint};
+use super::run::{self, CustomerRun, IdRange, RunInfo, RunSize, TransactionRun, fingerprint, key_fingerprint};
 use super::store::Shared;
 use crate::store::StoreError;
 use bursar_core::planted::{Planted, is_planted};
@@ -152,11 +152,13 @@ fn write_and_merge(shared: &Shared, frozen: &Frozen) -> Result<(), StoreError> {
     let (name, run_info) = info(RunKind::Transactions);
     let transactions = &frozen.memtable.transactions;
     let mut range = IdRange::EMPTY;
-    let mut entries: Vec<(u64, u64)> = Vec::with_capacity(transactions.len());
+    let keys = &frozen.memtable.keys;
+    let mut entries: Vec<(u64, u64)> = Vec::with_capacity(transactions.len() + keys.len());
     for (transaction, found) in transactions.iter() {
         range = range.with(transaction.bits());
         entries.push((fingerprint(&ledger, transaction.bits()), found.position));
     }
+    entries.extend(keys.iter().map(|(key, found)| (key_fingerprint(&ledger, *key), found.position)));
     run::write_transactions(&*shared.disk, &name.file_name(), run_info, range, entries)?;
     checkpoint.runs.push(name);
 

@@ -5,7 +5,7 @@
 
 use super::heads::Heads;
 use crate::by_id::ById;
-use bursar_core::{LinkedEvent, TransactionState};
+use bursar_core::{EventRef, LinkedEvent, RequestKey, TransactionState};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
@@ -21,6 +21,22 @@ pub(crate) struct MemoryTransaction {
     pub(crate) position: u64,
 }
 
+/// The event in effect that has a key, and what put it in effect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryKey {
+    pub(crate) event: EventRef,
+    /// What the event proposed for the key's entry of the table.
+    pub(crate) state: TransactionState,
+    /// As that of a [`MemoryTransaction`].
+    pub(crate) position: u64,
+}
+
+impl MemoryKey {
+    pub(crate) fn of(linked: &LinkedEvent, position: u64) -> Self {
+        Self { event: linked.reference(), state: linked.event.key_state(), position }
+    }
+}
+
 /// An open event and where it lies.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenEvent {
@@ -28,9 +44,10 @@ pub(crate) struct OpenEvent {
     pub(crate) position: u64,
 }
 
-/// Heads and transactions of the newest events.
+/// Heads, transactions and keys of the newest events.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
     pub(super) heads: Heads,
     pub(crate) transactions: ById<MemoryTransaction>,
+    pub(crate) keys: Table<RequestKey, MemoryKey>,
 }

@@ -461,7 +461,10 @@ impl State {
     }
 
     fn take_event(&mut self, ledger_digest: &Hash, position: u64, event: StoredEvent) -> Result<(), StoreError> {
-        let StoredEvent { linked, done, .. } = event;
+        let StoredEvent { mut linked, done, .. } = event;
+        if is_planted(Planted::KeysForgotten) {
+            linked.event.key = None;
+        }
         let customer = linked.event.customer;
         let seq = linked.event.seq;
         self.last_time_ms = self.last_time_ms.max(linked.event.time_ms);
@@ -490,9 +493,9 @@ impl State {
 
     fn take_open(&mut self, open: OpenEvent) {
         let event = &open.linked.event;
-        if let Some((transaction, state)) = event.transaction.zip(event.transaction_state()) {
+        for (entry, state) in event.entries() {
             let event = open.linked.reference();
-            self.proposals.insert(transaction, Proposed { state, event });
+            self.proposals.insert(entry, Proposed { state, event });
         }
         self.open.entry(event.customer).or_default().push(open);
     }

@@ -9,7 +9,7 @@ use super::codec::{Decoder, Malformed, put_id, put_signed, put_varint};
 use crate::store::{RowCounts, SourceId, SourceMark};
 use bursar_core::{
     AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus,
-    Hash, LinkedEvent, RailId, ReasonText, RequestKind, TransactionId, TransactionKind,
+    Hash, LinkedEvent, RailId, ReasonText, RequestKey, RequestKind, TransactionId, TransactionKind,
 };
 
 /// A record as it was read.
@@ -65,6 +65,7 @@ const HAS_CURRENCY: u8 = 1 << 3;
 const HAS_OTHERS: u8 = 1 << 4;
 const HAS_PREVIOUS: u8 = 1 << 5;
 const HAS_TRANSACTION_PREVIOUS: u8 = 1 << 6;
+const HAS_KEY: u8 = 1 << 7;
 
 /// Where a record lies: the frame's position in the journal and the record's offset in the frame.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +138,10 @@ pub(crate) fn put_event(
     if let Some(previous) = transaction_previous {
         flags |= HAS_TRANSACTION_PREVIOUS;
         put_varint(out, place.back_to(previous));
+    }
+    if let Some(key) = event.key {
+        flags |= HAS_KEY;
+        out.extend_from_slice(&key.bits().to_be_bytes());
     }
     out.extend_from_slice(hash.as_bytes());
     out[flags_at] = flags;
@@ -288,10 +293,12 @@ fn take_event(
     }
     let previous = if has(HAS_PREVIOUS) { Some(take_back(decoder, place)?) } else { None };
     let transaction_previous = if has(HAS_TRANSACTION_PREVIOUS) { Some(take_back(decoder, place)?) } else { None };
+    let key = if has(HAS_KEY) { Some(take_key(decoder)?) } else { None };
     let hash = Hash(decoder.array()?);
     let transaction_kind =
         if first & OF_WITHDRAWAL != 0 { TransactionKind::Withdrawal } else { TransactionKind::Deposit };
-    let event = Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state };
+    let event =
+        Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, key, state };
     Ok(Some(Stored::Event(StoredEvent { linked: LinkedEvent { event, hash }, done, previous, transaction_previous })))
 }
 
@@ -316,8 +323,18 @@ fn skip_event(decoder: &mut Decoder<'_>, kind: RequestKind, flags: u8) -> Result
         }
     }
     decoder.skip_varints(u32::from(has(HAS_PREVIOUS)) + u32::from(has(HAS_TRANSACTION_PREVIOUS)))?;
-    decoder.take(size_of::<Hash>())?;
+    decoder.take(if has(HAS_KEY) { KEY_BYTES } else { 0 } + size_of::<Hash>())?;
     Ok(())
+}
+
+const KEY_BYTES: usize = 16;
+
+fn take_key(decoder: &mut Decoder<'_>) -> Result<RequestKey, Malformed> {
+    let bits = u128::from_be_bytes(decoder.array::<KEY_BYTES>()?);
+    match RequestKey::from_bits(bits) {
+        Some(key) => Ok(key),
+        None => decoder.malformed(),
+    }
 }
 
 fn take_account(decoder: &mut Decoder<'_>) -> Result<Account, Malformed> {
@@ -404,7 +421,7 @@ mod tests {
     prop_compose! {
         fn event()(customer in id(), transaction in id(), seq in 0..=COUNT_MAX, time_ms: u64, kind in 0usize..6, withdrawal: bool,
                    amount: i64, accounts in proptest::collection::btree_map(0u8..64, (any::<i64>(), any::<i64>()), 1..5),
-                   rail: u8, locked: bool, hash: [u8; 32]) -> LinkedEvent {
+                   rail: u8, key in prop_oneof![Just(0u128), any::<u128>()], locked: bool, hash: [u8; 32]) -> LinkedEvent {
             let kind = RequestKind::ALL[kind];
             let unlock = kind == RequestKind::Unlock;
             let mut state = CustomerState { locked, ..CustomerState::default() };
@@ -417,7 +434,8 @@ mod tests {
                 transaction: (!unlock).then(|| TransactionId::new(transaction)),
                 transaction_kind: if withdrawal { TransactionKind::Withdrawal } else { TransactionKind::Deposit },
                 amount: if unlock { Amount::ZERO } else { Amount::from_steps(amount) },
-                currency: CurrencyIndex(*accounts.keys().next().unwrap()), rail: RailId::new(rail), state,
+                currency: CurrencyIndex(*accounts.keys().next().unwrap()), rail: RailId::new(rail),
+                key: RequestKey::from_bits(key), state,
             };
             LinkedEvent { event, hash: Hash(hash) }
         }

@@ -18,7 +18,7 @@ use super::heads::MemoryHead;
 use super::index::Index;
 use super::journal::Journal;
 use super::maintenance::{Maintained, Maintenance};
-use super::memtable::{MemoryTransaction, OpenEvent, Table};
+use super::memtable::{MemoryKey, MemoryTransaction, OpenEvent, Table};
 use super::record::Stored;
 use crate::figures::StoreFigures;
 use crate::store::{
@@ -27,8 +27,8 @@ use crate::store::{
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record, TransactionEntry,
-    TransactionId,
+    CustomerId, EntryId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record,
+    TransactionEntry, TransactionId,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -101,7 +101,7 @@ pub(super) struct State {
     pub(super) batch: OpenBatch,
     pub(super) open: BTreeMap<CustomerId, Vec<OpenEvent>>,
     /// What open events, and events of the batch, propose.
-    pub(super) proposals: Table<TransactionId, Proposed>,
+    pub(super) proposals: Table<EntryId, Proposed>,
     pub(super) sources: BTreeMap<SourceId, SourceMark>,
     pub(super) totals: Totals,
     pub(super) last_time_ms: u64,
@@ -273,17 +273,27 @@ impl State {
         Ok(found.filter(|entry| entry.linked.id() == event.id).map(|entry| entry.status))
     }
 
-    fn entry(&mut self, shared: &Shared, transaction: TransactionId) -> Result<TransactionEntry, StoreError> {
-        let proposed = self.proposals.get(&transaction).copied();
-        let approved = self.index.transaction(&shared.journal, transaction)?.map(|found| found.state);
-        Ok(TransactionEntry { approved, proposed })
+    fn entry(&mut self, shared: &Shared, entry: EntryId) -> Result<TransactionEntry, StoreError> {
+        let proposed = self.proposals.get(&entry).copied();
+        match entry {
+            EntryId::Transaction(transaction) => {
+                let approved = self.index.transaction(&shared.journal, transaction)?.map(|found| found.state);
+                Ok(TransactionEntry { approved, proposed })
+            }
+            EntryId::Key(key) => {
+                let found = self.index.key(&shared.journal, key)?;
+                let approved = found.map(|found| found.state);
+                let in_effect = found.map(|MemoryKey { event, state, .. }| Proposed { state, event });
+                Ok(TransactionEntry { approved, proposed: in_effect.or(proposed) })
+            }
+        }
     }
 
     fn propose(&mut self, shared: &Shared, proposal: &Proposal) -> Result<ProposeResult, StoreError> {
-        let entry = self.entry(shared, proposal.transaction)?;
+        let entry = self.entry(shared, proposal.entry)?;
         let there = entry.proposed.map(|proposed| proposed.event.id);
         let mine = there == Some(proposal.event.id);
-        let earlier = self.batch.proposed_approved.get(&proposal.transaction).copied();
+        let earlier = self.batch.proposed_approved.get(&proposal.entry).copied();
         let approved = earlier.unwrap_or(entry.approved);
         if mine {
             return Ok(ProposeResult::Proposed);
@@ -293,26 +303,30 @@ impl State {
             return Ok(ProposeResult::Conflict);
         }
         if proposal.approved != approved {
-            self.batch.proposed_approved.insert(proposal.transaction, proposal.approved);
+            self.batch.proposed_approved.insert(proposal.entry, proposal.approved);
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
-        self.proposals.insert(proposal.transaction, proposed);
+        self.proposals.insert(proposal.entry, proposed);
         Ok(ProposeResult::Proposed)
     }
 
-    /// Takes an event in effect into the table: its state is the approved one from here on.
+    /// Takes an event in effect into the table: its state is the approved one from here on, and its key is used.
     pub(super) fn take_effect(&mut self, linked: &LinkedEvent, position: u64) {
         self.totals.done(&linked.event);
         if let Some((transaction, state)) = linked.event.transaction.zip(linked.event.transaction_state()) {
             self.index.insert_transaction(transaction, MemoryTransaction { state, position });
-            self.drop_proposal(transaction, linked);
+            self.drop_proposal(transaction.into(), linked);
+        }
+        if let Some(key) = linked.event.key {
+            self.index.insert_key(key, MemoryKey::of(linked, position));
+            self.drop_proposal(key.into(), linked);
         }
     }
 
-    pub(super) fn drop_proposal(&mut self, transaction: TransactionId, linked: &LinkedEvent) {
+    pub(super) fn drop_proposal(&mut self, entry: EntryId, linked: &LinkedEvent) {
         let proposes = |proposed: &Proposed| proposed.event == linked.reference();
-        if !self.proposals.is_empty() && self.proposals.get(&transaction).is_some_and(proposes) {
-            self.proposals.remove(&transaction);
+        if !self.proposals.is_empty() && self.proposals.get(&entry).is_some_and(proposes) {
+            self.proposals.remove(&entry);
         }
     }
 }
@@ -457,12 +471,12 @@ impl Chains for EmbeddedStore {
 }
 
 impl Transactions for EmbeddedStore {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
-        state.index.lookups.transactions += transactions.len() as u64;
-        for &transaction in transactions {
-            entries.push(state.entry(&self.shared, transaction)?);
+        state.index.lookups.transactions += ids.len() as u64;
+        for &id in ids {
+            entries.push(state.entry(&self.shared, id)?);
         }
         Ok(())
     }
@@ -486,7 +500,7 @@ impl Transactions for EmbeddedStore {
         let (newest, proposed) = {
             let mut state = self.shared.lock();
             let found = state.index.transaction(&self.shared.journal, transaction)?;
-            let proposed = state.proposals.get(&transaction).map(|proposed| proposed.event);
+            let proposed = state.proposals.get(&EntryId::from(transaction)).map(|proposed| proposed.event);
             (found.map(|found| found.position), proposed)
         };
         let mut events: Vec<EventRef> = proposed.into_iter().collect();

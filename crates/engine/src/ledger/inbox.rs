@@ -6,7 +6,7 @@ use super::sync::{Condvar, Mutex, MutexGuard, wait_while};
 use crate::driver::{EngineError, SourceRow};
 use crate::rail::RailAnswered;
 use crate::store::{SourceId, SourceMark};
-use bursar_core::commit::{Answer, Busy, Outcome, Settlement, Ticket};
+use bursar_core::commit::{Answer, Busy, Outcome, Settlement, Terms, Ticket};
 use bursar_core::{EventId, Request};
 use std::collections::VecDeque;
 use std::fmt;
@@ -116,8 +116,10 @@ pub(crate) type RowsDone = Box<dyn FnOnce(Result<RowsTaken, SubmitError>) + Send
 
 /// Something handed in.
 pub(crate) enum Item {
+    /// The terms of some of the requests, by place and in order.
     Requests {
         requests: Vec<Request>,
+        terms: Vec<(usize, Terms)>,
         done: Done,
     },
     Rows {
@@ -149,7 +151,7 @@ impl Item {
 
     pub(crate) fn refuse(self, error: &SubmitError) {
         match self {
-            Self::Requests { requests, done } => done(vec![Err(error.clone()); requests.len()]),
+            Self::Requests { requests, done, .. } => done(vec![Err(error.clone()); requests.len()]),
             Self::Rows { done, .. } => done(Err(error.clone())),
             Self::Settle { done, .. } => done(Err(SettleError::NotDecided(error.clone()))),
             Self::Pending { done } => done(Err(error.clone())),
@@ -450,7 +452,7 @@ mod tests {
         let mut complete = Vec::new();
         let tickets: Vec<u64> = (0..3).map(|_| calls.begin(1, Box::new(drop))).collect();
         let answers =
-            tickets.iter().map(|&ticket| Answer { ticket: Ticket(ticket), result: Ok(Outcome::AlreadyApplied) });
+            tickets.iter().map(|&ticket| Answer { ticket: Ticket(ticket), result: Ok(Outcome::AlreadyApplied(None)) });
         calls.answer(0, answers.skip(1).collect(), &mut complete);
         assert_eq!(complete.len(), 2);
         assert_eq!(calls.take_all().len(), 1);

@@ -4,6 +4,7 @@
 //! durable, and a reader sees only what is durable. One customer waits for its own open event; all others go on.
 
 mod by_hand;
+mod dry_run;
 mod inbox;
 mod read;
 mod sync;
@@ -19,8 +20,8 @@ use crate::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
 use crate::figures::{Figures, Observed};
 use crate::rail::Rail;
 use crate::store::{Chains, MemoryStore, SourceId, StoreError, Transactions};
-use bursar_core::commit::{Limits, Routes};
-use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request};
+use bursar_core::commit::{Limits, Routes, Terms};
+use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request, RequestKey};
 use inbox::{Done, Item, RowsDone};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -190,6 +191,21 @@ impl Ledger {
         self.submit_batch(vec![request])?.pop().unwrap_or(Err(SubmitError::Closed))
     }
 
+    /// As [`Ledger::submit`], under terms: once for a key, or only if something holds.
+    pub fn submit_under(&self, request: Request, terms: Terms) -> Submitted {
+        let (sender, outcomes) = sync_channel(1);
+        // If the receiver is gone, nobody waits for the outcome.
+        self.submit_under_then(vec![request], vec![(0, terms)], move |submitted| drop(sender.send(submitted)))?;
+        let submitted = outcomes.recv().map_err(|_| SubmitError::Closed)?;
+        submitted.into_iter().next().unwrap_or(Err(SubmitError::Closed))
+    }
+
+    /// The key of a request with this text, in this ledger; `None` for a text that is no key
+    /// ([`RequestKey::of_text`]).
+    pub fn key(&self, text: &[u8]) -> Option<RequestKey> {
+        RequestKey::of_text(&self.config.digest(), text)
+    }
+
     /// Submits requests to be decided in this order, and waits for their outcomes. They are taken whole or not
     /// at all ([`SubmitError::Busy`]); each has an outcome of its own.
     pub fn submit_batch(&self, requests: Vec<Request>) -> Result<Vec<Submitted>, SubmitError> {
@@ -207,8 +223,18 @@ impl Ledger {
         requests: Vec<Request>,
         done: impl FnOnce(Vec<Submitted>) + Send + 'static,
     ) -> Result<(), SubmitError> {
+        self.submit_under_then(requests, Vec::new(), done)
+    }
+
+    /// As [`Ledger::submit_then`], with the terms of some of the requests: by place, in order.
+    pub fn submit_under_then(
+        &self,
+        requests: Vec<Request>,
+        terms: Vec<(usize, Terms)>,
+        done: impl FnOnce(Vec<Submitted>) + Send + 'static,
+    ) -> Result<(), SubmitError> {
         let done: Done = Box::new(done);
-        self.shared.inbox.put(Item::Requests { requests, done }).map_err(|(error, _)| error)
+        self.shared.inbox.put(Item::Requests { requests, terms, done }).map_err(|(error, _)| error)
     }
 
     /// Takes in rows of a source, in order, and its position with them: after a crash

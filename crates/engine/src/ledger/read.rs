@@ -136,7 +136,7 @@ impl Ledger {
     /// A transaction as it stands; `None` if nothing ever proposed it with effect.
     pub fn transaction(&self, transaction: TransactionId) -> Result<Option<TransactionView>, ReadError> {
         let mut entries = Vec::with_capacity(1);
-        self.shared.transactions.get(&[transaction], &mut entries)?;
+        self.shared.transactions.get(&[transaction.into()], &mut entries)?;
         let entry = entries.pop().unwrap_or_default();
         let (mut state, mut pending) = (entry.approved, None);
         if let Some(proposed) = entry.proposed {

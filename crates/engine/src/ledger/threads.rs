@@ -21,7 +21,7 @@ use crate::driver::{Driver, EngineError, SourceRow};
 use crate::figures::Observed;
 use crate::rail::{Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
-use bursar_core::commit::{Batch, RailCall, Step, Submission, Ticket};
+use bursar_core::commit::{Batch, RailCall, Step, Submission, Terms, Ticket};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -230,7 +230,7 @@ impl Deciding {
             self.shared.call_rails(&due);
             for item in taken.items {
                 match item {
-                    Item::Requests { requests, done } => self.submit(requests, done),
+                    Item::Requests { requests, terms, done } => self.submit(requests, terms, done),
                     Item::Rows { source, rows, ends, done } => {
                         self.decide_queued()?;
                         if let Err(error) = self.driver.check_rows(&rows) {
@@ -262,14 +262,16 @@ impl Deciding {
         }
     }
 
-    fn submit(&mut self, requests: Vec<bursar_core::Request>, done: super::inbox::Done) {
+    fn submit(&mut self, requests: Vec<bursar_core::Request>, terms: Vec<(usize, Terms)>, done: super::inbox::Done) {
         if requests.is_empty() {
             done(Vec::new());
             return;
         }
         let first = self.shared.lock_calls().begin(requests.len(), done);
-        for (ticket, request) in (first..).zip(requests) {
-            self.driver.submit(Submission { ticket: Ticket(ticket), request });
+        let mut terms = terms.into_iter().peekable();
+        for (place, request) in requests.into_iter().enumerate() {
+            let terms = terms.next_if(|(of, _)| *of == place).map(|(_, terms)| Box::new(terms));
+            self.driver.submit(Submission { ticket: Ticket(first + place as u64), request, terms });
         }
     }
 

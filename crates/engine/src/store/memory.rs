@@ -4,8 +4,8 @@ use super::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, S
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record, TransactionEntry,
-    TransactionId,
+    CustomerId, EntryId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record,
+    TransactionEntry, TransactionId,
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -24,7 +24,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Tables {
     chains: HashMap<CustomerId, MemoryChain, RandomState>,
-    transactions: HashMap<TransactionId, TransactionEntry, RandomState>,
+    transactions: HashMap<EntryId, TransactionEntry, RandomState>,
     sources: BTreeMap<SourceId, SourceMark>,
     rejected_lines: BTreeMap<SourceId, Vec<(u64, u8)>>,
     in_order: Option<BTreeSet<CustomerId>>,
@@ -47,7 +47,7 @@ impl MemoryStore {
     }
 
     /// An empty store that keeps only accounts and transactions: chains read as empty. For jobs that want the
-    /// balances and nothing else.
+    /// balances and nothing else; requests with keys need the chains.
     pub fn without_history(config: &LedgerConfig) -> Self {
         Self { keeps_history: false, ..Self::new(config) }
     }
@@ -92,10 +92,11 @@ impl Tables {
             match (status, chain.head.open.first()) {
                 (EventStatus::Done | EventStatus::DoneByHand(_), Some(open)) => {
                     self.totals.done(&open.event);
-                    let entry = open.event.transaction.and_then(|id| self.transactions.get_mut(&id));
                     // Its event is the newest one on the transaction: nothing is left to be approved later.
-                    if let Some(entry) = entry.filter(|_| whole_batches) {
-                        entry.approved = open.event.transaction_state();
+                    for (id, state) in open.event.entries().filter(|_| whole_batches) {
+                        if let Some(entry) = self.transactions.get_mut(&id) {
+                            entry.approved = Some(state);
+                        }
                     }
                 }
                 (_, None) | (EventStatus::Started | EventStatus::Aborted(_), _) => self.totals.aborted(),
@@ -123,7 +124,7 @@ impl Tables {
     }
 
     fn propose(&mut self, proposal: &Proposal) -> ProposeResult {
-        let entry = self.transactions.entry(proposal.transaction).or_default();
+        let entry = self.transactions.entry(proposal.entry).or_default();
         let there = entry.proposed.map(|proposed| proposed.event.id);
         let mine = there == Some(proposal.event.id);
         if mine {
@@ -249,9 +250,9 @@ impl Chains for MemoryStore {
 }
 
 impl Transactions for MemoryStore {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
         let tables = self.lock();
-        entries.extend(transactions.iter().map(|id| tables.transactions.get(id).copied().unwrap_or_default()));
+        entries.extend(ids.iter().map(|id| tables.transactions.get(id).copied().unwrap_or_default()));
         Ok(())
     }
 
@@ -264,7 +265,7 @@ impl Transactions for MemoryStore {
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError> {
         let mut tables = self.lock();
         for approval in approvals {
-            let Some(entry) = tables.transactions.get_mut(&approval.transaction) else { continue };
+            let Some(entry) = tables.transactions.get_mut(&approval.entry) else { continue };
             if entry.proposed.is_some_and(|proposed| proposed.event.id == approval.event) {
                 entry.approved = Some(approval.state);
             }
@@ -274,7 +275,7 @@ impl Transactions for MemoryStore {
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
         let tables = self.lock();
-        let Some(entry) = tables.transactions.get(&transaction) else { return Ok(Vec::new()) };
+        let Some(entry) = tables.transactions.get(&EntryId::from(transaction)) else { return Ok(Vec::new()) };
         let customer = entry.proposed.map(|proposed| proposed.state.customer);
         let Some(customer) = entry.approved.map(|state| state.customer).or(customer) else { return Ok(Vec::new()) };
         let entries = tables.chains.get(&customer).map(|chain| chain.entries.as_slice()).unwrap_or_default();

@@ -13,7 +13,8 @@ pub use memory::MemoryStore;
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId, TransactionState,
+    CustomerId, EntryId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId,
+    TransactionState,
 };
 use std::fmt;
 
@@ -224,20 +225,22 @@ pub trait WholeBatch {
     fn end(self: Box<Self>, mark: Option<&SourceMark>) -> Result<(), StoreError>;
 }
 
-/// The transactions table.
+/// The transactions table: an entry for each transaction, and for each key of a request. Both are written alike, and are
+/// spaces of their own ([`EntryId`]).
 ///
 /// What is proposed is durable when the call returns, or becomes durable with the chains' records of the same
 /// batch and never after them.
 pub trait Transactions: Send + Sync + fmt::Debug {
-    /// Reads the entries of these transactions, in this order; an empty entry for one that is unknown.
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError>;
+    /// Reads these entries, in this order; an empty entry for one that is unknown.
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError>;
 
     /// Writes proposed states, in order, each under its condition; says for each what became of it.
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError>;
 
     /// Turns proposed states into approved ones, where the entry proposes that very event. May be lost in a crash:
     /// readers settle what is proposed. The entry goes on naming the event as its proposed one, unless batches
-    /// are whole: then nobody else writes, and an event that is `Done` may be the approved state by itself.
+    /// are whole: then nobody else writes, and an event that is `Done` may be the approved state by itself. The entry of a
+    /// key names its event in any case: who asks with the key hears what that event was.
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError>;
 
     /// The events that touched a transaction and are in effect or open, oldest first.

@@ -51,7 +51,7 @@ pub const fn dispute(of: u128, id: u128) -> Request {
 pub fn code(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Applied(_) => "applied",
-        Outcome::AlreadyApplied => "already_applied",
+        Outcome::AlreadyApplied(_) => "already_applied",
         Outcome::Rejected(rejection) => rejection.code(),
     }
 }

@@ -4,10 +4,10 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use bursar_engine::Totals;
-use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Ticket};
+use bursar_engine::core::commit::{Batch, Limits, Outcome, RailAnswer, Routes, Step, Submission, Terms, Ticket};
 use bursar_engine::core::{
-    Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EventId, LedgerConfig,
-    Movement, Policy, RailId, Request, TransactionEntry, TransactionId,
+    Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, Decimals, DisputablePolicy, EntryId, EventId,
+    LedgerConfig, Movement, Policy, RailId, Request, RequestKey, TransactionEntry, TransactionId,
 };
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
@@ -89,7 +89,7 @@ impl Bench {
     /// Decides requests as one frame, without making it durable; gives the events that their rail is called for.
     pub(crate) fn run(&mut self, requests: &[Request]) -> Vec<EventId> {
         for (ticket, &request) in requests.iter().enumerate() {
-            self.driver.submit(Submission { ticket: Ticket(ticket as u64), request });
+            self.driver.submit(Submission::new(Ticket(ticket as u64), request));
         }
         self.now_ms += 7;
         self.driver.run_batch(self.now_ms, &mut self.batch).unwrap();
@@ -101,6 +101,14 @@ impl Bench {
             assert!(matches!(answer.result, Ok(Outcome::Applied(_) | Outcome::Rejected(_))), "{answer:?}");
         }
         self.batch.calls().iter().map(|call| call.event.id()).collect()
+    }
+
+    /// Commits one request that comes with a key.
+    pub(crate) fn commit_keyed(&mut self, request: Request, key: u128) {
+        let terms = Terms { key: RequestKey::from_bits(key), ..Terms::default() };
+        let submission = Submission { terms: Some(Box::new(terms)), ..Submission::new(Ticket(0), request) };
+        self.driver.submit(submission);
+        self.commit(&[]);
     }
 
     /// As [`Bench::run`], and makes it durable.
@@ -175,6 +183,28 @@ pub(crate) fn small_ledger(events: u128, options: EmbeddedOptions) -> Arc<Memory
     bench.disk
 }
 
+/// The small ledger, and behind it events with keys: of customers 20 to 39, whose key is their number, before the
+/// checkpoint for the first half of them and behind it for the others. Those of the first quarter have an unlock as well,
+/// with their number and 100.
+pub(crate) fn keyed_ledger(options: EmbeddedOptions) -> Arc<MemoryDisk> {
+    let disk = small_ledger(200, options);
+    for numbers in [20..30, 30..40] {
+        let mut bench = Bench::open(disk.clone(), options).unwrap();
+        for number in numbers.clone() {
+            bench.commit(&[deposit(number, 9_200 + number, 10)]);
+            bench.commit_keyed(Request::dispute(customer(number), transaction(9_200 + number)), number);
+            if number < 25 {
+                bench.commit(&[Request::chargeback(customer(number), transaction(9_200 + number))]);
+                bench.commit_keyed(Request::unlock(customer(number)), 100 + number);
+            }
+        }
+        if numbers.start == 20 {
+            bench.store.close().unwrap();
+        }
+    }
+    disk
+}
+
 /// Deposits in turn, with a dispute, a resolve or a chargeback of an earlier one now and then.
 fn next_request(number: &mut u128) -> Request {
     *number += 1;
@@ -208,17 +238,21 @@ pub(crate) fn read_everything(store: &EmbeddedStore) -> Result<Everything, Store
     let mut heads = Vec::new();
     store.list(None, usize::MAX, &mut heads)?;
     let mut chains = Vec::new();
-    let mut ids = vec![transaction(1), transaction(u128::MAX)];
+    let (mut ids, mut keys) = (vec![transaction(1), transaction(u128::MAX)], Vec::new());
     for listed in &heads {
         let mut entries = Vec::new();
         store.read(listed.customer, ReadRange::ALL, &mut entries)?;
         ids.extend(entries.iter().filter_map(|entry| entry.linked.event.transaction));
+        keys.extend(entries.iter().filter_map(|entry| entry.linked.event.key));
         chains.push(entries);
     }
+    keys.sort_unstable();
+    keys.dedup();
     ids.sort_unstable();
     ids.dedup();
     let mut transactions = Vec::new();
-    store.get(&ids, &mut transactions)?;
+    let all: Vec<EntryId> = ids.iter().copied().map(EntryId::from).chain(keys.into_iter().map(EntryId::from)).collect();
+    store.get(&all, &mut transactions)?;
     let mut events_of = Vec::new();
     for &id in &ids {
         events_of.push(store.events_of(id)?);

@@ -26,7 +26,7 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use bursar_core::commit::Outcome;
+use bursar_core::commit::{Outcome, Terms};
 use bursar_core::{Currencies, Request};
 use bursar_engine::csv::{Limits as CsvLimits, OpenError, RowBatch, RowErrorKind, RowReader};
 use bursar_engine::{SubmitError, Submitted};
@@ -97,7 +97,7 @@ pub(crate) struct RowBody<'a> {
     #[schema(minimum = 1)]
     line: u64,
     outcome: RowOutcome,
-    /// Of a row that took effect now.
+    /// Of a row that took effect now, or before with the same idempotency key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ReceiptBody<'static>)]
     receipt: Option<ReceiptBody<'a>>,
@@ -191,7 +191,8 @@ pub(crate) async fn submit(
     };
     let held = Arc::new((permit, Held::one(&service.metrics.batches)));
     let (items, to_answer) = mpsc::channel(GROUPS_MAX);
-    let groups = Groups { service: service.clone(), caller, items, lines: Vec::new(), requests: Vec::new() };
+    let groups =
+        Groups { service: service.clone(), caller, items, lines: Vec::new(), requests: Vec::new(), terms: Vec::new() };
     if content_type == CSV {
         csv(groups, body, held.clone()).await?;
     } else {
@@ -244,6 +245,8 @@ struct Groups {
     items: mpsc::Sender<Item>,
     lines: Vec<Line>,
     requests: Vec<Request>,
+    /// Those of some of the requests, by place.
+    terms: Vec<(usize, Terms)>,
 }
 
 /// Nobody reads the answer any more, or the engine takes no more: there is nothing left to do.
@@ -251,10 +254,13 @@ struct Over;
 
 impl Groups {
     /// Adds a row. `true`: the group is full.
-    fn add(&mut self, number: u64, read: Result<Request, Problem>) -> bool {
-        let allowed = read.and_then(|request| self.caller.needs(role_of(&request)).map(|()| request));
+    fn add(&mut self, number: u64, read: Result<(Request, Terms), Problem>) -> bool {
+        let allowed = read.and_then(|(request, terms)| self.caller.needs(role_of(&request)).map(|()| (request, terms)));
         let problem = match allowed {
-            Ok(request) => {
+            Ok((request, terms)) => {
+                if !terms.is_empty() {
+                    self.terms.push((self.requests.len(), terms));
+                }
                 self.requests.push(request);
                 None
             }
@@ -275,10 +281,11 @@ impl Groups {
             return if is_over { Err(Problem::plain(ServiceProblem::Stopping)) } else { Ok(None) };
         }
         // The queue takes all or nothing; a group that is refused is handed in again.
-        match self.service.hand_in(self.requests.clone()) {
+        match self.service.hand_in(self.requests.clone(), self.terms.clone()) {
             Ok(outcomes) => {
                 rates.charge(key, self.lines.len(), Instant::now());
                 self.requests.clear();
+                self.terms.clear();
                 Ok(Some(Item::Group { lines: std::mem::take(&mut self.lines), outcomes }))
             }
             Err(SubmitError::Busy) => Ok(None),
@@ -376,7 +383,7 @@ async fn ndjson(mut groups: Groups, body: Body) {
         while let Some((number, line)) = lines.next() {
             let read = match line {
                 Ok(line) => {
-                    read_request(&line, groups.service.currencies()).map_err(crate::wire::ReadFault::into_problem)
+                    read_request(&line, groups.service.ledger.config()).map_err(crate::wire::ReadFault::into_problem)
                 }
                 Err(fault) => Err(fault.into()),
             };
@@ -524,7 +531,8 @@ fn read_rows(mut groups: Groups, mut reader: RowReader<PieceReader>) {
             Err(error) => break Some(reader.input().failure.clone().unwrap_or_else(|| source_problem(&error))),
         }
         for row in batch.rows() {
-            let read = row.content.map_err(|error| Problem::Unreadable(error.into()));
+            let read = row.content.map(|request| (request, Terms::default()));
+            let read = read.map_err(|error| Problem::Unreadable(error.into()));
             if groups.add(row.line, read) && groups.hand_in_blocking().is_err() {
                 return;
             }
@@ -624,7 +632,7 @@ impl Answers {
                 service.metrics.submitted(&submitted);
                 match submitted {
                     Ok(Outcome::Applied(receipt)) => (RowOutcome::Applied, Some(receipt), None),
-                    Ok(Outcome::AlreadyApplied) => (RowOutcome::AlreadyApplied, None, None),
+                    Ok(Outcome::AlreadyApplied(receipt)) => (RowOutcome::AlreadyApplied, receipt, None),
                     Ok(Outcome::Rejected(rejection)) => {
                         (RowOutcome::Rejected, None, Some(Problem::Rejected(rejection)))
                     }

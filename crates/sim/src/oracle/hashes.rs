@@ -46,7 +46,7 @@ pub(super) fn event(link: &[u8; 32], event: &Event) -> [u8; 32] {
     let is_withdrawal = event.transaction_kind == TransactionKind::Withdrawal;
     content.extend([
         event.kind.code(),
-        u8::from(event.state.locked) + 2 * u8::from(is_withdrawal),
+        u8::from(event.state.locked) + 2 * u8::from(is_withdrawal) + 4 * u8::from(event.key.is_some()),
         event.currency.0,
         event.rail.map_or(0, RailId::number),
     ]);
@@ -63,5 +63,6 @@ pub(super) fn event(link: &[u8; 32], event: &Event) -> [u8; 32] {
         content.extend(account.available.steps().to_be_bytes());
         content.extend(account.held.steps().to_be_bytes());
     }
+    content.extend(event.key.into_iter().flat_map(|key| key.bits().to_be_bytes()));
     digest(*b"bursar1e", &[link, &content])
 }

@@ -7,6 +7,7 @@
 //!   oldest first; each event in effect is what the model leads to, and somebody asked for it;
 //! * the transactions table, read by the readers' rule, says what the chains say; so do the heads and the sums;
 //! * what somebody was told is there: each receipt is the event at its place; what a refusal rested on was not lost;
+//! * no key of a request has two events in effect, and the table says of each which event has it;
 //! * the rails' books agree: a rail acted for an event that is not aborted, refused one that is not done, and acted
 //!   at most once for a transaction.
 //!
@@ -18,11 +19,12 @@ mod hashes;
 pub mod rules;
 
 use crate::bank::{Bank, REASON};
+use crate::scenario::{KEY_COUNT, Wanted};
 use bursar_engine::Totals;
-use bursar_engine::core::commit::{Answer, Outcome, Receipt};
+use bursar_engine::core::commit::{Answer, Outcome, Receipt, Terms as Conditions};
 use bursar_engine::core::{
-    AbortReason, Action, CurrencyIndex, CustomerId, EventStatus, Head, LedgerConfig, LinkedEvent, Rejection, Request,
-    RequestKind, TransactionEntry, TransactionId, TransactionKind, TransactionState,
+    AbortReason, Action, CurrencyIndex, CustomerId, EntryId, EventRef, EventStatus, Head, LedgerConfig, LinkedEvent,
+    Rejection, Request, RequestKey, RequestKind, TransactionEntry, TransactionId, TransactionKind, TransactionState,
 };
 use bursar_engine::store::{ChainEntry, Chains, ReadRange, StoreError, Transactions};
 use rules::{Ask, Item, Purse, Terms, Verb, judge};
@@ -38,6 +40,7 @@ pub struct View {
     chains: BTreeMap<u128, Vec<ChainEntry>>,
     heads: BTreeMap<u128, Head>,
     table: BTreeMap<u128, TransactionEntry>,
+    keys: BTreeMap<RequestKey, TransactionEntry>,
     totals: Totals,
 }
 
@@ -49,10 +52,16 @@ impl View {
         ids: impl Iterator<Item = u128>,
     ) -> Result<Self, StoreError> {
         let mut view = Self::of_chains(chains)?;
-        let ids: Vec<TransactionId> = ids.map(TransactionId::new).collect();
+        let keys = (0..=KEY_COUNT).filter_map(|number| RequestKey::from_bits(u128::from(number)));
+        let ids: Vec<EntryId> = ids.map(|id| TransactionId::new(id).into()).chain(keys.map(EntryId::Key)).collect();
         let mut entries = Vec::new();
         transactions.get(&ids, &mut entries)?;
-        view.table = ids.iter().map(|id| id.bits()).zip(entries).collect();
+        for (id, entry) in ids.iter().zip(entries) {
+            match id {
+                EntryId::Transaction(transaction) => drop(view.table.insert(transaction.bits(), entry)),
+                EntryId::Key(key) => drop(view.keys.insert(*key, entry)),
+            }
+        }
         Ok(view)
     }
 
@@ -60,8 +69,9 @@ impl View {
     pub fn of_chains(chains: &dyn Chains) -> Result<Self, StoreError> {
         let mut listed = Vec::new();
         chains.list(None, usize::MAX, &mut listed)?;
-        let mut view =
-            Self { chains: BTreeMap::new(), heads: BTreeMap::new(), table: BTreeMap::new(), totals: chains.totals()? };
+        let totals = chains.totals()?;
+        let (table, keys) = (BTreeMap::new(), BTreeMap::new());
+        let mut view = Self { chains: BTreeMap::new(), heads: BTreeMap::new(), table, keys, totals };
         for found in listed {
             let mut entries = Vec::new();
             chains.read(found.customer, ReadRange::ALL, &mut entries)?;
@@ -76,6 +86,18 @@ impl View {
         self.chains.get(&customer).map_or(&[], Vec::as_slice)
     }
 
+    /// An event in effect.
+    fn done(&self, event: &EventRef) -> Option<&LinkedEvent> {
+        let entry = self.chain(event.customer.bits()).get((event.seq as usize).wrapping_sub(1))?;
+        (entry.status == EventStatus::Done && entry.linked.reference() == *event).then_some(&entry.linked)
+    }
+
+    /// The events in effect that have keys, by key.
+    fn keyed(&self) -> impl Iterator<Item = (RequestKey, &LinkedEvent)> {
+        let done = self.chains.values().flatten().filter(|entry| entry.status == EventStatus::Done);
+        done.filter_map(|entry| Some((entry.linked.event.key?, &entry.linked)))
+    }
+
     /// Whether some event is open.
     pub fn has_open(&self) -> bool {
         self.chains.values().flatten().any(|entry| entry.status == EventStatus::Started)
@@ -86,6 +108,7 @@ impl View {
 #[derive(Clone, Debug)]
 struct Asked {
     request: Request,
+    under: Conditions,
     owner: usize,
     /// What had been told of each customer when it was asked.
     told_before: BTreeMap<u128, u64>,
@@ -205,9 +228,10 @@ impl Oracle {
     }
 
     /// Somebody asks an owner for something.
-    pub fn asks(&mut self, ticket: u64, owner: usize, request: Request) {
+    pub fn asks(&mut self, ticket: u64, owner: usize, wanted: Wanted) {
+        let Wanted { request, under } = wanted;
         self.expects(&request);
-        self.asked.insert(ticket, Asked { request, owner, told_before: self.told.clone() });
+        self.asked.insert(ticket, Asked { request, under, owner, told_before: self.told.clone() });
     }
 
     /// Something is asked for to which nobody waits for an answer.
@@ -216,11 +240,11 @@ impl Oracle {
     }
 
     /// An owner is gone, and with it all hope for its answers. Gives what nobody will hear of.
-    pub fn forget(&mut self, owner: usize) -> Vec<Request> {
+    pub fn forget(&mut self, owner: usize) -> Vec<Wanted> {
         let (gone, left) = std::mem::take(&mut self.asked).into_iter().partition(|(_, asked)| asked.owner == owner);
         self.asked = left;
         let gone: BTreeMap<u64, Asked> = gone;
-        gone.into_values().map(|asked| asked.request).collect()
+        gone.into_values().map(|Asked { request, under, .. }| Wanted { request, under }).collect()
     }
 
     /// How many wait for an answer.
@@ -241,7 +265,32 @@ impl Oracle {
                 Ok(())
             }
             Ok(Outcome::Applied(receipt)) => self.told_of_event(view, &asked, receipt),
-            Ok(Outcome::AlreadyApplied) => self.told_at_some_moment(view, &asked, "already_applied"),
+            Ok(Outcome::AlreadyApplied(None)) => self.told_at_some_moment(view, &asked, "already_applied"),
+            Ok(Outcome::AlreadyApplied(Some(receipt))) => {
+                let found = self.told_of_key(view, &asked, &receipt.event)?;
+                ensure!(Receipt::of(found) == *receipt, "{request:?} is told {receipt:?}, and the event is {found:?}");
+                let is_same = kind_of_ask(ask_of_event(found)) == kind_of_ask(ask_of(&request));
+                ensure!(is_same, "{request:?} is told of an event that is not its own: {found:?}");
+                Ok(())
+            }
+            Ok(Outcome::Rejected(Rejection::IdempotencyKeyReused { event })) => {
+                let ask = ask_of(&request);
+                let of_event = ask_of_event(self.told_of_key(view, &asked, event)?);
+                let fits = ask.amount.is_none_or(|amount| of_event.amount == Some(amount))
+                    && ask.currency.is_none_or(|currency| of_event.currency == Some(currency));
+                let is_same = fits && kind_of_ask(of_event) == kind_of_ask(ask);
+                ensure!(!is_same, "{request:?} is told that its key is another's, and it is its own");
+                Ok(())
+            }
+            Ok(Outcome::Rejected(Rejection::RequestInProgress)) => {
+                let is_other =
+                    |other: &Asked| (other.under.key, other.request.customer) == (asked.under.key, request.customer);
+                ensure!(
+                    self.asked.values().any(is_other),
+                    "{request:?} is told of another with its key: there is none"
+                );
+                Ok(())
+            }
             Ok(Outcome::Rejected(Rejection::RailRefused { reason })) => {
                 let told_before = asked.told_before.get(&request.customer.bits()).copied().unwrap_or(0);
                 let refused = view.chain(request.customer.bits()).iter().find(|entry| {
@@ -269,6 +318,21 @@ impl Oracle {
         }
     }
 
+    /// The event in effect that has the key of a request, by what somebody was told.
+    fn told_of_key<'v>(
+        &mut self,
+        view: &'v View,
+        asked: &Asked,
+        event: &EventRef,
+    ) -> Result<&'v LinkedEvent, Violation> {
+        let found = view.done(event).filter(|linked| linked.event.key.is_some());
+        let Some(linked) = found.filter(|linked| linked.event.key == asked.under.key) else {
+            return Err(Violation(format!("{asked:?} is told of {event:?}, which is not there or has another key")));
+        };
+        self.must_last(event.customer.bits(), event.seq);
+        Ok(linked)
+    }
+
     fn must_last(&mut self, customer: u128, seq: u64) {
         let told = self.told.entry(customer).or_default();
         *told = (*told).max(seq);
@@ -292,6 +356,7 @@ impl Oracle {
         ensure!(is_it, "{request:?} is told {receipt:?}, and the event is {linked:?}");
         let is_asked = kind_of_ask(ask_of_event(linked)) == kind_of_ask(ask_of(request));
         ensure!(is_asked, "{request:?} is told of an event that is not its own: {linked:?}");
+        ensure!(linked.event.key == asked.under.key, "{asked:?} is told of an event with another key: {linked:?}");
         let told_before = asked.told_before.get(&customer).copied().unwrap_or(0);
         ensure!(
             seq > told_before,
@@ -312,12 +377,28 @@ impl Oracle {
         let mut possible = BTreeSet::new();
         let mut seq = 0;
         let mut entries = view.chain(ask.customer).iter();
+        // Whose key was used before anybody asked hears of that, and of no rule.
+        let takes_key = !matches!(ask.verb, Verb::Deposit | Verb::Withdraw);
+        let key = asked.under.key.filter(|_| takes_key);
+        let is_used = view.keyed().any(|(used, linked)| {
+            let told = asked.told_before.get(&linked.event.customer.bits()).copied().unwrap_or(0);
+            Some(used) == key && linked.event.seq <= told
+        });
+        ensure!(!is_used, "{asked:?} is told {code}, and its key was used before it was asked");
         loop {
             if seq >= told_before {
                 let own = ledger.items.get(&ask.transaction).copied();
                 let candidates = if own.is_some() { vec![own] } else { others.clone() };
-                let outcomes = candidates.into_iter().map(|item| judge(self.terms, &ledger.purse, item, &ask));
+                let outcomes = candidates.into_iter().map(|item| {
+                    let effect = judge(self.terms, &ledger.purse, item, &ask)?;
+                    let mut purse = ledger.purse.clone();
+                    purse.take(&effect);
+                    hold(&asked.under, seq, &purse)
+                });
                 possible.extend(outcomes.map(|outcome| outcome.err().unwrap_or("applied")));
+                if asked.under.key.is_some() && !takes_key {
+                    possible = BTreeSet::from(["idempotency_key_not_allowed"]);
+                }
                 if possible.contains(code) {
                     self.must_last(ask.customer, seq);
                     return Ok(());
@@ -362,6 +443,7 @@ impl Oracle {
             ensure!(is_it, "customer {customer}: event {seq} was acknowledged; now it is {found:?}");
         }
         check_table(view, &items)?;
+        check_keys(view)?;
         check_totals(view, &expected)?;
         check_book(view, bank)
     }
@@ -482,6 +564,33 @@ fn items_of_others(view: &View, ask: &Ask, told_before: &BTreeMap<u128, u64>) ->
         }
     }
     seen
+}
+
+/// Whether the conditions of a request hold on top of event `seq`, if it leads to this.
+fn hold(under: &Conditions, seq: u64, after: &Purse) -> Result<(), &'static str> {
+    if under.expected_seq.is_some_and(|expected| expected != seq) {
+        return Err("seq_mismatch");
+    }
+    let Some(least) = under.minimum_available else { return Ok(()) };
+    let available = after.accounts.get(&least.currency.0).map_or(0, |(available, _)| *available);
+    if available < i128::from(least.amount.steps()) { Err("below_minimum") } else { Ok(()) }
+}
+
+/// No key has two events in effect, and the table, read by the readers' rule, says which one has it.
+fn check_keys(view: &View) -> Result<(), Violation> {
+    let mut holders: BTreeMap<RequestKey, &LinkedEvent> = BTreeMap::new();
+    for (key, linked) in view.keyed() {
+        let other = holders.insert(key, linked);
+        ensure!(other.is_none(), "key {key} has two events in effect: {other:?} and {linked:?}");
+    }
+    for (key, entry) in &view.keys {
+        let proposed = entry.proposed.map(|proposed| proposed.event).filter(|event| view.done(event).is_some());
+        let holder = holders.get(key).map(|linked| linked.reference());
+        ensure!(proposed == holder, "key {key}: the table says {entry:?}, the chains {holder:?}");
+        let is_used = proposed.is_some() || entry.approved.is_some();
+        ensure!(is_used == holder.is_some(), "key {key}: the table says {entry:?}, the chains {holder:?}");
+    }
+    Ok(())
 }
 
 /// The table, read by the readers' rule, says what the chains say.

@@ -7,6 +7,7 @@
 use super::super::*;
 use super::owner::{Did, Owner};
 use super::world::{Random, Verdict, World, config};
+use crate::id::TransactionId;
 use crate::policy::{DisputablePolicy, LockedPolicy};
 use crate::request::{Action, Movement, Reference};
 use alloc::collections::BTreeMap;
@@ -120,13 +121,32 @@ impl Explorer {
         Request { customer, action }
     }
 
+    /// Terms for some requests: one of few keys, so that they meet, and conditions that hold or just do not.
+    fn terms(&mut self, request: &Request) -> Option<Box<Terms>> {
+        let mut terms = Terms::default();
+        if request.action.takes_key() && self.random.one_in(2) {
+            terms.key = RequestKey::from_bits(1 + self.random.below(8) as u128);
+        }
+        if self.random.one_in(8) {
+            let seq = self.world.head(request.customer).map_or(0, |head| head.seq);
+            terms.expected_seq = Some(seq + self.random.below(2) as u64);
+        }
+        if self.random.one_in(8) {
+            let amount = Amount::from_steps(self.random.below(4) as i64 - 1);
+            terms.minimum_available = Some(Minimum { currency: CurrencyIndex(0), amount });
+        }
+        (!terms.is_empty()).then(|| Box::new(terms))
+    }
+
     fn submit(&mut self) {
         let owner = self.random.below(self.owners.len());
         for _ in 0..=self.random.below(3) {
             let request = self.request();
+            let terms = self.terms(&request);
             self.ticket += 1;
-            self.say(|| alloc::format!("submit {} to {owner}: {request:?}", self.ticket));
-            self.owners[owner].submit(&mut self.world, self.ticket, request);
+            self.say(|| alloc::format!("submit {} to {owner}: {request:?} {terms:?}", self.ticket));
+            let submission = Submission { terms, ..Submission::new(Ticket(self.ticket), request) };
+            self.owners[owner].submit(&mut self.world, submission);
             self.tickets.insert(Ticket(self.ticket), owner);
         }
     }

@@ -8,4 +8,5 @@ mod races;
 mod rails;
 mod recovery;
 mod steps;
+mod terms;
 mod world;

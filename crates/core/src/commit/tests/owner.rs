@@ -3,6 +3,7 @@
 use super::super::*;
 use super::world::World;
 use crate::chain::Head;
+use crate::id::TransactionId;
 use crate::request::RequestKind;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -46,12 +47,11 @@ impl Owner {
     pub(super) fn submit_all(&mut self, world: &mut World, ticket: u64, lines: &str) {
         let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
         for (ticket, line) in (ticket..).zip(lines) {
-            self.submit(world, ticket, request(line));
+            self.submit(world, submission(ticket, line));
         }
     }
 
-    pub(super) fn submit(&mut self, world: &mut World, ticket: u64, request: Request) {
-        let submission = Submission { ticket: Ticket(ticket), request };
+    pub(super) fn submit(&mut self, world: &mut World, submission: Submission) {
         world.submitted(&submission);
         self.queue.push_back(submission);
     }
@@ -86,11 +86,13 @@ impl Owner {
     pub(super) fn take_step(machine: &mut Machine, world: &mut World, batch: &mut Batch) {
         match batch.step() {
             Step::AtOnce => {
-                for Submission { ticket, request } in batch.take_submissions() {
+                for Submission { ticket, request, terms } in batch.take_submissions() {
                     let head = world.head(request.customer);
                     let head = head.unwrap_or_else(|| Head::start(&world.digest, request.customer));
                     let state = request.action.transaction().and_then(|transaction| world.in_effect(transaction));
-                    let made = machine.decide_at_once(batch, (ticket, &request), &head, state, true).unwrap();
+                    let made = machine
+                        .decide_at_once(batch, (ticket, &request, terms.as_deref()), &head, state, true)
+                        .unwrap();
                     if let Some(linked) = made {
                         world.append_done(linked);
                     }
@@ -108,6 +110,10 @@ impl Owner {
             Step::Settle => {
                 let statuses: Vec<_> = batch.to_settle().iter().map(|event| world.status(event)).collect();
                 machine.settled(batch, &statuses).unwrap();
+            }
+            Step::Recall => {
+                let events: Vec<_> = batch.to_recall().iter().map(|event| world.event(event)).collect();
+                machine.recalled(batch, events).unwrap();
             }
             Step::AppendStarted => {
                 let results = world.append(batch.started(), |_| true);
@@ -164,7 +170,7 @@ impl Owner {
                 world.approve(&some);
             }
             Some(Step::Sync) if keep() => world.sync(),
-            Some(Step::AtOnce | Step::Load | Step::Get | Step::Settle | Step::Sync) | None => {}
+            Some(Step::AtOnce | Step::Load | Step::Get | Step::Settle | Step::Recall | Step::Sync) | None => {}
         }
     }
 
@@ -202,10 +208,29 @@ impl Owner {
 pub(super) fn code(result: &Result<Outcome, Busy>) -> &'static str {
     match result {
         Ok(Outcome::Applied(_)) => "applied",
-        Ok(Outcome::AlreadyApplied) => "already_applied",
+        Ok(Outcome::AlreadyApplied(_)) => "already_applied",
         Ok(Outcome::Rejected(rejection)) => rejection.code(),
         Err(Busy { .. }) => "busy",
     }
+}
+
+/// Reads a request and its terms: `dispute 1 10 key=7 expect=2 left=5`.
+pub(super) fn submission(ticket: u64, text: &str) -> Submission {
+    let mut terms = Terms::default();
+    for (name, value) in text.split_whitespace().filter_map(|word| word.split_once('=')) {
+        let value = value.parse::<u32>().expect(text);
+        match name {
+            "key" => terms.key = RequestKey::from_bits(u128::from(value)),
+            "expect" => terms.expected_seq = Some(u64::from(value)),
+            "left" => {
+                let amount = Amount::from_steps(i64::from(value));
+                terms.minimum_available = Some(Minimum { currency: CurrencyIndex(0), amount });
+            }
+            _ => panic!("no such term: {text}"),
+        }
+    }
+    let terms = (!terms.is_empty()).then(|| Box::new(terms));
+    Submission { terms, ..Submission::new(Ticket(ticket), request(text)) }
 }
 
 /// Reads `deposit 1 10 5`: the kind, the customer, the transaction, and for new transactions the amount.

@@ -1,7 +1,7 @@
 //! Events that wait for a rail: their customer is locked, and all others go on.
 
 use super::super::*;
-use super::owner::{Owner, request};
+use super::owner::{Owner, submission};
 use super::world::{Chain, Verdict, World, config};
 use crate::event::{EventStatus, ReasonText, aborted_link, done_by_hand_link};
 use crate::policy::{DisputablePolicy, LockedPolicy};
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 fn open() -> (World, Owner) {
     let mut world = World::new(config(LockedPolicy::Nothing, DisputablePolicy::DepositsAndWithdrawals));
     let mut owner = Owner::open(&world, routes(), false, 1);
-    owner.submit(&mut world, 100, request("deposit 1 100 10"));
+    owner.submit(&mut world, submission(100, "deposit 1 100 10"));
     owner.run(&mut world, 1);
     owner.answers.clear();
     (world, owner)

@@ -3,6 +3,7 @@
 use super::super::*;
 use super::owner::{Did, Owner};
 use super::world::{Verdict, World, config};
+use crate::id::TransactionId;
 use crate::policy::{DisputablePolicy, LockedPolicy};
 
 const LINES: &str = "

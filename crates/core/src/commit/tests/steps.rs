@@ -3,6 +3,7 @@
 use super::super::*;
 use super::owner::{Did, Owner};
 use super::world::{World, config};
+use crate::id::TransactionId;
 use crate::policy::{DisputablePolicy, LockedPolicy};
 use alloc::vec::Vec;
 
@@ -122,7 +123,7 @@ fn a_repeat_is_already_applied_and_moves_nothing() {
 fn a_batch_takes_no_more_than_its_limit_and_the_rest_waits_its_turn() {
     let (mut world, mut owner) = open(false);
     for number in 1..=20u64 {
-        owner.submit(&mut world, number, super::owner::request(&alloc::format!("deposit 1 {number} 1")));
+        owner.submit(&mut world, super::owner::submission(number, &alloc::format!("deposit 1 {number} 1")));
     }
     steps(&mut owner, &mut world);
     assert_eq!((owner.answers.len(), owner.queue.len()), (8, 12));

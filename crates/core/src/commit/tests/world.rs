@@ -13,9 +13,11 @@ use crate::account::CustomerState;
 use crate::chain::{ChainCheck, Head};
 use crate::event::ReasonText;
 use crate::event::{EventStatus, Record};
+use crate::id::TransactionId;
 use crate::model::Model;
 use crate::policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
-use crate::transaction::{Proposed, TransactionEntry, TransactionStatus};
+use crate::request::RequestKind;
+use crate::transaction::{EntryId, Proposed, TransactionEntry, TransactionStatus};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -109,6 +111,9 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
     pub(super) request: Request,
+    pub(super) terms: Terms,
+    /// The key by which it takes effect once.
+    pub(super) key: Option<RequestKey>,
     pub(super) possible: BTreeSet<&'static str>,
 }
 
@@ -117,7 +122,7 @@ pub(super) struct World {
     pub(super) config: LedgerConfig,
     pub(super) digest: Hash,
     pub(super) chains: BTreeMap<CustomerId, Chain>,
-    pub(super) table: BTreeMap<TransactionId, TransactionEntry>,
+    pub(super) table: BTreeMap<EntryId, TransactionEntry>,
     pub(super) book: BTreeMap<EventId, (LinkedEvent, Verdict)>,
     pub(super) calls: Vec<RailCall>,
     pub(super) watched: BTreeMap<Ticket, Watched>,
@@ -160,8 +165,15 @@ impl World {
         events.into_iter().find(|(linked, _)| linked.reference() == *event).map(|(_, status)| status)
     }
 
-    pub(super) fn entry(&self, transaction: TransactionId) -> TransactionEntry {
-        self.table.get(&transaction).copied().unwrap_or_default()
+    /// An event in effect.
+    pub(super) fn event(&self, event: &EventRef) -> Option<LinkedEvent> {
+        let events = self.chains.get(&event.customer)?.events();
+        let found = events.into_iter().find(|(linked, _)| linked.reference() == *event);
+        found.filter(|(_, status)| *status == EventStatus::Done).map(|(linked, _)| linked)
+    }
+
+    pub(super) fn entry(&self, id: impl Into<EntryId>) -> TransactionEntry {
+        self.table.get(&id.into()).copied().unwrap_or_default()
     }
 
     /// Appends in one call. `keep` says which records get to the store: a caller may die half-way.
@@ -198,7 +210,7 @@ impl World {
     pub(super) fn propose(&mut self, proposals: &[Proposal]) -> Vec<ProposeResult> {
         let mut results = Vec::new();
         for proposal in proposals {
-            let entry = self.table.entry(proposal.transaction).or_default();
+            let entry = self.table.entry(proposal.entry).or_default();
             let proposed = entry.proposed.map(|proposed| proposed.event.id);
             results.push(if proposed == Some(proposal.event.id) {
                 ProposeResult::Proposed
@@ -216,9 +228,9 @@ impl World {
         results
     }
 
-    /// The state of a transaction, by the readers' rule.
-    pub(super) fn in_effect(&self, transaction: TransactionId) -> Option<TransactionState> {
-        let entry = self.entry(transaction);
+    /// The state of a transaction or a key, by the readers' rule.
+    pub(super) fn in_effect(&self, id: impl Into<EntryId>) -> Option<TransactionState> {
+        let entry = self.entry(id);
         match entry.proposed {
             Some(proposed) if self.status(&proposed.event).is_some_and(|status| status.is_done()) => {
                 Some(proposed.state)
@@ -232,7 +244,8 @@ impl World {
         let event = linked.reference();
         if let Some((transaction, state)) = linked.event.transaction.zip(linked.event.transaction_state()) {
             let approved = self.in_effect(transaction);
-            self.table.insert(transaction, TransactionEntry { approved, proposed: Some(Proposed { state, event }) });
+            let proposed = Some(Proposed { state, event });
+            self.table.insert(transaction.into(), TransactionEntry { approved, proposed });
         }
         let chain = self.chains.entry(event.customer).or_default();
         for record in [Record::Started(linked), Record::Done(event)] {
@@ -244,7 +257,7 @@ impl World {
 
     pub(super) fn approve(&mut self, approvals: &[Approval]) {
         for approval in approvals {
-            let entry = self.table.entry(approval.transaction).or_default();
+            let entry = self.table.entry(approval.entry).or_default();
             if entry.proposed.is_some_and(|proposed| proposed.event.id == approval.event) {
                 entry.approved = Some(approval.state);
             }
@@ -320,14 +333,22 @@ impl World {
         }
         let model = self.model();
         let mut watched = core::mem::take(&mut self.watched);
-        for Watched { request, possible } in watched.values_mut() {
-            possible.insert(model.outcome(&self.config, request));
+        let waiting: Vec<_> = watched.iter().map(|(ticket, watched)| (*ticket, watched.key)).collect();
+        for (ticket, Watched { request, terms, key, possible }) in &mut watched {
+            if let Some(key) = *key {
+                let others = waiting.iter().any(|(other, of)| other != ticket && *of == Some(key));
+                let is_last = self.watch_key(key, request, others, possible);
+                if is_last {
+                    continue;
+                }
+            }
+            possible.insert(self.outcome_under(&model, request, terms));
             let Some(transaction) = request.action.transaction() else { continue };
             let others = |owner: u128| owner != request.customer.bits();
             if model.transactions.get(&transaction.bits()).is_some_and(|known| others(known.customer)) {
                 let mut without = model.clone();
                 without.transactions.remove(&transaction.bits());
-                possible.insert(without.outcome(&self.config, request));
+                possible.insert(self.outcome_under(&without, request, terms));
             }
             let proposed = self.entry(transaction).proposed.map(|proposed| proposed.event);
             if proposed
@@ -339,8 +360,65 @@ impl World {
         self.watched = watched;
     }
 
+    /// What is true of a request by its key. Gives whether nothing else is: that another customer's event has the key
+    /// is seen at a moment of its own.
+    fn watch_key(
+        &self,
+        key: RequestKey,
+        request: &Request,
+        others: bool,
+        possible: &mut BTreeSet<&'static str>,
+    ) -> bool {
+        let mut is_last = false;
+        for (linked, status) in self.chains.values().flat_map(Chain::events) {
+            let event = &linked.event;
+            if event.key != Some(key) {
+                continue;
+            }
+            match status {
+                EventStatus::Done => {
+                    let same = (event.customer, event.kind, event.transaction)
+                        == (request.customer, request.action.kind(), request.action.transaction());
+                    possible.insert(if same { "already_applied" } else { "idempotency_key_reused" });
+                    is_last |= event.customer == request.customer;
+                }
+                EventStatus::Started => drop(possible.insert("request_in_progress")),
+                EventStatus::Aborted(_) => {}
+            }
+        }
+        if others {
+            possible.insert("request_in_progress");
+        }
+        is_last
+    }
+
+    /// What the model says of a request, and then what its conditions say.
+    fn outcome_under(&self, model: &Model, request: &Request, terms: &Terms) -> &'static str {
+        if terms.key.is_some() && matches!(request.action.kind(), RequestKind::Deposit | RequestKind::Withdrawal) {
+            return "idempotency_key_not_allowed";
+        }
+        let code = model.outcome(&self.config, request);
+        if code != "applied" || terms.is_empty() {
+            return code;
+        }
+        let mut after = model.clone();
+        after.apply(&self.config, request);
+        let seq = self.head(request.customer).map_or(0, |head| head.seq);
+        let account = after.customers.get(&request.customer.bits()).and_then(|customer| customer.accounts.get(&0));
+        let available = account.map_or(0, |account| account.0);
+        if terms.expected_seq.is_some_and(|expected| expected != seq) {
+            "seq_mismatch"
+        } else if terms.minimum_available.is_some_and(|least| available < i128::from(least.amount.steps())) {
+            "below_minimum"
+        } else {
+            code
+        }
+    }
+
     pub(super) fn submitted(&mut self, submission: &Submission) {
-        let watched = Watched { request: submission.request, possible: BTreeSet::new() };
+        let terms = submission.terms.as_deref().copied().unwrap_or_default();
+        let (request, key) = (submission.request, submission.key());
+        let watched = Watched { request, terms, key, possible: BTreeSet::new() };
         self.watched.insert(submission.ticket, watched);
         self.watch();
     }
@@ -361,10 +439,19 @@ impl World {
                 assert_eq!(linked.event.account(), receipt.account);
                 assert_eq!(linked.event.kind, request.action.kind());
                 assert_eq!(linked.event.transaction, request.action.transaction());
+                assert_eq!(linked.event.key, watched.key);
                 let before = self.told.insert(receipt.event.id, ticket);
                 assert_eq!(before, None, "one event is the answer to two requests");
             }
-            Ok(Outcome::AlreadyApplied) => {
+            Ok(Outcome::AlreadyApplied(receipt)) => {
+                assert_eq!(receipt.is_some(), watched.key.is_some());
+                if let Some(receipt) = receipt {
+                    let chain = &self.chains[&request.customer];
+                    let synced = Chain::events_of(&chain.records[..chain.synced]);
+                    let (linked, status) = &synced[receipt.event.seq as usize - 1];
+                    assert_eq!(*status, EventStatus::Done, "told before it is durable");
+                    assert_eq!((linked.event.key, Receipt::of(linked)), (watched.key, receipt.clone()));
+                }
                 assert!(watched.possible.contains("already_applied"), "{request:?}: {:?}", watched.possible);
             }
             Ok(Outcome::Rejected(Rejection::RailRefused { reason })) => {
@@ -386,6 +473,7 @@ impl World {
     pub(super) fn check(&mut self) {
         let model = self.model();
         self.check_table(&model);
+        self.check_keys();
         for customer in core::mem::take(&mut self.dirty) {
             self.check_chain(customer, &model);
         }
@@ -407,7 +495,8 @@ impl World {
 
     /// The table, read by the readers' rule, says what the chains say.
     fn check_table(&self, model: &Model) {
-        for (transaction, entry) in &self.table {
+        for (id, entry) in &self.table {
+            let EntryId::Transaction(transaction) = id else { continue };
             let got = self.in_effect(*transaction).map(|state| {
                 let status = match state.status {
                     TransactionStatus::Posted => "posted",
@@ -420,7 +509,27 @@ impl World {
             assert_eq!(got, known, "transaction {transaction}: table {entry:?}");
         }
         for transaction in model.transactions.keys() {
-            assert!(self.table.contains_key(&TransactionId::new(*transaction)), "{transaction} is not in the table");
+            let id = TransactionId::new(*transaction).into();
+            assert!(self.table.contains_key(&id), "{transaction} is not in the table");
+        }
+    }
+
+    /// No key has two events in effect, and the table says which one has it.
+    fn check_keys(&self) {
+        let mut used = BTreeMap::new();
+        for (linked, status) in self.chains.values().flat_map(Chain::events) {
+            if let (Some(key), EventStatus::Done) = (linked.event.key, status) {
+                let other = used.insert(key, linked.reference());
+                assert_eq!(other, None, "two events in effect have the key {key}");
+            }
+        }
+        for (&key, event) in &used {
+            let proposed = self.entry(key).proposed.map(|proposed| proposed.event);
+            assert_eq!(proposed, Some(*event), "key {key}: the table does not say which event has it");
+        }
+        for id in self.table.keys() {
+            let EntryId::Key(key) = *id else { continue };
+            assert_eq!(self.in_effect(key).is_some(), used.contains_key(&key), "key {key}: {:?}", self.entry(key));
         }
     }
 

@@ -6,6 +6,8 @@
 //! not know the ledger's id can pick ids that collide. Colliding ids cost a read each, never a wrong answer:
 //! what a run points to is compared with the id itself.
 
+use bursar_core::RequestKey;
+
 /// The 64 bits for a customer or transaction id, in the ledger whose own id is `ledger`.
 pub(crate) const fn fingerprint(ledger: &[u8; 16], id: u128) -> u64 {
     let key = u128::from_le_bytes(*ledger);
@@ -17,6 +19,13 @@ pub(crate) const fn fingerprint(ledger: &[u8; 16], id: u128) -> u64 {
     // The last word has the input's length in its top byte, and no input left.
     sip.take(16 << 56);
     sip.finish()
+}
+
+/// The 64 bits for the key of a request: as those of an id, under the ledger's id with all bits inverted. So a
+/// transaction whose id has the bits of a key has nothing in common with it.
+pub(crate) const fn key_fingerprint(ledger: &[u8; 16], key: RequestKey) -> u64 {
+    let inverted = !u128::from_le_bytes(*ledger);
+    fingerprint(&inverted.to_le_bytes(), key.bits())
 }
 
 /// The four words of state, named as in the paper.
@@ -86,6 +95,13 @@ mod tests {
         for (ledger, id, expected) in table {
             assert_eq!(fingerprint(&ledger, id), expected, "{id:#x}: {:#x}", fingerprint(&ledger, id));
         }
+    }
+
+    #[test]
+    fn a_key_is_not_known_as_the_transaction_with_its_bits() {
+        let key = RequestKey::from_bits(1).unwrap();
+        assert_eq!(key_fingerprint(&[0xff; 16], key), 0x20b7_e2f7_430c_2c29);
+        assert_ne!(key_fingerprint(&LEDGER, key), fingerprint(&LEDGER, 1));
     }
 
     proptest! {

@@ -28,7 +28,7 @@ mod transactions;
 
 pub(crate) use customers::CustomerRun;
 pub(crate) use file::{IdRange, RunInfo, TEMPORARY_SUFFIX};
-pub(crate) use fingerprint::fingerprint;
+pub(crate) use fingerprint::{fingerprint, key_fingerprint};
 pub(crate) use merge::{merge_customers, merge_transactions};
 pub(crate) use tiers::{RunSize, next_merge};
 pub(crate) use transactions::{TransactionRun, kept};

@@ -11,8 +11,8 @@ use crate::embedded::record::{Stored, StoredClosing, StoredEvent};
 use crate::embedded::scan::length;
 use crate::totals::Totals;
 use bursar_core::{
-    Amount, ChainCheck, CurrencyIndex, CustomerId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RequestKind,
-    TransactionId, TransactionKind, TransactionState, TransactionStatus,
+    Amount, ChainCheck, CurrencyIndex, CustomerId, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RequestKey,
+    RequestKind, TransactionId, TransactionKind, TransactionState, TransactionStatus,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -127,6 +127,14 @@ pub(super) struct Known {
     pub(super) position: u64,
 }
 
+/// The event in effect that has a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyHolder {
+    event: (CustomerId, u64),
+    /// The record by which it took effect.
+    pub(super) position: u64,
+}
+
 /// A part of the journal that cannot be read.
 #[derive(Debug)]
 pub(super) struct Damage {
@@ -192,6 +200,10 @@ pub(super) struct Chains<'a> {
     makers: Table<TransactionId, CustomerId>,
     /// Transactions that open events would make.
     pending_makers: Table<(CustomerId, u64), TransactionId>,
+    /// Keys of this partition by their own bits, and the event in effect that has each.
+    pub(super) keys: Table<RequestKey, KeyHolder>,
+    /// Keys of open events.
+    pending_keys: Table<(CustomerId, u64), RequestKey>,
     pub(super) findings: Findings,
     pub(super) damages: Vec<Damage>,
     pub(super) totals: Totals,
@@ -213,6 +225,8 @@ impl<'a> Chains<'a> {
             transactions: Table::default(),
             makers: Table::default(),
             pending_makers: Table::default(),
+            keys: Table::default(),
+            pending_keys: Table::default(),
             findings: Findings::new(findings_max),
             damages: Vec::new(),
             totals: Totals::default(),
@@ -228,6 +242,7 @@ impl<'a> Chains<'a> {
             // With what comparing the index takes.
             + self.transactions.capacity() * (size_of::<(TransactionId, Known)>() + 33)
             + self.makers.capacity() * 33
+            + self.keys.capacity() * (size_of::<(RequestKey, KeyHolder)>() + 33)
     }
 
     /// The chain of a customer of this partition; begun if there is none yet.
@@ -294,6 +309,9 @@ impl<'a> Chains<'a> {
         self.last_time_ms = self.last_time_ms.max(stored.linked.event.time_ms);
         if self.partition.is_part() {
             self.watch_maker(position, stored);
+        }
+        if let Some(key) = stored.linked.event.key {
+            self.watch_key(position, stored, key);
         }
         if !self.partition.has_customer(customer) {
             return;
@@ -366,6 +384,11 @@ impl<'a> Chains<'a> {
             && closing.status.is_done()
         {
             self.make(position, transaction, (customer, seq));
+        }
+        if let Some(key) = self.pending_keys.remove(&(customer, seq))
+            && closing.aborted.is_none()
+        {
+            self.use_key(position, key, (customer, seq));
         }
         if !self.partition.has_customer(customer) {
             return;
@@ -455,6 +478,31 @@ impl<'a> Chains<'a> {
             self.make(position, transaction, (event.customer, event.seq));
         } else {
             self.pending_makers.insert((event.customer, event.seq), transaction);
+        }
+    }
+
+    /// Watches for keys that two events in effect have, whoever's they are.
+    fn watch_key(&mut self, position: u64, stored: &StoredEvent, key: RequestKey) {
+        let event = (stored.linked.event.customer, stored.linked.event.seq);
+        let has_key = match self.partition {
+            Partition::Bits { .. } => self.partition.has(key.bits()),
+            Partition::Only(customer) => customer == event.0,
+        };
+        if !has_key {
+            return;
+        }
+        if stored.done {
+            self.use_key(position, key, event);
+        } else {
+            self.pending_keys.insert(event, key);
+        }
+    }
+
+    fn use_key(&mut self, position: u64, key: RequestKey, event: (CustomerId, u64)) {
+        let before = self.keys.insert(key, KeyHolder { event, position });
+        if let Some(KeyHolder { event: (customer, seq), .. }) = before {
+            let what = format!("the key {key} was used before, by event {seq} of customer {customer}");
+            self.find(FindingCode::KeyTwice, position, what, event);
         }
     }
 

@@ -6,6 +6,8 @@
 //! over them finds whether every transaction was made once, whether disputes, resolves and chargebacks came upon what
 //! they say they came upon, and whether the index leads to the newest event of each.
 //!
+//! A key of a request leaves an element of its own, by its own fingerprint; a key may have one event in effect.
+//!
 //! What this module does not do: say what is wrong. It says that all is well, or that it cannot tell; then the journal
 //! is read again with [`super::chains`]' tables.
 
@@ -14,9 +16,9 @@ use super::index::Derived;
 use crate::embedded::checkpoint::RunName;
 use crate::embedded::memtable::Table;
 use crate::embedded::record::{StoredClosing, StoredEvent};
-use crate::embedded::run::{IdRange, TransactionRun, fingerprint, kept};
+use crate::embedded::run::{IdRange, TransactionRun, fingerprint, kept, key_fingerprint};
 use crate::store::StoreError;
-use bursar_core::{AbortReason, CustomerId, Event, EventStatus, RequestKind, TransactionId, TransactionKind};
+use bursar_core::{AbortReason, CustomerId, Event, EventStatus, RequestKey, RequestKind, TransactionId, TransactionKind};
 use std::hash::{BuildHasher, RandomState};
 
 /// How many elements of a bucket are allocated at once: few at first, since a ledger may be small.
@@ -45,7 +47,10 @@ impl Role {
     const ALL: [Self; 4] = [Self::Done, Self::Begun, Self::Closed, Self::Claimed];
 }
 
-/// What one record means for a transaction.
+/// In place of a kind: the element is of a key. No kind has this code.
+const KEY_CODE: u8 = 0b111;
+
+/// What one record means for a transaction or a key.
 #[derive(Clone, Copy, Debug)]
 struct Element {
     fingerprint: u64,
@@ -67,8 +72,12 @@ impl Element {
         Role::ALL[(self.place >> 3 & 0b11) as usize]
     }
 
+    const fn kind_code(&self) -> u8 {
+        (self.place & 0b111) as u8
+    }
+
     fn kind(&self) -> Option<RequestKind> {
-        RequestKind::from_code((self.place & 0b111) as u8)
+        RequestKind::from_code(self.kind_code())
     }
 }
 
@@ -131,6 +140,8 @@ pub(super) struct Effects {
     /// How many elements there is room for.
     element_room: usize,
     open: Table<(CustomerId, u64), Open>,
+    /// The fingerprints of open events' keys.
+    open_keys: Table<(CustomerId, u64), u64>,
     /// Up to where the index covers the journal.
     covered_to: u64,
     covered: Vec<Covered>,
@@ -156,6 +167,7 @@ impl Effects {
             full: vec![Vec::new(); 1 << BUCKET_BITS],
             element_room: 0,
             open: Table::default(),
+            open_keys: Table::default(),
             covered_to: derived.map_or(0, |derived| derived.checkpoint.point.position),
             covered: runs.map(|(name, run)| Covered { from: name.from, to: name.to, ids: run.ids() }).collect(),
             covered_index: 0,
@@ -170,7 +182,9 @@ impl Effects {
 
     /// How much memory is taken.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.element_room * size_of::<Element>() + self.open.capacity() * (size_of::<((CustomerId, u64), Open)>() + 1)
+        self.element_room * size_of::<Element>()
+            + self.open.capacity() * (size_of::<((CustomerId, u64), Open)>() + 1)
+            + self.open_keys.capacity() * (size_of::<((CustomerId, u64), u64)>() + 1)
     }
 
     /// Whether something was met already that this cannot tell right from wrong.
@@ -187,19 +201,38 @@ impl Effects {
         let makes = makes(event.kind);
         let says = if makes { digest } else { digest.wrapping_add(pointing(stored.transaction_previous)) };
         if stored.done {
-            self.cover(position, transaction);
-            self.push(fingerprint, position, Role::Done, event.kind, says);
+            self.cover(position, Some(transaction));
+            self.push(fingerprint, position, Role::Done, event.kind.code(), says);
             return;
         }
         if !makes {
-            self.push(fingerprint, position, Role::Begun, event.kind, says);
+            self.push(fingerprint, position, Role::Begun, event.kind.code(), says);
         }
         let open = Open { transaction, fingerprint, kind: event.kind, digest };
         self.doubtful |= self.open.insert((event.customer, event.seq), open).is_some();
     }
 
+    /// Takes an event record with a key.
+    pub(super) fn key(&mut self, position: u64, stored: &StoredEvent, key: RequestKey) {
+        let event = &stored.linked.event;
+        let fingerprint = key_fingerprint(&self.ledger, key);
+        if stored.done {
+            self.cover(position, None);
+            self.push(fingerprint, position, Role::Done, KEY_CODE, 0);
+        } else {
+            self.doubtful |= self.open_keys.insert((event.customer, event.seq), fingerprint).is_some();
+        }
+    }
+
     /// Takes a closing record. One of an event that was not taken means nothing here.
     pub(super) fn closing(&mut self, position: u64, closing: &StoredClosing) {
+        if !self.open_keys.is_empty()
+            && let Some(fingerprint) = self.open_keys.remove(&(closing.event.customer, closing.event.seq))
+            && closing.aborted.is_none()
+        {
+            self.cover(position, None);
+            self.push(fingerprint, position, Role::Closed, KEY_CODE, 0);
+        }
         if self.open.is_empty() {
             return;
         }
@@ -207,20 +240,20 @@ impl Effects {
         let Open { transaction, fingerprint, kind, digest } = open;
         match closing.status {
             EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => {
-                self.cover(position, transaction);
-                self.push(fingerprint, position, Role::Closed, kind, digest);
+                self.cover(position, Some(transaction));
+                self.push(fingerprint, position, Role::Closed, kind.code(), digest);
             }
             // What was aborted for another event's sake was right when it was decided.
             EventStatus::Aborted(AbortReason::TransactionConflict) => {}
             EventStatus::Aborted(AbortReason::RailRefused(_) | AbortReason::Operator(_)) => {
-                self.push(fingerprint, position, Role::Claimed, kind, digest);
+                self.push(fingerprint, position, Role::Claimed, kind.code(), digest);
             }
         }
     }
 
-    fn push(&mut self, fingerprint: u64, position: u64, role: Role, kind: RequestKind, says: u64) {
+    fn push(&mut self, fingerprint: u64, position: u64, role: Role, kind_code: u8, says: u64) {
         self.doubtful |= position > POSITION_MAX;
-        let place = position << 6 | (role as u64) << 3 | u64::from(kind.code());
+        let place = position << 6 | (role as u64) << 3 | u64::from(kind_code);
         let bucket = (fingerprint >> (u64::BITS - BUCKET_BITS)) as usize;
         let chunk = &mut self.filling[bucket];
         if chunk.len() == chunk.capacity() {
@@ -233,8 +266,8 @@ impl Effects {
     }
 
     /// An effect before the checkpoint's point lies in a part that an index file covers, which must be asked about
-    /// its transaction. Positions ascend.
-    fn cover(&mut self, position: u64, transaction: TransactionId) {
+    /// its transaction; about keys every file is asked. Positions do not descend.
+    fn cover(&mut self, position: u64, transaction: Option<TransactionId>) {
         if position >= self.covered_to {
             return;
         }
@@ -242,14 +275,15 @@ impl Effects {
             self.covered_index += 1;
         }
         let covered = self.covered.get(self.covered_index);
-        let findable = |c: &Covered| c.from <= position && c.ids.contains(transaction.bits());
+        let is_asked = |c: &Covered| transaction.is_none_or(|transaction| c.ids.contains(transaction.bits()));
+        let findable = |c: &Covered| c.from <= position && is_asked(c);
         self.doubtful |= !covered.is_some_and(findable);
     }
 
     /// At the end of the journal: what is still open was never decided.
     fn end(&mut self) {
         for open in std::mem::take(&mut self.open).into_values() {
-            self.push(open.fingerprint, POSITION_MAX, Role::Claimed, open.kind, open.digest);
+            self.push(open.fingerprint, POSITION_MAX, Role::Claimed, open.kind.code(), open.digest);
         }
     }
 }
@@ -314,7 +348,12 @@ fn check_buckets(
             rest = later;
             index.seek(kept(first.fingerprint))?;
             for same in group.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
-                let Ok(newest) = follow(same, covered_to) else { return Ok(None) };
+                let newest = if same[0].kind_code() == KEY_CODE {
+                    follow_key(same, covered_to)
+                } else {
+                    follow(same, covered_to)
+                };
+                let Ok(newest) = newest else { return Ok(None) };
                 if newest.is_some_and(|newest| !index.leads_to(same[0].fingerprint, newest)) {
                     return Ok(None);
                 }
@@ -376,6 +415,14 @@ fn follow(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
         }
     }
     Ok(newest_covered)
+}
+
+/// Follows one key, which must have one event in effect; gives its position if it had it before `covered_to`.
+fn follow_key(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
+    match elements {
+        [only] => Ok(Some(only.position()).filter(|&position| position < covered_to)),
+        _ => Err(Doubt),
+    }
 }
 
 /// The entries of all index files of transactions, in order of fingerprints.

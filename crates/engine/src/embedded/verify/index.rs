@@ -6,9 +6,9 @@ use super::report::{Finding, FindingCode};
 use crate::embedded::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunKind, RunName};
 use crate::embedded::disk::Disk;
 use crate::embedded::journal::{Journal, JournalPoint};
-use crate::embedded::run::{CustomerRun, TransactionRun, fingerprint, kept};
+use crate::embedded::run::{CustomerRun, TransactionRun, fingerprint, kept, key_fingerprint};
 use crate::store::StoreError;
-use bursar_core::{ChainCheck, CustomerId, Head, TransactionId};
+use bursar_core::{ChainCheck, CustomerId, EntryId, Head};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -202,15 +202,21 @@ impl Derived {
         }
     }
 
-    /// Looks every transaction up, all at once: the index files and the transactions are walked in the order of
+    /// Looks every transaction and every key up, all at once: the index files and what is looked up are walked in the order of
     /// fingerprints. What the store finds first is the entry with the highest position; an entry that is higher
     /// than the right one must belong to another transaction, which the journal can tell.
     fn compare_transactions(&self, chains: &mut Chains<'_>, journal: &Journal) -> Result<(), StoreError> {
         let directory = chains.places.directory;
         let ledger = journal.ledger();
-        let mut wanted: Vec<(u64, TransactionId, u64)> = Vec::with_capacity(chains.transactions.len());
+        let mut wanted: Vec<(u64, EntryId, u64)> = Vec::with_capacity(chains.transactions.len() + chains.keys.len());
         wanted.extend(
-            chains.transactions.iter().map(|(id, known)| (fingerprint(&ledger, id.bits()), *id, known.position)),
+            chains
+                .transactions
+                .iter()
+                .map(|(id, known)| (fingerprint(&ledger, id.bits()), (*id).into(), known.position)),
+        );
+        wanted.extend(
+            chains.keys.iter().map(|(key, holder)| (key_fingerprint(&ledger, *key), (*key).into(), holder.position)),
         );
         wanted.sort_unstable();
         let mut runs = Vec::new();
@@ -235,20 +241,20 @@ impl Derived {
                     }
                 }
             }
-            while let Some(&(_, transaction, position)) = wanted.get(at).filter(|next| kept(next.0) == kept(hash)) {
+            while let Some(&(hash, id, position)) = wanted.get(at).filter(|next| kept(next.0) == kept(hash)) {
                 at += 1;
                 let run = runs.iter().find(|(name, ..)| (name.from..name.to).contains(&position));
                 let findable = run.is_some_and(|(_, run, ..)| {
-                    let hash = fingerprint(&ledger, transaction.bits());
-                    run.ids().contains(transaction.bits()) && run.may_contain(hash)
+                    let covers = id.transaction().is_none_or(|transaction| run.ids().contains(transaction.bits()));
+                    covers && run.may_contain(hash)
                 });
                 let found = candidates.contains(&position) && findable;
                 let damaged = !chains.damages.is_empty();
-                let hidden = found && is_hidden(journal, &candidates, transaction, position, damaged)?;
+                let hidden = found && is_hidden(journal, &candidates, id, position, damaged)?;
                 // Its newest event may be among those that cannot be read.
                 let excused = damaged && candidates.iter().any(|&candidate| candidate > position);
                 if (!found && !excused && self.transactions_whole) || hidden {
-                    let what = format!("transaction {transaction} is not found where its newest event is");
+                    let what = format!("{id} is not found where its newest event is");
                     chains.findings.push(chains.places.finding(FindingCode::IndexTransaction, position, what));
                 }
             }
@@ -257,18 +263,18 @@ impl Derived {
     }
 }
 
-/// Whether a lookup would find another event of the transaction before the right one, or nothing that can be read
+/// Whether a lookup would find another event of the transaction, or of the key, before the right one, or nothing that can be read
 /// although the journal is whole.
 fn is_hidden(
     journal: &Journal,
     candidates: &[u64],
-    transaction: TransactionId,
+    id: EntryId,
     position: u64,
     damaged: bool,
 ) -> Result<bool, StoreError> {
     for &candidate in candidates.iter().filter(|&&candidate| candidate > position) {
         match journal.effect(candidate, &mut None) {
-            Ok(Some(event)) if event.linked.event.transaction == Some(transaction) => return Ok(true),
+            Ok(Some(event)) if event.linked.event.entries().any(|(entry, _)| entry == id) => return Ok(true),
             Ok(_) => {}
             Err(StoreError::Damaged(_)) if damaged => {}
             Err(StoreError::Damaged(_)) => return Ok(true),

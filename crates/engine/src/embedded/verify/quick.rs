@@ -19,7 +19,7 @@ use crate::embedded::frame::{FrameHeader, HEADER_BYTES, is_end};
 use crate::embedded::journal::JournalPoint;
 use crate::embedded::record::{Stored, StoredClosing, StoredEvent, take_record_of};
 use crate::store::{SourceId, SourceMark, StoreError};
-use bursar_core::{CustomerId, EventStatus, Head, LedgerConfig, RequestKind, TransactionId};
+use bursar_core::{CustomerId, EventStatus, Head, LedgerConfig, RequestKind};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -212,11 +212,11 @@ impl<'a> QuickPass<'a> {
         Ok(())
     }
 
-    /// Whether the transaction is one that this pass gathers.
-    fn gathers(&self, transaction: TransactionId) -> bool {
+    /// Whether the transaction, or the key, with these bits is one that this pass gathers.
+    fn gathers(&self, bits: u128) -> bool {
         match self.reading.gathers {
             Gathers::OfItsCustomers => true,
-            Gathers::OfItsPartition => self.partition.has(transaction.bits()),
+            Gathers::OfItsPartition => self.partition.has(bits),
         }
     }
 
@@ -224,9 +224,14 @@ impl<'a> QuickPass<'a> {
         let StoredEvent { linked, done, previous, transaction_previous } = stored;
         let event = &linked.event;
         if let Some(transaction) = event.transaction
-            && self.gathers(transaction)
+            && self.gathers(transaction.bits())
         {
             self.effects.event(position, stored, transaction);
+        }
+        if let Some(key) = event.key
+            && self.gathers(key.bits())
+        {
+            self.effects.key(position, stored, key);
         }
         if !self.partition.has_customer(event.customer) {
             return Ok(());

@@ -34,6 +34,8 @@ pub enum FindingCode {
     Chain(&'static str),
     /// A transaction was made by two customers.
     TransactionTwice,
+    /// A key of a request has two events in effect.
+    KeyTwice,
     /// A source's mark says less than one before it.
     MarkGoesBack,
     /// The sums over the whole ledger do not fit each other.
@@ -46,7 +48,7 @@ pub enum FindingCode {
     IndexFile,
     /// The index has another head of a chain than the journal, or none.
     IndexHead,
-    /// The index leads to another event of a transaction than the newest, or to none.
+    /// The index leads to another event of a transaction than the newest, or of a key than the one in effect, or to none.
     IndexTransaction,
 }
 
@@ -67,6 +69,7 @@ impl FindingCode {
             Self::ClosingWithoutEvent => "closing_without_event",
             Self::Chain(code) => code,
             Self::TransactionTwice => "transaction_twice",
+            Self::KeyTwice => "key_twice",
             Self::MarkGoesBack => "mark_goes_back",
             Self::Unbalanced => "unbalanced",
             Self::JournalTooShort => "journal_too_short",
@@ -95,6 +98,7 @@ impl FindingCode {
             | Self::ClosingWithoutEvent
             | Self::Chain(_)
             | Self::TransactionTwice
+            | Self::KeyTwice
             | Self::MarkGoesBack
             | Self::Unbalanced
             | Self::JournalTooShort => false,

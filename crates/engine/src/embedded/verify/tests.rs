@@ -12,6 +12,8 @@ use bursar_core::{Amount, Hash, Head, LinkedEvent, RequestKind, TransactionId};
 use std::collections::{BTreeMap, BTreeSet};
 use support::{OPTIONS, small_ledger};
 
+mod keys;
+
 fn verified(disk: &Arc<MemoryDisk>, options: &VerifyOptions) -> VerifyReport {
     verify_on(disk.clone(), options, &mut |_| {}).unwrap()
 }

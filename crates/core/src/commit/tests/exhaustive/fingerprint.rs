@@ -14,7 +14,7 @@ use super::state::{Process, State, Stores, Write};
 use crate::chain::Head;
 use crate::event::{EventStatus, Record};
 use crate::hash::sha256;
-use crate::transaction::{Proposed, TransactionEntry};
+use crate::transaction::{EntryId, Proposed, TransactionEntry};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::hash::{Hash as _, Hasher};
@@ -113,15 +113,15 @@ fn in_any_order<T>(all: &[T], out: &mut Bytes, each: impl Fn(&T, &mut Bytes)) {
     encoded.hash(out);
 }
 
-fn stores(chains: &BTreeMap<CustomerId, Chain>, table: &BTreeMap<TransactionId, TransactionEntry>, out: &mut Bytes) {
+fn stores(chains: &BTreeMap<CustomerId, Chain>, table: &BTreeMap<EntryId, TransactionEntry>, out: &mut Bytes) {
     chains.len().hash(out);
     for (customer, Chain { records, synced }) in chains {
         (customer, synced).hash(out);
         list(records, out, record);
     }
     table.len().hash(out);
-    for (transaction, what) in table {
-        transaction.hash(out);
+    for (id, what) in table {
+        id.to_bytes().hash(out);
         entry(what, out);
     }
 }
@@ -151,8 +151,9 @@ fn machine(machine: &Machine, out: &mut Bytes) {
     customers.sort_unstable();
     customers.len().hash(out);
     for customer in customers {
-        let Open { linked, rail, ticket, waiting, attempt, call_count, asking, answer } = &open[customer];
-        (customer, linked.hash, rail, ticket, attempt, call_count, asking).hash(out);
+        let Open { linked, rail, asked, waiting, attempt, call_count, asking, answer } = &open[customer];
+        let asked = asked.as_ref().map(|asked| asked.ticket);
+        (customer, linked.hash, rail, asked, attempt, call_count, asking).hash(out);
         waiting.len().hash(out);
         for waiting in waiting {
             waiting.ticket.hash(out);
@@ -170,12 +171,15 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         customer_places: _, // where they are in `customers`
         transactions,
         transaction_places: _,
+        has_keys: _, // whether `transactions` has one
         submissions,
         closings,
         heads,
         loaded_seqs,
         entries,
         to_settle,
+        to_recall,
+        used: _, // the events of `to_recall`, and of `started`
         events,
         rests_on_found,
         started,
@@ -191,8 +195,9 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         retry,
         rest,
     } = batch;
-    (*step as u8, *after_sync as u8, time_ms, customers, transactions).hash(out);
-    list(submissions, out, |Placed { submission, customer, transaction, fate }, out| {
+    (*step as u8, *after_sync as u8, time_ms, customers).hash(out);
+    list(transactions, out, |id, out| id.to_bytes().hash(out));
+    list(submissions, out, |Placed { submission, customer, transaction, key, fate }, out| {
         let fate = match fate {
             Fate::Undecided => 0,
             Fate::Answered => 1,
@@ -200,14 +205,14 @@ fn batch(batch: &Batch, out: &mut Bytes) {
             Fate::Waits => 3,
             Fate::PutOff => 4,
         };
-        (submission.ticket, customer, transaction, fate).hash(out);
+        (submission.ticket, customer, transaction, key, fate).hash(out);
     });
-    list(closings, out, |Closing { customer, linked, ticket, status: how }, out| {
-        (customer, linked.hash, ticket).hash(out);
+    list(closings, out, |Closing { customer, linked, asked, status: how }, out| {
+        (customer, linked.hash, asked.as_ref().map(|asked| asked.ticket)).hash(out);
         status(how, out);
     });
     list(heads, out, head);
-    (loaded_seqs, to_settle, closed_events, rests_on_found).hash(out);
+    (loaded_seqs, to_settle, to_recall, closed_events, rests_on_found).hash(out);
     list(entries, out, |Entry { table, approved, found_aborted, hold, touched }, out| {
         entry(table, out);
         state(approved.as_ref(), out);
@@ -218,15 +223,19 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         };
         (hold, touched, found_aborted).hash(out);
     });
-    list(events, out, |BatchEvent { reference, customer, origin, proposal: proposes, status: how, lost }, out| {
+    list(events, out, |event, out| {
+        let BatchEvent { reference, customer, origin, proposal: proposes, key_proposal, status: how, lost } = event;
         (reference, customer, lost).hash(out);
         status(how, out);
         match origin {
             Origin::New { submission, started } => (0, submission, started).hash(out),
             Origin::Recovered => 1.hash(out),
-            Origin::Answered { ticket, linked, was_open } => (2, ticket, linked.hash, was_open).hash(out),
+            Origin::Answered { asked, linked, was_open } => {
+                (2, asked.as_ref().map(|asked| asked.ticket), linked.hash, was_open).hash(out);
+            }
         }
         list(proposes.as_slice(), out, proposal);
+        list(key_proposal.as_slice(), out, |key_proposal, out| proposal(key_proposal, out));
     });
     list(started, out, record);
     list(proposals, out, proposal);
@@ -294,14 +303,14 @@ fn entry(TransactionEntry { approved, proposed }: &TransactionEntry, out: &mut B
 }
 
 fn proposal(proposal: &Proposal, out: &mut Bytes) {
-    let Proposal { transaction, seen_approved, seen_proposed, approved, state: proposes, event } = proposal;
-    (transaction, seen_proposed, event).hash(out);
+    let Proposal { entry, seen_approved, seen_proposed, approved, state: proposes, event } = proposal;
+    (entry.to_bytes(), seen_proposed, event).hash(out);
     state(seen_approved.as_ref(), out);
     state(approved.as_ref(), out);
     state(Some(proposes), out);
 }
 
-fn approval(Approval { transaction, event, state: approves }: &Approval, out: &mut Bytes) {
-    (transaction, event).hash(out);
+fn approval(Approval { entry, event, state: approves }: &Approval, out: &mut Bytes) {
+    (entry.to_bytes(), event).hash(out);
     state(Some(approves), out);
 }

@@ -370,3 +370,45 @@ fn a_store_that_fails_under_its_owners() {
     let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, store_fails: true, ..scene("", clients) };
     explore("a store that fails under its owners", &scene, 700_000);
 }
+
+/// Two customers, and two owners, want the same key; and one of them asks again.
+#[test]
+fn a_race_for_one_key() {
+    let clients = &["dispute 1 10 key=1", "dispute 2 20 key=1"];
+    let scene = Scene { owner_count: 2, deaths: 1, crashes: 1, ..scene("deposit 1 10 5\n deposit 2 20 5", clients) };
+    explore("a race for one key", &scene, 50_000);
+}
+
+/// Who was not told asks again with the same key, also when somebody else has undone meanwhile what it asked for.
+#[test]
+fn a_request_is_repeated_with_its_key() {
+    let clients = &["dispute 1 10 key=1", "dispute 1 10 key=1", "resolve 1 10"];
+    let scene = Scene { owner_count: 2, crashes: 1, ..scene("deposit 1 10 5", clients) };
+    explore("a request is repeated with its key", &scene, 80_000);
+}
+
+/// One owner whose writes arrive late: half of an event's proposals may be in the table, and the other half not yet.
+#[test]
+fn one_owner_with_a_key_and_late_writes() {
+    let clients = &["unlock 1 key=1", "dispute 2 20 key=1", "unlock 1 key=1"];
+    let before = "deposit 1 10 5\n dispute 1 10\n chargeback 1 10\n deposit 2 20 5";
+    let scene = Scene { deaths: 2, crashes: 1, late_writes: true, ..scene(before, clients) };
+    explore("one owner with a key and late writes", &scene, 70_000);
+}
+
+/// The embedded store: keyed requests go step by step, others at once, and some wait behind a rail.
+#[test]
+fn whole_batches_with_keys() {
+    let clients = &["withdrawal 1 11 1\n dispute 1 10 key=1", "dispute 1 10 key=1\n dispute 2 20 key=1 expect=1"];
+    let scene = Scene {
+        routes: rail_for_withdrawals(),
+        whole_batches: true,
+        at_once: true,
+        pipelined: true,
+        deaths: 1,
+        rail_faults: 1,
+        rail_refuses: true,
+        ..scene("deposit 1 10 5\n deposit 2 20 5", clients)
+    };
+    explore("whole batches with keys", &scene, 100_000);
+}

@@ -1,11 +1,12 @@
 //! One state of a small world, and everything that can happen in it next.
 
 use super::super::super::*;
-use super::super::owner::{Owner, request};
+use super::super::owner::{Owner, submission};
 use super::super::world::{Chain, Verdict, World};
 use crate::event::Record;
+use crate::id::TransactionId;
 use crate::policy::LedgerConfig;
-use crate::transaction::TransactionEntry;
+use crate::transaction::{EntryId, TransactionEntry};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -67,7 +68,7 @@ pub(super) enum Write {
 #[derive(Clone)]
 pub(super) struct Stores {
     pub(super) chains: BTreeMap<CustomerId, Chain>,
-    pub(super) table: BTreeMap<TransactionId, TransactionEntry>,
+    pub(super) table: BTreeMap<EntryId, TransactionEntry>,
 }
 
 #[derive(Clone)]
@@ -270,7 +271,7 @@ impl Process {
             Step::Finish if !self.owner.batch.approvals().is_empty() => {
                 Some(Write::Approve(self.owner.batch.approvals().to_vec()))
             }
-            Step::AtOnce | Step::Load | Step::Get | Step::Settle | Step::Sync | Step::Finish => None,
+            Step::AtOnce | Step::Load | Step::Get | Step::Settle | Step::Recall | Step::Sync | Step::Finish => None,
         }
     }
 }
@@ -454,7 +455,7 @@ impl State {
                 let place = self.submitted[*client];
                 let ticket = Scene::ticket(*client, place);
                 let process = self.processes[*owner].as_mut().unwrap();
-                process.owner.submit(&mut self.world, ticket, request(scene.requests(*client)[place]));
+                process.owner.submit(&mut self.world, submission(ticket, scene.requests(*client)[place]));
                 process.tickets.insert(Ticket(ticket));
                 self.submitted[*client] += 1;
             }
@@ -608,6 +609,7 @@ impl State {
             | Step::Load
             | Step::Get
             | Step::Settle
+            | Step::Recall
             | Step::AppendStarted
             | Step::Propose
             | Step::AppendClosed => false,
