@@ -14,8 +14,8 @@
 use crate::store::{ChainEntry, Chains, ReadRange, SourceMark, StoreError, Transactions};
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, Proposed, Record, TransactionEntry,
-    TransactionId, TransactionState,
+    CustomerId, EntryId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, Proposed, Record, TransactionEntry,
+    TransactionState,
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -285,8 +285,8 @@ struct Step {
 #[derive(Default)]
 struct Batch {
     steps: Vec<Step>,
-    /// The entries of their transactions, as the target has them and as the batch leaves them.
-    entries: HashMap<TransactionId, TransactionEntry, RandomState>,
+    /// The table's entries that they propose states for, as the target has them and as the batch leaves them.
+    entries: HashMap<[u8; 17], TransactionEntry, RandomState>,
 }
 
 impl Batch {
@@ -312,7 +312,7 @@ impl Batch {
         let time_ms = self.steps.iter().map(|step| step.linked.event.time_ms).max().unwrap_or_default();
         chains.end_batch(time_ms, None).map_err(CopyError::Target)?;
         chains.sync().map_err(CopyError::Target)?;
-        let approvals: Vec<Approval> = self.steps.iter().filter_map(approval).collect();
+        let approvals: Vec<Approval> = self.steps.iter().flat_map(approvals).collect();
         target.transactions.approve(&approvals).map_err(CopyError::Target)?;
         for step in self.steps.drain(..) {
             copied.events += u64::from(step.is_new);
@@ -321,15 +321,16 @@ impl Batch {
         Ok(())
     }
 
-    /// Reads the entries of all transactions of the batch, and settles them.
+    /// Reads the table's entries that the events of the batch propose states for.
     fn read_entries(&mut self, target: Target<'_>) -> Result<(), CopyError> {
         self.entries.clear();
-        let mut ids: Vec<TransactionId> = self.steps.iter().filter_map(|step| step.linked.event.transaction).collect();
+        let mut ids: Vec<EntryId> =
+            self.steps.iter().flat_map(|step| step.linked.event.entries()).map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids.dedup();
         let mut entries = Vec::new();
         target.transactions.get(&ids, &mut entries).map_err(CopyError::Target)?;
-        self.entries.extend(ids.into_iter().zip(entries));
+        self.entries.extend(ids.into_iter().map(EntryId::to_bytes).zip(entries));
         Ok(())
     }
 
@@ -339,26 +340,27 @@ impl Batch {
             self.steps.iter().map(|step| (step.linked.id(), step.status.is_done())).collect();
         let mut proposals = Vec::new();
         for Step { linked, status, .. } in &self.steps {
-            let proposes = linked.event.transaction.zip(linked.event.transaction_state());
-            let Some((transaction, state)) = proposes.filter(|_| !matches!(status, EventStatus::Aborted(_))) else {
-                continue;
-            };
-            let event = linked.reference();
-            let entry = self.entries.entry(transaction).or_default();
-            if entry.proposed.is_some_and(|proposed| proposed.event.id == event.id) {
+            if matches!(status, EventStatus::Aborted(_)) {
                 continue;
             }
-            let approved = in_effect(target.chains, entry, &ends)?;
-            let seen_proposed = entry.proposed.map(|proposed| proposed.event.id);
-            proposals.push(Proposal {
-                transaction,
-                seen_approved: entry.approved,
-                seen_proposed,
-                approved,
-                state,
-                event,
-            });
-            *entry = TransactionEntry { approved, proposed: Some(Proposed { state, event }) };
+            let event = linked.reference();
+            for (id, state) in linked.event.entries() {
+                let entry = self.entries.entry(id.to_bytes()).or_default();
+                if entry.proposed.is_some_and(|proposed| proposed.event.id == event.id) {
+                    continue;
+                }
+                let approved = in_effect(target.chains, entry, &ends)?;
+                let seen_proposed = entry.proposed.map(|proposed| proposed.event.id);
+                proposals.push(Proposal {
+                    entry: id,
+                    seen_approved: entry.approved,
+                    seen_proposed,
+                    approved,
+                    state,
+                    event,
+                });
+                *entry = TransactionEntry { approved, proposed: Some(Proposed { state, event }) };
+            }
         }
         let mut results = Vec::new();
         target.transactions.propose(&proposals, &mut results).map_err(CopyError::Target)?;
@@ -369,7 +371,7 @@ impl Batch {
     }
 }
 
-/// The state of a transaction before the next event on it: what is proposed counts if its event is `Done`, or will
+/// The state of an entry before the next event on it: what is proposed counts if its event is `Done`, or will
 /// be with this batch.
 fn in_effect(
     chains: &dyn Chains,
@@ -391,9 +393,10 @@ fn closing(step: &Step) -> Option<Record> {
     Record::closing(step.linked.reference(), &step.status)
 }
 
-fn approval(step: &Step) -> Option<Approval> {
-    let (transaction, state) = step.linked.event.transaction.zip(step.linked.event.transaction_state())?;
-    step.status.is_done().then(|| Approval { transaction, event: step.linked.id(), state })
+fn approvals(step: &Step) -> impl Iterator<Item = Approval> + use<> {
+    let event = step.linked.id();
+    let entries = step.status.is_done().then(|| step.linked.event.entries());
+    entries.into_iter().flatten().map(move |(entry, state)| Approval { entry, event, state })
 }
 
 fn append(chains: &dyn Chains, records: &[Record]) -> Result<(), CopyError> {

@@ -11,8 +11,8 @@ use bursar_core::commit::{
 };
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
-    CustomerId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request, TransactionEntry,
-    TransactionId,
+    CustomerId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request,
+    TransactionEntry, TransactionId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

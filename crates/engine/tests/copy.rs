@@ -7,8 +7,8 @@ mod support;
 use bursar_engine::copy::{Copied, CopyError, Target, compare, copy};
 use bursar_engine::core::commit::{Appended, Approval, Proposal, ProposeResult, RailAnswer};
 use bursar_engine::core::{
-    CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, Record, Request, TransactionEntry, TransactionId,
-    TransactionState,
+    CustomerId, EntryId, EventRef, EventStatus, Hash, Head, LedgerConfig, Record, Request, TransactionEntry,
+    TransactionId, TransactionState,
 };
 use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::embedded::memory_disk::MemoryDisk;
@@ -111,7 +111,7 @@ fn goes_on(source: &EmbeddedStore, to: MemoryStore) {
         let view = ledger.transaction(id).unwrap().unwrap();
         assert_eq!(view.state.unwrap().customer, event.customer);
         let mut there = Vec::new();
-        source.get(&[id], &mut there).unwrap();
+        source.get(&[EntryId::Transaction(id)], &mut there).unwrap();
         assert_eq!(view.state, there[0].approved, "{id}");
         disputed += 1;
     }
@@ -197,7 +197,7 @@ fn states<S: Chains + Transactions>(store: &S) -> BTreeMap<TransactionId, Option
     let done = chain.iter().filter(|entry| entry.status == EventStatus::Done);
     let ids: Vec<TransactionId> = done.filter_map(|entry| entry.linked.event.transaction).collect();
     let mut entries = Vec::new();
-    store.get(&ids, &mut entries).unwrap();
+    store.get(&ids.iter().map(|&id| EntryId::Transaction(id)).collect::<Vec<_>>(), &mut entries).unwrap();
     let settled = |entry: &TransactionEntry| {
         let mut statuses = vec![None];
         let proposed = entry.proposed.filter(|_| !entry.is_settled());
@@ -334,8 +334,8 @@ impl<S: Chains> Chains for Stops<S> {
 }
 
 impl<S: Transactions> Transactions for Stops<S> {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        self.call()?.get(transactions, entries)
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.call()?.get(ids, entries)
     }
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {

@@ -376,7 +376,7 @@ impl World {
                 continue;
             }
             match status {
-                EventStatus::Done => {
+                EventStatus::Done | EventStatus::DoneByHand(_) => {
                     let same = (event.customer, event.kind, event.transaction)
                         == (request.customer, request.action.kind(), request.action.transaction());
                     possible.insert(if same { "already_applied" } else { "idempotency_key_reused" });

@@ -386,7 +386,7 @@ impl<'a> Chains<'a> {
             self.make(position, transaction, (customer, seq));
         }
         if let Some(key) = self.pending_keys.remove(&(customer, seq))
-            && closing.aborted.is_none()
+            && closing.status.is_done()
         {
             self.use_key(position, key, (customer, seq));
         }

@@ -18,7 +18,9 @@ use crate::embedded::memtable::Table;
 use crate::embedded::record::{StoredClosing, StoredEvent};
 use crate::embedded::run::{IdRange, TransactionRun, fingerprint, kept, key_fingerprint};
 use crate::store::StoreError;
-use bursar_core::{AbortReason, CustomerId, Event, EventStatus, RequestKey, RequestKind, TransactionId, TransactionKind};
+use bursar_core::{
+    AbortReason, CustomerId, Event, EventStatus, RequestKey, RequestKind, TransactionId, TransactionKind,
+};
 use std::hash::{BuildHasher, RandomState};
 
 /// How many elements of a bucket are allocated at once: few at first, since a ledger may be small.
@@ -228,7 +230,7 @@ impl Effects {
     pub(super) fn closing(&mut self, position: u64, closing: &StoredClosing) {
         if !self.open_keys.is_empty()
             && let Some(fingerprint) = self.open_keys.remove(&(closing.event.customer, closing.event.seq))
-            && closing.aborted.is_none()
+            && closing.status.is_done()
         {
             self.cover(position, None);
             self.push(fingerprint, position, Role::Closed, KEY_CODE, 0);
