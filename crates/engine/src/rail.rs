@@ -22,9 +22,7 @@ pub trait Rail: Send + Sync + fmt::Debug {
     }
 
     /// The ledger that it serves is open; called before any [`Rail::call`], at every opening.
-    fn opened(&self, config: &LedgerConfig) {
-        let _ = config;
-    }
+    fn opened(&self, _config: &LedgerConfig) {}
 
     /// When it is asked again after an [`RailAnswer::Unknown`], if not as [`bursar_core::commit::Limits`] say.
     fn schedule(&self) -> Option<Schedule> {

@@ -350,6 +350,30 @@ fn what_a_rail_cannot_tell_is_settled_by_hand() {
     });
 }
 
+/// The story: who asked right after the opening was told that nothing waits, since what was found open had not been
+/// looked at yet; and an operator that there was nothing to settle.
+#[test]
+fn what_is_found_open_can_be_settled_at_once() {
+    common::within_minutes(|| {
+        let (directory, bank) = (directory(), Bank::new(&[Script::Hold]));
+        let ledger = Ledger::create(directory.path(), &config(), options(&bank)).unwrap();
+        ledger.submit_batch(vec![deposit(1, 1, 1_000), deposit(2, 2, 1_000)]).unwrap();
+        let _unanswered = [(1, 3), (2, 4)].map(|(of, id)| submit(&ledger, vec![withdrawal(of, id, 100)]));
+        let calls = bank.wait_for_calls(2);
+        drop(ledger);
+        // Without rails: a command that calls nobody.
+        for call in calls {
+            let (ledger, _) = Ledger::open(directory.path(), LedgerOptions::default()).unwrap();
+            ledger.settle(call.event.id(), Settlement::Aborted(ReasonText::new("never sent"))).unwrap();
+            drop(ledger);
+            let (ledger, _) = Ledger::open(directory.path(), LedgerOptions::default()).unwrap();
+            let left = ledger.pending().unwrap();
+            assert!(left.iter().all(|one| !one.is_configured && one.pending.linked.id() != call.event.id()));
+            assert_eq!(left.len(), ledger.open_events().unwrap().len());
+        }
+    });
+}
+
 /// Rail and operator close the same event at the same moment: one is first, and both chain and operator say which.
 #[test]
 fn whoever_closes_first_wins() {

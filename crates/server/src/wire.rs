@@ -566,7 +566,7 @@ pub(crate) fn linked_body<'a>(linked: &LinkedEvent, status: &EventStatus, curren
         total,
         locked: aborted.is_none().then_some(event.state.locked),
         rail: event.rail.map(bursar_core::RailId::number),
-        reason: aborted.map(ToString::to_string),
+        reason: aborted.map(ToString::to_string).or_else(|| status.by_hand().map(str::to_owned)),
     }
 }
 

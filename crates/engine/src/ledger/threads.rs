@@ -241,10 +241,15 @@ impl Deciding {
                         let first_ticket = self.shared.lock_calls().begin_rows(rows.len(), done);
                         self.decide_rows(source, &rows, ends, first_ticket)?;
                     }
+                    // What was found open when the ledger was opened waits as well.
                     Item::Settle { event, settlement, done } => {
+                        self.decide_queued()?;
                         self.by_hand.settle(&mut self.driver, event, settlement, done);
                     }
-                    Item::Pending { done } => done(Ok(self.by_hand.pending(&self.driver, &self.shared.rails))),
+                    Item::Pending { done } => {
+                        self.decide_queued()?;
+                        done(Ok(self.by_hand.pending(&self.driver, &self.shared.rails)));
+                    }
                 }
             }
             if self.driver.has_work() || self.by_hand.has_tells() {
