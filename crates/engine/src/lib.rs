@@ -29,7 +29,7 @@ mod totals;
 pub use bursar_core as core;
 pub use driver::EngineError;
 pub use ledger::{
-    AsOf, Ledger, LedgerOptions, ReadError, RowsTaken, SubmitError, Submitted, TransactionView, new_config,
+    AsOf, FeedPage, Ledger, LedgerOptions, ReadError, RowsTaken, SubmitError, Submitted, TransactionView, new_config,
 };
 pub use rail::{Rail, RailReply};
 pub use totals::{CurrencyTotals, Totals};

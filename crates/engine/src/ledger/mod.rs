@@ -3,11 +3,13 @@
 //! Any number of threads submit and read at once. An outcome is given only after everything it rests on is
 //! durable, and a reader sees only what is durable. One customer waits for its own open event; all others go on.
 
+mod feed;
 mod inbox;
 mod read;
 mod sync;
 mod threads;
 
+pub use feed::FeedPage;
 pub(crate) use inbox::Inbox;
 pub use inbox::{RowsTaken, SubmitError, Submitted};
 pub use read::{AsOf, ReadError, TransactionView};
@@ -21,7 +23,7 @@ use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request};
 use inbox::{Done, Item, RowsDone};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use sync::mpsc::{channel, sync_channel};
 use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex};
@@ -138,6 +140,7 @@ impl Ledger {
             progress: Mutex::new(Progress::default()),
             progressed: Condvar::new(),
             batch_requests_max: limits.batch_requests_max,
+            on_durable: OnceLock::new(),
         });
         let (decided, to_sync) = channel();
         let (used, reuse) = channel();
