@@ -151,6 +151,8 @@ pub(crate) struct Chain {
 pub(crate) struct Serve {
     /// Where it listens.
     pub(crate) listen: SocketAddr,
+    /// Where the configuration is, if not in the ledger's directory.
+    pub(crate) config: Option<PathBuf>,
     /// A ledger in memory, with sample data.
     pub(crate) dev: bool,
     /// How much is logged.
@@ -267,7 +269,7 @@ fn serve(args: &cli::ServeArgs) -> Result<Serve, Failure> {
         cli::LogFormatArg::Text => logging::Format::Text,
         cli::LogFormatArg::Json => logging::Format::Json,
     };
-    Ok(Serve { listen, dev: args.dev, log, log_format })
+    Ok(Serve { listen, config: args.config.clone(), dev: args.dev, log, log_format })
 }
 
 fn key(raw: cli::KeyCommand) -> Result<Key, Failure> {

@@ -388,6 +388,10 @@ pub(crate) struct ServeArgs {
     #[arg(hide_env_values = true)]
     pub(crate) listen: String,
 
+    /// What it is to do beside the API, as webhooks [default: bursar.toml in the ledger's directory, if there is one]
+    #[arg(long, value_name = "FILE", env = "BURSAR_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+
     /// Try it out: a ledger in memory with sample data, a key of its own, and commands to try
     #[arg(long)]
     pub(crate) dev: bool,

@@ -80,6 +80,7 @@ impl From<ServeError> for Failure {
                 Self::new(FailureKind::CannotServe, error.to_string())
             }
             ServeError::KeysNeeded { .. } => Self::new(FailureKind::KeysNeeded, error.to_string()),
+            ServeError::Webhook(_) => Self::new(FailureKind::BadConfig, error.to_string()),
             ServeError::Keys(error) => error.into(),
             ServeError::Engine(error) => error.into(),
             ServeError::Ready(error) => Self::stdout(&error),

@@ -116,11 +116,13 @@ pub(crate) enum FailureKind {
     KeysDamaged,
     /// There is no API key with this id.
     UnknownKey,
+    /// The configuration says something that cannot be done.
+    BadConfig,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -134,12 +136,13 @@ impl FailureKind {
         Self::KeysOpen,
         Self::KeysDamaged,
         Self::UnknownKey,
+        Self::BadConfig,
     ];
 
     /// How the program ends after it.
     const fn exit(self) -> Exit {
         match self {
-            Self::BadArgument | Self::UnknownCode | Self::KeysNeeded => Exit::Usage,
+            Self::BadArgument | Self::UnknownCode | Self::KeysNeeded | Self::BadConfig => Exit::Usage,
             Self::CannotRead | Self::CannotWrite | Self::CannotServe => Exit::Io,
             Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey => Exit::Refused,
@@ -215,6 +218,11 @@ impl FailureKind {
                 "unknown_key",
                 "There is no API key with this id.",
                 "`bursar key list` shows the keys there are.",
+            ),
+            Self::BadConfig => CodeInfo::command(
+                "bad_config",
+                "The configuration says something that cannot be done.",
+                "The sentence says where; `docs/webhooks.md` has all that a webhook takes.",
             ),
         }
     }

@@ -11,6 +11,7 @@ mod checked;
 mod cli;
 mod codes;
 mod commands;
+mod config;
 mod engine_failure;
 mod exit;
 mod generate;

@@ -7,6 +7,7 @@ use crate::metrics::Held;
 use crate::openapi;
 use crate::service::{Service, Stage};
 use crate::timed_io::TimedIo;
+use crate::webhooks::{Configured, Running, WebhookConfig, WebhookError};
 use axum::Router;
 use bursar_engine::{EngineError, Ledger};
 use hyper::server::conn::http1;
@@ -52,6 +53,8 @@ pub struct Options {
     pub limits: Limits,
     /// Stop at SIGTERM and SIGINT; at the second one at once.
     pub heed_signals: bool,
+    /// Who is told of events.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// Why a service could not run, or stopped.
@@ -71,6 +74,8 @@ pub enum ServeError {
         /// Where it should listen.
         address: SocketAddr,
     },
+    /// A webhook cannot be set up.
+    Webhook(WebhookError),
     /// The system gave no threads or no signals.
     Runtime(io::Error),
     /// The engine stopped, or could not be closed.
@@ -87,6 +92,7 @@ impl fmt::Display for ServeError {
             Self::KeysNeeded { address } => {
                 write!(f, "{address} can be reached from other machines, and there is no API key")
             }
+            Self::Webhook(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "the service cannot run: {error}"),
             Self::Engine(error) => error.fmt(f),
             Self::Ready(error) => write!(f, "nobody could be told that the service is ready: {error}"),
@@ -104,6 +110,7 @@ pub struct Server {
     keys: Arc<Ring>,
     limits: Limits,
     heed_signals: bool,
+    webhooks: Configured,
     stage: watch::Sender<Stage>,
 }
 
@@ -126,7 +133,8 @@ impl Stopper {
 impl Server {
     /// Reads the keys and begins to listen.
     pub fn bind(options: Options) -> Result<Self, ServeError> {
-        let Options { listen, keys, limits, heed_signals } = options;
+        let Options { listen, keys, limits, heed_signals, webhooks } = options;
+        let webhooks = Configured::check(webhooks).map_err(ServeError::Webhook)?;
         let is_local = listen.ip().is_loopback();
         let ring = match keys {
             Keys::File(file) => {
@@ -143,7 +151,7 @@ impl Server {
         listener.set_nonblocking(true).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let stage = watch::Sender::new(Stage::Running);
-        Ok(Self { listener, address, keys: Arc::new(ring), limits, heed_signals, stage })
+        Ok(Self { listener, address, keys: Arc::new(ring), limits, heed_signals, webhooks, stage })
     }
 
     /// Where it listens.
@@ -169,10 +177,11 @@ impl Server {
             .thread_name("bursar-serve")
             .build()
             .map_err(ServeError::Runtime)?;
-        let Self { listener, address, keys, mut limits, heed_signals, stage } = self;
+        let Self { listener, address, keys, mut limits, heed_signals, webhooks, stage } = self;
         limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
-        let service = Arc::new(Service::new(ledger, keys, limits, document, stage));
+        let webhooks = webhooks.open(&ledger).map_err(ServeError::Webhook)?;
+        let service = Arc::new(Service::new(ledger, keys, limits, document, stage).with_webhooks(webhooks));
         let served = runtime.block_on(serve(&service, listener, address, heed_signals, ready));
         // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
         // gone by now.
@@ -224,6 +233,7 @@ async fn serve(
     let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
     let connections = Arc::new(Semaphore::new(connections_max));
     let mut stage = service.stage.subscribe();
+    let webhooks = Running::start(service);
     ready().map_err(ServeError::Ready)?;
     tracing::info!(%address, keys_required = service.keys.is_required(), "serving");
     loop {
@@ -255,6 +265,7 @@ async fn serve(
         },
         () = reached(&mut stage, Stage::Now) => tracing::warn!("stopped at once"),
     }
+    webhooks.stopped(service.limits.stop_wait).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::checked::Serve;
 use crate::cli::Global;
+use crate::config::Config;
 use crate::exit::{Failure, FailureKind, note};
 use crate::ledger_dir::{default_config, open};
 use bursar_core::{Currencies, Request};
@@ -27,7 +28,9 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
         None => Keys::File(KeyFile::of(&global.data)),
     };
     // The address first: it is had or not at once, while a large ledger takes its time. Whoever connects early waits.
-    let options = Options { listen: serve.listen, keys, limits: Limits::default(), heed_signals: true };
+    let config = Config::read(serve.config.as_deref(), (!serve.dev).then_some(&*global.data))?;
+    let webhooks = config.webhooks;
+    let options = Options { listen: serve.listen, keys, limits: Limits::default(), heed_signals: true, webhooks };
     let server = Server::bind(options)?;
     let ledger = if serve.dev { sample_ledger()? } else { open(global)? };
     let url = format!("http://{}", server.address());

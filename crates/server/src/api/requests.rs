@@ -115,7 +115,7 @@ pub(crate) fn check_type(headers: &HeaderMap, accepted: &'static [&'static str])
 }
 
 /// Reads a body of bounded size in bounded time.
-async fn read_body(service: &Service, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+pub(crate) async fn read_body(service: &Service, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let bytes_max = service.limits.body_bytes_max;
     let too_large =
         || Problem::service(ServiceProblem::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
