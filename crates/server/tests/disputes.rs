@@ -53,9 +53,9 @@ fn exactly_what_is_disputed_is_listed() {
         assert_eq!(items.len(), disputed.len(), "none twice");
         assert_eq!(transactions(&items).into_iter().collect::<BTreeSet<_>>(), disputed, "{limit}");
         assert!(pages >= disputed.len().div_ceil(limit));
-        for customer in 0..7 {
+        for customer in (0..7).map(|customer: u8| customer.to_string()) {
             let (own, _) = all(&server, &format!("/v1/customers/{customer}/disputes"), limit);
-            let expected: Vec<&Value> = items.iter().filter(|item| item["customer"] == customer.to_string()).collect();
+            let expected: Vec<&Value> = items.iter().filter(|item| item["customer"] == customer).collect();
             assert_eq!(own.iter().collect::<Vec<_>>(), expected);
             let seqs: Vec<u64> = own.iter().map(|item| item["seq"].as_u64().unwrap()).collect();
             assert!(seqs.is_sorted_by(|a, b| a > b), "{seqs:?}");

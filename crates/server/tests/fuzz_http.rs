@@ -174,7 +174,7 @@ fn nothing_that_is_sent_breaks_the_service_or_its_books() {
     let webhooks = vec![toml::from_str(&webhook).unwrap()];
     let server = TestServer::with_webhooks_and_limits(memory_ledger(), webhooks, limits);
     let mut random = Random(42);
-    let (mut answered, mut refused, mut applied) = (0, 0, 0);
+    let (mut answered, mut refused, mut applied) = (0u64, 0, 0);
     for number in 0..cases {
         let bytes = case(&mut random, number);
         let shown = || String::from_utf8_lossy(&bytes).into_owned();
@@ -195,7 +195,7 @@ fn nothing_that_is_sent_breaks_the_service_or_its_books() {
         }
         applied += text.matches("\"outcome\":\"applied\"").count();
     }
-    assert!(answered as u64 > cases / 2 && refused > 100 && applied > 20, "{answered} {refused} {applied}");
+    assert!(answered > cases / 2 && refused > 100 && applied > 20, "{answered} {refused} {applied}");
     // It serves, and the books are whole: every customer's chain proves itself, and the sums are theirs.
     let ledger = server.get("/v1/ledger").json();
     assert!(ledger["events"].as_u64().unwrap() as usize >= applied);

@@ -57,8 +57,9 @@ fn wait_until(server: &TestServer, name: &str, is_so: impl Fn(&Value) -> bool) -
 #[test]
 fn the_receiver_knows_how_to_check() {
     let mac = hmac_sha256(b"Jefe", b"what do ya want for nothing?");
-    let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    let number = |half: &[u8]| u128::from_be_bytes(half.try_into().unwrap());
+    assert_eq!(number(&mac[..16]), 0x5bdc_c146_bf60_754e_6a04_2426_0895_75c7);
+    assert_eq!(number(&mac[16..]), 0x5a00_3f08_9d27_3983_9dec_58b9_64ec_3843);
 }
 
 #[test]
