@@ -29,6 +29,8 @@ pub(crate) struct Received {
     pub(crate) id: String,
     pub(crate) body: String,
     pub(crate) headers: BTreeMap<String, String>,
+    /// It was answered with a success.
+    pub(crate) taken: bool,
 }
 
 impl Received {
@@ -139,16 +141,17 @@ fn serve(stream: &TcpStream, books: &Books, script: &Script) {
         if reader.read_exact(&mut body).is_err() {
             return;
         }
-        let received = Received { id: headers["webhook-id"].clone(), body: String::from_utf8(body).unwrap(), headers };
+        let (id, body) = (headers["webhook-id"].clone(), String::from_utf8(body).unwrap());
+        let received = Received { id, body, headers, taken: false };
         received.check(SECRET);
-        let status = {
+        let count = {
             let mut all = books.received.lock().unwrap();
-            let count = all.len();
             all.push(received.clone());
             books.came.notify_all();
-            drop(all);
-            script(count, &received)
+            all.len() - 1
         };
+        let status = script(count, &received);
+        books.received.lock().unwrap()[count].taken = status.starts_with('2');
         if status.is_empty() {
             return;
         }
