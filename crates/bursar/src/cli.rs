@@ -61,7 +61,7 @@ pub(crate) struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
-    /// Settings of rails [default: `bursar.toml` in the ledger's directory, if it is there]
+    /// Settings of rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "BURSAR_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,

@@ -7,6 +7,7 @@ use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
 use bursar_rails::settings::{Checked, ROUTE_KEYS, SettingsError, check, is_readable_by_others};
 use bursar_rails::{RailSettings, RouteSettings};
+use bursar_server::webhooks::WebhookConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io;
@@ -22,6 +23,7 @@ pub(crate) const FILE_NAME: &str = "bursar.toml";
 struct Config {
     rails: BTreeMap<String, RailSettings>,
     routes: RouteSettings,
+    webhooks: Vec<WebhookConfig>,
 }
 
 /// A file as it was read.
@@ -52,6 +54,11 @@ pub(crate) fn without_secrets(global: &Global) -> Result<Checked, Failure> {
         Some(file) => file.check(false),
         None => Ok(Checked::default()),
     }
+}
+
+/// Who is told of events. What a webhook's settings mean is checked by the service.
+pub(crate) fn webhooks(global: &Global) -> Result<Vec<WebhookConfig>, Failure> {
+    Ok(File::find(global)?.map(|file| file.config.webhooks).unwrap_or_default())
 }
 
 impl File {

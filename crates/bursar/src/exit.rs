@@ -249,7 +249,7 @@ impl FailureKind {
             Self::BadConfig => CodeInfo::command(
                 "bad_config",
                 "The settings in `bursar.toml` are not as they must be.",
-                "docs/rails.md has every key. Nothing was done: what the settings mean must be certain.",
+                "docs/rails.md and docs/webhooks.md have every key. Nothing was done: what the settings mean must be certain.",
             ),
             Self::RailsUnready => CodeInfo::command(
                 "rails_unready",

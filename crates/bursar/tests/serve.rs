@@ -13,9 +13,12 @@ mod client;
 mod common;
 #[path = "common/service.rs"]
 mod service;
+#[path = "../../server/tests/common/receiver.rs"]
+mod receiver;
 
 use client::Client;
 use common::{Random, Sandbox, code, stderr, stdout};
+use receiver::{Received, Receiver, SECRET};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use service::Service;
@@ -400,4 +403,115 @@ fn logs_are_json_lines_if_asked_for() {
         (&found["status"], &found["code"], &found["path"]),
         (&json!(404), &json!("unknown_customer"), &json!("/v1/customers/{customer}"))
     );
+}
+
+/// Reads the stream of events behind `last_id` until `end` says so or the service is gone; gives positions and ids, and
+/// keeps where it is as a browser does: by what came whole.
+fn follow(address: SocketAddr, last_id: &mut String, is_over: impl Fn(usize) -> bool) -> Vec<(String, String)> {
+    let mut client = Client::connect(address);
+    let header = if last_id.is_empty() { String::new() } else { format!("Last-Event-ID: {last_id}\r\n") };
+    let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
+    let (mut seen, mut text) = (Vec::new(), String::new());
+    if client.raw(request.as_bytes()).and_then(|()| client.head_of_answer()).is_err() {
+        return seen;
+    }
+    while !is_over(seen.len()) {
+        let Ok(Some(chunk)) = client.next_chunk() else { break };
+        text += std::str::from_utf8(&chunk).unwrap();
+        while let Some((block, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            if let Some(id) = field("id: ") {
+                *last_id = id;
+            }
+            if let Some(data) = field("data: ") {
+                let message: Value = serde_json::from_str(&data).unwrap();
+                let (event, status) = (&message["event"]["event"], &message["event"]["status"]);
+                let id = format!("{}_{}", event.as_str().unwrap(), status.as_str().unwrap());
+                seen.push((message["position"].as_str().unwrap().to_owned(), id));
+            }
+            text = rest.to_owned();
+        }
+    }
+    seen
+}
+
+/// The chain is the outbox: whatever a kill interrupts, a webhook leaves no event out and keeps their order, and a stream
+/// that goes on where it was repeats nothing either.
+#[test]
+fn kills_leave_no_gap_in_webhooks_and_streams() {
+    let kills = std::env::var("BURSAR_SERVE_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(KILLS);
+    let sandbox = ledger();
+    // Now and then it refuses for a while, so that most kills come between two attempts.
+    let receiver = Receiver::with(|count, _| match count % 50 {
+        0..10 => "503 Service Unavailable".to_owned(),
+        _ => "200 OK".to_owned(),
+    });
+    let config = format!(
+        "[[webhooks]]\nname = \"books\"\nurl = \"{}\"\nsecret = \"{SECRET}\"\nfrom = \"beginning\"\nretry_ms_min = 5\nretry_ms_max = 10\n",
+        receiver.url()
+    );
+    sandbox.write("bursar-data/bursar.toml", &config);
+    let next = AtomicU64::new(1);
+    let mut random = Random(7);
+    let (mut streamed, mut last_id) = (Vec::new(), String::new());
+    for _ in 0..kills {
+        let mut service = Service::start(&sandbox, &["--quiet"]);
+        let (pid, address) = (Pid::from_child(&service.child), service.address);
+        std::thread::scope(|scope| {
+            let last_id = &mut last_id;
+            let following = scope.spawn(move || follow(address, last_id, |_| false));
+            under_load(&service, &next, || {
+                std::thread::sleep(Duration::from_micros(20_000 + random.below(200_000) as u64));
+                kill_process(pid, Signal::KILL).unwrap();
+            });
+            streamed.extend(following.join().unwrap());
+        });
+        assert_eq!(service.end().0, None);
+    }
+    let service = Service::start(&sandbox, &["--quiet"]);
+    let count = service.client().get("/v1/ledger").json()["events"].as_u64().unwrap() as usize;
+    let missing = count - streamed.len();
+    streamed.extend(follow(service.address, &mut last_id, |seen| seen >= missing));
+    let all = follow(service.address, &mut String::new(), |seen| seen >= count);
+    assert_eq!(all.len(), count);
+    assert!(count > 100, "{count}");
+    assert!(streamed == all, "the stream has a gap or repeats something");
+
+    let place = |id: &str| all.iter().position(|(_, known)| known == id);
+    let places: BTreeMap<&str, usize> = all.iter().enumerate().map(|(index, (_, id))| (id.as_str(), index)).collect();
+    assert_eq!(places.len(), count);
+    let newest = all.last().unwrap().1.clone();
+    while !receiver.received().iter().any(|received| received.taken && received.id == newest) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // What was refused was not delivered.
+    let received: Vec<Received> = receiver.received().into_iter().filter(|received| received.taken).collect();
+    let mut reached = None;
+    let (mut repeated, mut bodies) = (0, BTreeMap::new());
+    for message in &received {
+        let index = places[message.id.as_str()];
+        let expected = reached.map_or(0, |reached: usize| reached + 1);
+        assert!(index <= expected, "{index} comes before {expected}");
+        repeated += usize::from(index < expected);
+        reached = reached.max(Some(index));
+        assert_eq!(*bodies.entry(&message.id).or_insert(&message.body), &message.body, "the same id, the same body");
+    }
+    assert_eq!(reached, place(&newest));
+    println!("{count} events, {} deliveries, {repeated} of them again, {kills} kills", received.len());
+    service.stop();
+    sandbox.done(&["verify"]);
+}
+
+#[test]
+fn a_configuration_that_says_nonsense_is_refused() {
+    let sandbox = ledger();
+    sandbox
+        .write("bursar-data/bursar.toml", "[[webhooks]]\nname = \"a\"\nurl = \"ftp://x\"\nsecret = \"whsec_hush\"\n");
+    let output = sandbox.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("error[bad_config]"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("hush"));
+    // Somewhere else, and not there.
+    let output = sandbox.run(&["serve", "--listen", "127.0.0.1:0", "--config", "missing.toml"]);
+    assert!(stderr(&output).contains("error[cannot_read]"), "{}", stderr(&output));
 }

@@ -31,7 +31,7 @@ mod totals;
 pub use bursar_core as core;
 pub use driver::EngineError;
 pub use ledger::{
-    AsOf, LastAnswer, Ledger, LedgerOptions, PendingEvent, ReadError, RowsTaken, SettleError, Settled, SubmitError,
+    AsOf, FeedPage, LastAnswer, Ledger, LedgerOptions, PendingEvent, ReadError, RowsTaken, SettleError, Settled, SubmitError,
     Submitted, TransactionView, new_config,
 };
 pub use rail::{Rail, RailReply};

@@ -83,7 +83,9 @@ fn serve(directory: &Path, options: LedgerOptions) {
     let ledger = Ledger::create(directory, &config, options).unwrap();
     let keys = Keys::File(KeyFile::of(directory));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: true }).unwrap();
+    let server =
+        Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: true, webhooks: Vec::new() })
+            .unwrap();
     let address = server.address();
     let ready = || {
         println!("{address}");

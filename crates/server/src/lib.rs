@@ -24,6 +24,10 @@
 //! **Reads** go to the disk and wait for what they saw to be durable, so they run on threads of their own, a bounded
 //! number at once (`reads`).
 //!
+//! **The way of an event.** The journal is the outbox: `follow` reads the ledger's feed from a position on, told by the
+//! engine when there is more. A stream (`api::stream`) is a follower with a client behind it, a webhook ([`webhooks`]) one
+//! with a receiver and a cursor on the disk.
+//!
 //! **Types.** [`Problem`] is the closed list of everything that is not a success, with its status in one table.
 //! A refusal by the rules of money is one of them, with status 422 and the rejection's own code: whoever looks only at
 //! the status must not take a refusal for a success. Only back pressure and a service that stops are 503, always with
@@ -34,17 +38,19 @@
 //! connections end, then the ledger is closed. If the engine stops because of an error, the service stops as well and
 //! says which: a ledger that was opened again knows what became of everything.
 //!
-//! What this crate does not do: it decides nothing about money (that is `bursar-core`), knows no file of the ledger
-//! but its own list of keys, prints nothing, and ends no process.
+//! What this crate does not do: it decides nothing about money (that is `bursar-core`), knows no files of the ledger
+//! but its own list of keys and cursors, prints nothing, and ends no process.
 
 pub mod keys;
 pub mod limits;
 pub mod logging;
 pub mod problem;
+pub mod webhooks;
 
 mod api;
 mod cursor;
 mod door;
+mod follow;
 mod metrics;
 mod openapi;
 mod owner;

@@ -16,6 +16,10 @@ pub struct Limits {
     pub reads_max: usize,
     /// Downloads of chains at once. One more hears `busy`.
     pub downloads_max: usize,
+    /// Streams of events at once. One more hears `busy`.
+    pub streams_max: usize,
+    /// After so long without an event, a stream sends a sign that it lives.
+    pub heartbeat: Duration,
     /// The request line and all header fields together, in bytes. More is refused with 431.
     pub header_bytes_max: usize,
     /// The body of a single request, in bytes.
@@ -48,6 +52,8 @@ impl Default for Limits {
             batches_max: 32,
             reads_max: 16,
             downloads_max: 8,
+            streams_max: 256,
+            heartbeat: Duration::from_secs(15),
             header_bytes_max: 16 << 10,
             body_bytes_max: 16 << 10,
             row_bytes_max: 16 << 10,

@@ -21,6 +21,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// Labels with names that operators have given.
+type NamedLabels<const N: usize> = [(&'static str, String); N];
 
 /// The counters of one path.
 #[derive(Clone, Debug)]
@@ -59,6 +61,10 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: Gauge,
     /// Batches under way.
     pub(crate) batches: Gauge,
+    /// Streams of events.
+    pub(crate) event_streams: Gauge,
+    webhook_deliveries: Family<NamedLabels<2>, Counter>,
+    webhook_lag: Family<NamedLabels<1>, Gauge>,
     /// Set when the metrics are asked for.
     pub(crate) open_events: Gauge,
     pub(crate) customers: Gauge,
@@ -220,6 +226,11 @@ impl Metrics {
         let [unreadable, undecided] = ["unreadable", "undecided"].map(|outcome| counter(outcome, ""));
         let problems = Family::<Labels<1>, Counter>::default();
         registry.register("problems", "Problem documents that were answered, by code", problems.clone());
+        let webhook_deliveries = Family::<NamedLabels<2>, Counter>::default();
+        registry.register("webhook_deliveries", "Attempts to deliver an event", webhook_deliveries.clone());
+        let webhook_lag = Family::<NamedLabels<1>, Gauge>::default();
+        let help = "Age of the oldest event that is not delivered";
+        registry.register_with_unit("webhook_lag", help, Unit::Seconds, webhook_lag.clone());
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -229,6 +240,7 @@ impl Metrics {
         let connections = gauge("connections", "Connections");
         let in_flight = gauge("http_requests_in_flight", "HTTP requests under way");
         let batches = gauge("batches", "Batches under way");
+        let event_streams = gauge("event_streams", "Streams of events");
         let open_events = gauge("open_events", "Events that wait for their rail");
         let customers = gauge("customers", "Customers with a chain");
         let transactions = gauge("transactions", "Deposits and withdrawals that were accepted");
@@ -247,6 +259,9 @@ impl Metrics {
             connections,
             in_flight,
             batches,
+            event_streams,
+            webhook_deliveries,
+            webhook_lag,
             open_events,
             customers,
             transactions,
@@ -276,6 +291,19 @@ impl Metrics {
     /// Counts a request that says nothing.
     pub(crate) fn unreadable(&self) {
         self.unreadable.inc();
+    }
+
+    /// Counts an attempt to deliver an event.
+    pub(crate) fn webhook_attempt(&self, webhook: &str, delivered: bool) {
+        let outcome = if delivered { "delivered" } else { "failed" };
+        let labels = [("webhook", webhook.to_owned()), ("outcome", outcome.to_owned())];
+        self.webhook_deliveries.get_or_create(&labels).inc();
+    }
+
+    /// Sets the age of the oldest event that is not delivered.
+    pub(crate) fn webhook_lag(&self, webhook: &str, seconds: u64) {
+        let labels = [("webhook", webhook.to_owned())];
+        self.webhook_lag.get_or_create(&labels).set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// Counts a problem document.

@@ -2,7 +2,10 @@
 //!
 //! It is checked in as `docs/openapi.json`; a test compares the two, so that no change of the interface goes unseen.
 
-use crate::api::{batches, chain, customers, events, ledger, operations, pending, problems, requests, transactions};
+use crate::api::{
+    batches, chain, customers, disputes, events, ledger, operations, pending, problems, reader, requests, stream,
+    transactions, webhooks,
+};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -22,25 +25,37 @@ use utoipa::{Modify, OpenApi};
         customers::list,
         customers::one,
         events::list,
+        disputes::of_customer,
+        disputes::of_all,
+        stream::follow,
         chain::download,
         transactions::one,
         ledger::info,
         pending::list,
         pending::settle,
+        webhooks::list,
+        webhooks::deliveries,
+        webhooks::pause,
+        webhooks::resume,
+        webhooks::resend,
         operations::metrics,
         operations::live,
         operations::ready,
         operations::openapi,
+        reader::page,
         problems::list,
         problems::one,
     ),
-    components(schemas(batches::RowBody<'static>, batches::EndBody, batches::OutcomesName, events::Order)),
+    components(schemas(batches::RowBody<'static>, batches::EndBody, batches::OutcomesName, events::Order, stream::MessageBody<'static>,
+        crate::webhooks::Message<'static>)),
     modifiers(&Bearer),
     security(("key" = [])),
     tags(
         (name = "requests", description = "Moving money"),
         (name = "customers", description = "Accounts and chains"),
         (name = "transactions", description = "What became of a deposit or withdrawal"),
+        (name = "events", description = "Following the ledger"),
+        (name = "webhooks", description = "Events, posted to where the operator's file says"),
         (name = "ledger", description = "The ledger as a whole"),
         (name = "operations", description = "Running the service"),
         (name = "problems", description = "What codes mean"),

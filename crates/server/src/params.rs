@@ -42,12 +42,28 @@ pub(crate) fn limit(given: Option<&str>) -> Result<usize, Problem> {
     count.ok_or_else(|| bad(format!("limit must be a number from 1 to {PAGE_ITEMS_MAX}")))
 }
 
+fn timestamp(name: &str, text: &str) -> Result<Timestamp, Problem> {
+    text.parse().map_err(|_| bad(format!("{name} must be a time like 2026-01-31T12:00:00Z")))
+}
+
 /// A moment, in milliseconds since 1970. Nothing happened before.
 pub(crate) fn time(name: &str, text: &str) -> Result<u64, Problem> {
-    let time: Timestamp = text.parse().map_err(|_| bad(format!("{name} must be a time like 2026-01-31T12:00:00Z")))?;
+    let time = timestamp(name, text)?;
     // Rounded up: what is at or after a moment begins with the first whole millisecond that is.
     let ms = time.as_nanosecond().div_euclid(1_000_000) + i128::from(time.as_nanosecond().rem_euclid(1_000_000) > 0);
     Ok(u64::try_from(ms).unwrap_or(0))
+}
+
+/// The last whole millisecond up to a moment, since 1970.
+pub(crate) fn time_until(name: &str, text: &str) -> Result<u64, Problem> {
+    Ok(u64::try_from(timestamp(name, text)?.as_nanosecond().div_euclid(1_000_000)).unwrap_or(0))
+}
+
+/// A place in a chain.
+pub(crate) fn seq(name: &str, text: &str) -> Result<u64, Problem> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seq = text.parse().ok().filter(|seq| is_number && *seq > 0);
+    seq.ok_or_else(|| bad(format!("{name} must be a number from 1 on")))
 }
 
 /// `true` or `false`.

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bursar_core::{Currencies, CurrencyIndex, CustomerId, Rejection, TransactionId};
 use bursar_engine::csv::{HeaderError, RowErrorKind};
+use bursar_engine::store::FeedError;
 use bursar_engine::{ReadError, SettleError, SubmitError};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -67,6 +68,16 @@ pub enum ServiceProblem {
     RateLimited,
     /// The service is being stopped.
     Stopping,
+    /// A position in the events is none of this ledger.
+    BadPosition,
+    /// The ledger's store cannot give its events in one order.
+    NoFeed,
+    /// The customer had no account at that time.
+    NoAccountThen,
+    /// There is no webhook with this name.
+    UnknownWebhook,
+    /// There is no such event to be sent again.
+    NothingToResend,
 }
 
 /// What is known about a code of the service.
@@ -86,7 +97,7 @@ const fn info(code: &'static str, meaning: &'static str, hint: &'static str) -> 
 
 impl ServiceProblem {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::MalformedJson,
         Self::BadField,
         Self::BadIdempotencyKey,
@@ -110,6 +121,11 @@ impl ServiceProblem {
         Self::Busy,
         Self::RateLimited,
         Self::Stopping,
+        Self::BadPosition,
+        Self::NoFeed,
+        Self::NoAccountThen,
+        Self::UnknownWebhook,
+        Self::NothingToResend,
     ];
 
     /// Its code, meaning and hint.
@@ -214,6 +230,29 @@ impl ServiceProblem {
                 "Try again after the seconds of `Retry-After`; many requests go faster as a batch.",
             ),
             Self::Stopping => info("stopping", "The service is being stopped.", "Try again when it runs again."),
+            Self::BadPosition => info(
+                "bad_position",
+                "The position is not one of this ledger's events.",
+                "Pass a position as it was received; after a restore from an older backup, begin at one from before it.",
+            ),
+            Self::NoFeed => info(
+                "no_feed",
+                "The ledger's store cannot give its events in one order.",
+                "Follow each customer's events instead, or use the embedded store.",
+            ),
+            Self::NoAccountThen => info(
+                "no_account_then",
+                "The customer had no account at that time.",
+                "Ask for a later time; the customer's events say when the first one was.",
+            ),
+            Self::UnknownWebhook => {
+                info("unknown_webhook", "There is no webhook with this name.", "`/v1/webhooks` lists all of them.")
+            }
+            Self::NothingToResend => info(
+                "nothing_to_resend",
+                "There is no such event to be sent again.",
+                "Give customer and seq: an event's id alone is found only among the newest deliveries.",
+            ),
         }
     }
 }
@@ -288,7 +327,12 @@ impl Problem {
                 | ServiceProblem::BadIdempotencyKey
                 | ServiceProblem::BadParameter
                 | ServiceProblem::BadCursor
-                | ServiceProblem::BodyCutOff => StatusCode::BAD_REQUEST,
+                | ServiceProblem::BodyCutOff
+                | ServiceProblem::BadPosition => StatusCode::BAD_REQUEST,
+                ServiceProblem::NoAccountThen | ServiceProblem::UnknownWebhook | ServiceProblem::NothingToResend => {
+                    StatusCode::NOT_FOUND
+                }
+                ServiceProblem::NoFeed => StatusCode::NOT_IMPLEMENTED,
                 ServiceProblem::KeyNeeded | ServiceProblem::KeyUnknown => StatusCode::UNAUTHORIZED,
                 ServiceProblem::RoleTooLow => StatusCode::FORBIDDEN,
                 ServiceProblem::NoSuchPath | ServiceProblem::UnknownCode | ServiceProblem::NotPending => {
@@ -371,7 +415,12 @@ impl Problem {
                 | ServiceProblem::TooSlow
                 | ServiceProblem::BodyTooLarge
                 | ServiceProblem::UnsupportedMediaType
-                | ServiceProblem::Internal,
+                | ServiceProblem::Internal
+                | ServiceProblem::BadPosition
+                | ServiceProblem::NoFeed
+                | ServiceProblem::NoAccountThen
+                | ServiceProblem::UnknownWebhook
+                | ServiceProblem::NothingToResend,
                 _,
             ) => None,
         }
@@ -477,6 +526,18 @@ impl From<SettleError> for Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         Self::Read(error)
+    }
+}
+
+impl From<FeedError> for Problem {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Unavailable => Self::plain(ServiceProblem::NoFeed),
+            FeedError::NotAPosition | FeedError::BehindEnd => {
+                Self::service(ServiceProblem::BadPosition, error.to_string())
+            }
+            FeedError::Store(error) => Self::Read(ReadError::Store(error)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::openapi;
 use crate::owner::OwnerSocket;
 use crate::service::{Service, Stage};
 use crate::timed_io::TimedIo;
+use crate::webhooks::{Configured, Running, WebhookConfig, WebhookError};
 use axum::Router;
 use bursar_engine::{EngineError, Ledger};
 use hyper::server::conn::http1;
@@ -54,6 +55,8 @@ pub struct Options {
     pub limits: Limits,
     /// Stop at SIGTERM and SIGINT; at the second one at once.
     pub heed_signals: bool,
+    /// Who is told of events.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// Why a service could not run, or stopped.
@@ -73,6 +76,8 @@ pub enum ServeError {
         /// Where it should listen.
         address: SocketAddr,
     },
+    /// A webhook cannot be set up.
+    Webhook(WebhookError),
     /// The system gave no threads or no signals.
     Runtime(io::Error),
     /// The engine stopped, or could not be closed.
@@ -92,6 +97,7 @@ impl fmt::Display for ServeError {
             Self::KeysNeeded { address } => {
                 write!(f, "{address} can be reached from other machines, and there is no API key")
             }
+            Self::Webhook(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "the service cannot run: {error}"),
             Self::Engine(error) => error.fmt(f),
             #[cfg(feature = "tls")]
@@ -111,6 +117,7 @@ pub struct Server {
     keys: Arc<Ring>,
     limits: Limits,
     heed_signals: bool,
+    webhooks: Configured,
     stage: watch::Sender<Stage>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<crate::tls::Tls>>,
@@ -135,7 +142,8 @@ impl Stopper {
 impl Server {
     /// Reads the keys and begins to listen.
     pub fn bind(options: Options) -> Result<Self, ServeError> {
-        let Options { listen, keys, limits, heed_signals } = options;
+        let Options { listen, keys, limits, heed_signals, webhooks } = options;
+        let webhooks = Configured::check(webhooks).map_err(ServeError::Webhook)?;
         let is_local = listen.ip().is_loopback();
         let ring = match keys {
             Keys::File(file) => {
@@ -158,6 +166,7 @@ impl Server {
             keys: Arc::new(ring),
             limits,
             heed_signals,
+            webhooks,
             stage,
             #[cfg(feature = "tls")]
             tls: None,
@@ -193,14 +202,15 @@ impl Server {
             .thread_name("bursar-serve")
             .build()
             .map_err(ServeError::Runtime)?;
-        let Self { listener, address, keys, mut limits, heed_signals, stage, .. } = self;
+        let Self { listener, address, keys, mut limits, heed_signals, webhooks, stage, .. } = self;
         #[cfg(feature = "tls")]
         let transport = Transport { tls: self.tls };
         #[cfg(not(feature = "tls"))]
         let transport = Transport {};
         limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
-        let service = Arc::new(Service::new(ledger, keys, limits, document, stage));
+        let webhooks = webhooks.open(&ledger).map_err(ServeError::Webhook)?;
+        let service = Arc::new(Service::new(ledger, keys, limits, document, stage).with_webhooks(webhooks));
         let served = runtime.block_on(serve(&service, listener, address, transport, heed_signals, ready));
         // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
         // gone by now.
@@ -272,6 +282,7 @@ async fn serve(
     let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
     let connections = Arc::new(Semaphore::new(connections_max));
     let mut stage = service.stage.subscribe();
+    let webhooks = Running::start(service);
     ready().map_err(ServeError::Ready)?;
     tracing::info!(%address, keys_required = service.keys.is_required(), "serving");
     loop {
@@ -310,6 +321,7 @@ async fn serve(
         // It holds the ledger until it is gone; that it was stopped is all it can say.
         owner.await.unwrap_or_default();
     }
+    webhooks.stopped(service.limits.stop_wait).await;
     tracing::info!("stopped");
     Ok(())
 }

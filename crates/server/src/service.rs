@@ -1,11 +1,13 @@
 //! What all handlers share: the ledger, the keys, the bounds, the counters, and whether the service stops.
 
+use crate::follow::More;
 use crate::keys::Ring;
 use crate::limits::Limits;
 use crate::metrics::{Held, Metrics};
 use crate::problem::Problem;
 use crate::rate::Buckets;
 use bursar_core::commit::Terms;
+use crate::webhooks::Webhooks;
 use bursar_core::{Currencies, Request};
 use bursar_engine::{EngineError, Ledger, ReadError, SubmitError, Submitted};
 use bytes::Bytes;
@@ -34,6 +36,10 @@ pub(crate) struct Service {
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) batches: Arc<Semaphore>,
     pub(crate) downloads: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
+    /// Says when the ledger has more events.
+    pub(crate) more: More,
+    pub(crate) webhooks: Webhooks,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) rates: Buckets,
     pub(crate) openapi: Bytes,
@@ -55,6 +61,7 @@ impl Service {
         let mut run = [0; 4];
         // Without randomness, ids of two runs can be the same; within a run they differ.
         let run = getrandom::fill(&mut run).map_or(0, |()| u32::from_le_bytes(run));
+        let more = More::of(&ledger);
         Self {
             ledger,
             keys,
@@ -62,6 +69,9 @@ impl Service {
             reads: Arc::new(Semaphore::new(limits.reads_max)),
             batches: Arc::new(Semaphore::new(limits.batches_max)),
             downloads: Arc::new(Semaphore::new(limits.downloads_max)),
+            streams: Arc::new(Semaphore::new(limits.streams_max)),
+            more,
+            webhooks: Webhooks::default(),
             in_flight: AtomicUsize::new(0),
             rates: Buckets::new(limits.rate_per_key),
             openapi,
@@ -71,6 +81,11 @@ impl Service {
             failure: OnceLock::new(),
             limits,
         }
+    }
+
+    /// With webhooks.
+    pub(crate) fn with_webhooks(self, webhooks: Webhooks) -> Self {
+        Self { webhooks, ..self }
     }
 
     pub(crate) fn currencies(&self) -> &Currencies {

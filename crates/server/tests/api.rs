@@ -468,3 +468,41 @@ fn a_request_has_the_id_that_its_client_gives_or_a_new_one() {
         assert!(!made[..index].contains(id), "{made:?}");
     }
 }
+
+#[test]
+fn a_customer_as_it_was() {
+    let server = TestServer::new();
+    for id in 1..=5 {
+        server.applied(&deposit(1, id, "10"));
+    }
+    server.applied(&about("dispute", 1, 2));
+    server.applied(&withdrawal(1, 9, "5"));
+    let now = server.get("/v1/customers/1").json();
+    let events = server.get("/v1/customers/1/events?order=oldest").json()["items"].clone();
+    for event in events.as_array().unwrap() {
+        let then = server.get(&format!("/v1/customers/1?seq={}", event["seq"])).json();
+        for field in ["seq", "locked", "time"] {
+            assert_eq!(then[field], event[field], "{field}");
+        }
+        assert_eq!(then["head"], event["hash"]);
+        let account = json!([{"available": event["available"], "held": event["held"], "total": event["total"]}]);
+        assert_eq!(then["accounts"], account);
+    }
+    assert_eq!(server.get("/v1/customers/1?seq=7").json(), now);
+    assert_eq!(server.get("/v1/customers/1?seq=18446744073709551615").json(), now);
+    let last = events[6]["time"].as_str().unwrap();
+    assert_eq!(server.get(&format!("/v1/customers/1?at={last}")).json(), now);
+    assert_eq!(server.get("/v1/customers/1?at=2999-01-01T00:00:00Z").json(), now);
+    let table = [
+        ("1?at=1999-01-01T00:00:00Z", 404, "no_account_then"),
+        ("9?seq=1", 404, "unknown_customer"),
+        ("1?seq=0", 400, "bad_parameter"),
+        ("1?seq=-1", 400, "bad_parameter"),
+        ("1?seq=18446744073709551616", 400, "bad_parameter"),
+        ("1?at=yesterday", 400, "bad_parameter"),
+        ("1?seq=1&at=2026-01-01T00:00:00Z", 400, "bad_parameter"),
+    ];
+    for (query, status, code) in table {
+        assert_eq!(server.get(&format!("/v1/customers/{query}")).problem(), (status, code.to_owned()), "{query}");
+    }
+}

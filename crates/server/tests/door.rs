@@ -106,6 +106,7 @@ fn others_are_let_to_the_address_only_when_there_is_a_key() {
             keys: Keys::File(file.clone()),
             limits: Limits::default(),
             heed_signals: false,
+            webhooks: Vec::new(),
         };
         Server::bind(options)
     };
@@ -127,7 +128,9 @@ fn keys_made_and_revoked_while_the_service_runs_count() {
     let file = KeyFile::of(directory.path());
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let keys = Keys::File(file.clone());
-    let server = Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: false }).unwrap();
+    let server =
+        Server::bind(Options { listen, keys, limits: Limits::default(), heed_signals: false, webhooks: Vec::new() })
+            .unwrap();
     let (address, stopper) = (server.address(), server.stopper());
     let running = std::thread::spawn(move || server.run(memory_ledger(), || Ok(())));
     let until = |key: Option<&str>, status: u16| {

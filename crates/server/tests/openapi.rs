@@ -35,6 +35,8 @@ fn every_path_of_the_document_is_there_and_the_other_way_round() {
     for (path, methods) in paths {
         for method in methods.as_object().unwrap().keys() {
             let real = path.replace("{customer}", "1").replace("{transaction}", "1").replace("{code}", "busy");
+            // A stream has no end by itself.
+            let real = if real == "/v1/events" { "/v1/events?follow=false".to_owned() } else { real };
             let mut client = server.client();
             let response = client.call(&method.to_uppercase(), &real, "", b"");
             let code = if response.status < 400 { String::new() } else { response.problem().1 };

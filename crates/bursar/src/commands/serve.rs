@@ -30,7 +30,8 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
     };
     // The address first: it is had or not at once, while a large ledger takes its time. Whoever connects early waits.
     let limits = Limits { rate_per_key: serve.rate_per_key, ..Limits::default() };
-    let options = Options { listen: serve.listen, keys, limits, heed_signals: true };
+    let webhooks = if serve.dev && global.config.is_none() { Vec::new() } else { config::webhooks(global)? };
+    let options = Options { listen: serve.listen, keys, limits, heed_signals: true, webhooks };
     let server = Server::bind(options)?;
     #[cfg(feature = "tls")]
     let (server, scheme) = match &serve.tls {

@@ -470,6 +470,71 @@ impl Journal {
         Ok(())
     }
 
+    /// Where a frame begins that follows the one which ends at `end`: there, or behind the header of a new segment.
+    pub(crate) fn frame_start(&self, end: u64) -> u64 {
+        let begins_segment = end == 0 || self.segment_of(end).is_some_and(|segment| segment.start == end);
+        if begins_segment { end + SEGMENT_HEADER_BYTES as u64 } else { end }
+    }
+
+    /// The frame that begins at a position, if there is a sound one and it is durable.
+    pub(crate) fn durable_frame(&self, position: u64) -> Result<Option<Frame>, StoreError> {
+        let end = self.synced_position();
+        let Some(segment) = self.segment_of(position).filter(|_| position < end) else { return Ok(None) };
+        if position < segment.start + SEGMENT_HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let frame = segment.read_frame(position)?;
+        Ok(frame.filter(|frame| position + frame.header.frame_bytes() <= end))
+    }
+
+    /// The newest durable frame; `None` where there is none. Looks for it from its end: nothing else says where it
+    /// begins. A frame that is whole and ends exactly there is the one, since no record can end as a frame does.
+    pub(crate) fn last_durable_frame(&self) -> Result<Option<Frame>, StoreError> {
+        use super::frame::ALIGNMENT;
+        let mut end = self.synced_position();
+        let (segment, first) = loop {
+            let Some(segment) = end.checked_sub(1).and_then(|last| self.segment_of(last)) else { return Ok(None) };
+            let first = segment.start + SEGMENT_HEADER_BYTES as u64;
+            if end > first {
+                break (segment, first);
+            }
+            // A segment without a frame yet.
+            end = segment.start;
+        };
+        let mut from = end;
+        let mut step = 64 << 10;
+        while from > first {
+            let upper = from;
+            from = first.max(upper.saturating_sub(step)) & !(ALIGNMENT as u64 - 1);
+            step *= 2;
+            // A header may lie across the border of two steps.
+            let mut bytes = vec![0; (end.min(upper + HEADER_BYTES as u64) - from) as usize];
+            let read = segment.file.read_at(&mut bytes, from - segment.start);
+            read.map_err(|error| segment.io_error("read the journal", error))?;
+            for offset in (0..(upper - from) as usize).step_by(ALIGNMENT).rev() {
+                let position = from + offset as u64;
+                let header = FrameHeader::read(&bytes[offset..]);
+                if header.is_some_and(|header| position + header.frame_bytes() == end)
+                    && let Some(frame) = segment.read_frame(position)?
+                {
+                    return Ok(Some(frame));
+                }
+            }
+            if end - from > (HEADER_BYTES + BODY_BYTES_MAX + ALIGNMENT) as u64 {
+                break;
+            }
+        }
+        Err(segment.damage(end, "the last frame cannot be found"))
+    }
+
+    /// That something is not as it should be at a position.
+    pub(crate) fn damaged(&self, position: u64, what: &str) -> StoreError {
+        match self.segment_of(position) {
+            Some(segment) => segment.damage(position, what),
+            None => StoreError::NotFound { path: self.disk.path().to_owned() },
+        }
+    }
+
     fn segment_of(&self, position: u64) -> Option<Arc<Segment>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let after = segments.partition_point(|segment| segment.start <= position);
@@ -528,10 +593,7 @@ impl Journal {
         let found = cached.insert(frame);
         record.map_err(|malformed| {
             let at = found.position + malformed.offset as u64;
-            match self.segment_of(at) {
-                Some(segment) => segment.damage(at, "a record cannot be read"),
-                None => StoreError::NotFound { path: self.disk.path().to_owned() },
-            }
+            self.damaged(at, "a record cannot be read")
         })
     }
 

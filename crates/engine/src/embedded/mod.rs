@@ -22,6 +22,7 @@ mod chain_walk;
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub mod disk;
+mod feed;
 pub(crate) mod frame;
 mod heads;
 mod index;

@@ -22,7 +22,7 @@ use super::memtable::{MemoryKey, MemoryTransaction, OpenEvent, Table};
 use super::record::Stored;
 use crate::figures::StoreFigures;
 use crate::store::{
-    ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch,
+    ChainEntry, Chains, CustomerHead, Feed, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch,
 };
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
@@ -467,6 +467,10 @@ impl Chains for EmbeddedStore {
     fn last_time_ms(&self) -> Result<u64, StoreError> {
         self.shared.check()?;
         Ok(self.shared.lock().last_time_ms)
+    }
+
+    fn feed(&self) -> Option<&dyn Feed> {
+        Some(self)
     }
 }
 

@@ -5,12 +5,14 @@
 
 mod by_hand;
 mod dry_run;
+mod feed;
 mod inbox;
 mod read;
 mod sync;
 mod threads;
 
 pub use by_hand::{LastAnswer, PendingEvent, SettleError, Settled};
+pub use feed::FeedPage;
 pub(crate) use inbox::Inbox;
 pub use inbox::{RowsTaken, SubmitError, Submitted};
 pub use read::{AsOf, ReadError, TransactionView};
@@ -25,7 +27,7 @@ use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request, RequestKey}
 use inbox::{Done, Item, RowsDone};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use sync::mpsc::{channel, sync_channel};
 use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex};
@@ -148,6 +150,7 @@ impl Ledger {
             progressed: Condvar::new(),
             batch_requests_max: limits.batch_requests_max,
             observed: Observed::default(),
+            on_durable: OnceLock::new(),
         });
         let (decided, to_sync) = channel();
         let (used, reuse) = channel();

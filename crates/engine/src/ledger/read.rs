@@ -13,6 +13,9 @@ use bursar_core::{
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+/// Events that are read at once where many may be needed.
+const READ_AT_ONCE: usize = 1_024;
+
 /// Why a ledger could not be read.
 #[derive(Clone, Debug)]
 pub enum ReadError {
@@ -101,28 +104,79 @@ impl Ledger {
 
     /// A customer's state in the past; `None` if it had none yet.
     pub fn customer_as_of(&self, customer: CustomerId, as_of: AsOf) -> Result<Option<CustomerState>, ReadError> {
+        let head = self.head_as_of(customer, as_of)?;
+        Ok(head.map(|head| head.state).filter(|state| state.accounts.iter().next().is_some()))
+    }
+
+    /// The head of a customer's chain as it was; `None` if there was no event yet. An event counts from the time when it
+    /// was begun, by how it stands now: one that was still open then, and is done now, is in effect.
+    ///
+    /// The chain is read from its newest event back to the one asked for.
+    pub fn head_as_of(&self, customer: CustomerId, as_of: AsOf) -> Result<Option<Head>, ReadError> {
+        let Some(now) = self.customer(customer)? else { return Ok(None) };
+        let newest = now.seq + now.open.len() as u64;
         let to_seq = match as_of {
-            AsOf::Seq(seq) => seq,
-            AsOf::TimeMs(_) => u64::MAX,
+            AsOf::Seq(seq) => seq.min(newest),
+            AsOf::TimeMs(time_ms) => self.first_after(customer, newest, time_ms)? - 1,
         };
+        if to_seq == 0 {
+            return Ok(None);
+        }
+        let mut head = Head::start(&self.config.digest(), customer);
         let mut range = ReadRange { from_seq: 1, to_seq, limit: 64, newest_first: true };
-        loop {
+        let mut from_seq = 1;
+        'back: loop {
             let entries = self.chain(customer, range)?;
             for entry in &entries {
-                let event = &entry.linked.event;
-                let in_time = match as_of {
-                    AsOf::Seq(_) => true,
-                    AsOf::TimeMs(time_ms) => event.time_ms <= time_ms,
-                };
-                if in_time && entry.status.is_done() {
-                    return Ok(Some(event.state.clone()));
+                if entry.status == EventStatus::Done {
+                    head.done(&entry.linked);
+                    from_seq = entry.linked.event.seq + 1;
+                    break 'back;
                 }
             }
             match entries.last() {
                 Some(oldest) if oldest.linked.event.seq > 1 => range.to_seq = oldest.linked.event.seq - 1,
-                Some(_) | None => return Ok(None),
+                Some(_) | None => break,
+            }
+            range.limit = READ_AT_ONCE;
+        }
+        // What came behind it took no effect, but moved the head all the same.
+        while from_seq <= to_seq {
+            let range = ReadRange { from_seq, to_seq, limit: READ_AT_ONCE, newest_first: false };
+            let entries = self.chain(customer, range)?;
+            let Some(last) = entries.last() else { break };
+            from_seq = last.linked.event.seq + 1;
+            for entry in entries {
+                head.take(entry.linked, &entry.status);
             }
         }
+        Ok(Some(head))
+    }
+
+    /// The first event of a chain that is later than a time; one behind the newest if there is none. Times never go back
+    /// along a chain. Steps back from the newest event, each time twice as far, so that it costs about what lies between.
+    pub fn first_after(&self, customer: CustomerId, newest: u64, time_ms: u64) -> Result<u64, ReadError> {
+        let is_later = |seq| -> Result<bool, ReadError> {
+            let range = ReadRange { from_seq: seq, to_seq: seq, limit: 1, newest_first: false };
+            Ok(self.chain(customer, range)?.first().is_some_and(|entry| entry.linked.event.time_ms > time_ms))
+        };
+        let (mut later, mut step) = (newest + 1, 1);
+        let mut earlier = loop {
+            let seq = later.saturating_sub(step);
+            if seq == 0 || !is_later(seq)? {
+                break seq;
+            }
+            (later, step) = (seq, step * 2);
+        };
+        while later - earlier > 1 {
+            let middle = earlier + (later - earlier) / 2;
+            if is_later(middle)? {
+                later = middle;
+            } else {
+                earlier = middle;
+            }
+        }
+        Ok(later)
     }
 
     /// A part of a customer's chain.

@@ -23,7 +23,8 @@ use crate::rail::{Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
 use bursar_core::commit::{Batch, RailCall, Step, Submission, Terms, Ticket};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many decided batches of requests may not be durable yet when the next is decided. One is being synced, one
@@ -54,6 +55,17 @@ pub(super) struct Shared {
     pub(super) progressed: Condvar,
     pub(super) batch_requests_max: usize,
     pub(super) observed: Observed,
+    /// Called whenever more has become durable.
+    pub(super) on_durable: OnceLock<OnDurable>,
+}
+
+/// See [`super::Ledger::on_durable`].
+pub(super) struct OnDurable(pub(super) Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for OnDurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnDurable")
+    }
 }
 
 /// How far the ledger is.
@@ -130,6 +142,9 @@ impl Shared {
         let now = Instant::now();
         for decided in &batches {
             self.observed.commit.record_time(now.saturating_duration_since(decided.arrived));
+        }
+        if let Some(OnDurable(call)) = self.on_durable.get() {
+            call();
         }
         let mut used = Vec::with_capacity(batches.len());
         for Decided { number: batch_number, mut batch, base, rows_end, tells, .. } in batches {

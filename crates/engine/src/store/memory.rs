@@ -1,6 +1,9 @@
 //! A ledger in memory: both stores in two hash tables, gone when the process ends.
 
-use super::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions};
+use super::{
+    ChainEntry, Chains, CustomerHead, Feed, FeedError, FeedItem, FeedPosition, ReadRange, SourceId, SourceMark,
+    StoreError, Transactions,
+};
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
@@ -9,7 +12,7 @@ use bursar_core::{
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A store that keeps everything in memory and nothing else.
@@ -31,12 +34,34 @@ struct Tables {
     open_count: usize,
     last_time_ms: u64,
     totals: Totals,
+    log: Log,
 }
 
 #[derive(Debug)]
 struct MemoryChain {
     head: Head,
     entries: Vec<ChainEntry>,
+    /// Where in the log the open events were started, oldest first.
+    open_in_log: VecDeque<usize>,
+}
+
+/// The records in the order in which they came, for the feed.
+#[derive(Debug, Default)]
+struct Log {
+    records: Vec<LogRecord>,
+    /// Where the batch begins that is being made.
+    batch_start: usize,
+    /// So many records were there at the last sync.
+    durable: usize,
+}
+
+/// A record by its event. What the event says is in its chain.
+#[derive(Debug)]
+struct LogRecord {
+    customer: CustomerId,
+    seq: u64,
+    /// How the event ended; otherwise it was started.
+    ends: bool,
 }
 
 impl MemoryStore {
@@ -64,12 +89,24 @@ impl MemoryStore {
     }
 }
 
+impl Log {
+    /// Takes the end of an event that was started at a place of the log. One that is done in the batch that began it was
+    /// never seen open: it has one record.
+    fn close(&mut self, started: usize, event: &EventRef, status: &EventStatus) {
+        if started >= self.batch_start && *status == EventStatus::Done {
+            self.records[started].ends = true;
+        } else {
+            self.records.push(LogRecord { customer: event.customer, seq: event.seq, ends: true });
+        }
+    }
+}
+
 impl Tables {
     fn append_started(&mut self, ledger_digest: &Hash, keeps_history: bool, linked: &LinkedEvent) -> Appended {
         let event = &linked.event;
         if event.seq == 1 && !self.chains.contains_key(&event.customer) {
             let head = Head::start(ledger_digest, event.customer);
-            self.chains.insert(event.customer, MemoryChain { head, entries: Vec::new() });
+            self.chains.insert(event.customer, MemoryChain { head, entries: Vec::new(), open_in_log: VecDeque::new() });
             self.in_order = None;
         }
         let Some(chain) = self.chains.get_mut(&event.customer) else { return Appended::Conflict };
@@ -80,6 +117,8 @@ impl Tables {
         self.totals.begun(event);
         if keeps_history {
             chain.entries.push(ChainEntry { linked: linked.clone(), status: EventStatus::Started });
+            chain.open_in_log.push_back(self.log.records.len());
+            self.log.records.push(LogRecord { customer: event.customer, seq: event.seq, ends: false });
         }
         self.open_count += 1;
         self.last_time_ms = self.last_time_ms.max(event.time_ms);
@@ -102,6 +141,9 @@ impl Tables {
                 (_, None) | (EventStatus::Started | EventStatus::Aborted(_), _) => self.totals.aborted(),
             }
             chain.head.close(status);
+            if let Some(started) = chain.open_in_log.pop_front() {
+                self.log.close(started, event, status);
+            }
             self.open_count -= 1;
             if let Some(entry) = chain.entries.get_mut((event.seq - 1) as usize) {
                 entry.status.clone_from(status);
@@ -178,8 +220,9 @@ impl Chains for MemoryStore {
     }
 
     fn end_batch(&self, _time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        tables.log.batch_start = tables.log.records.len();
         if let Some(mark) = mark {
-            let mut tables = self.lock();
             tables.rejected_lines.entry(mark.source).or_default().extend_from_slice(&mark.rejected_lines);
             tables.sources.insert(mark.source, SourceMark { rejected_lines: Vec::new(), ..mark.clone() });
         }
@@ -187,6 +230,9 @@ impl Chains for MemoryStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        let log = &mut self.lock().log;
+        // What is being made may still change.
+        log.durable = log.batch_start;
         Ok(())
     }
 
@@ -246,6 +292,41 @@ impl Chains for MemoryStore {
 
     fn last_time_ms(&self) -> Result<u64, StoreError> {
         Ok(self.lock().last_time_ms)
+    }
+
+    fn feed(&self) -> Option<&dyn Feed> {
+        self.keeps_history.then_some(self)
+    }
+}
+
+/// A position counts the records before it.
+impl Feed for MemoryStore {
+    fn start(&self) -> FeedPosition {
+        let [a, b, c, d, ..] = *self.ledger_digest.as_bytes();
+        FeedPosition { at: 0, passed: 0, check: u32::from_be_bytes([a, b, c, d]) }
+    }
+
+    fn latest(&self) -> Result<FeedPosition, FeedError> {
+        Ok(FeedPosition { at: self.lock().log.durable as u64, ..self.start() })
+    }
+
+    fn read(&self, after: FeedPosition, limit: usize, items: &mut Vec<FeedItem>) -> Result<FeedPosition, FeedError> {
+        let start = self.start();
+        if (after.passed, after.check) != (start.passed, start.check) {
+            return Err(FeedError::NotAPosition);
+        }
+        let tables = self.lock();
+        let records = usize::try_from(after.at).ok().and_then(|at| tables.log.records[..tables.log.durable].get(at..));
+        let Some(records) = records else { return Err(FeedError::BehindEnd) };
+        let mut position = after;
+        for record in records.iter().take(limit) {
+            position.at += 1;
+            let entries = tables.chains.get(&record.customer).map(|chain| chain.entries.as_slice());
+            let Some(entry) = entries.and_then(|entries| entries.get(record.seq as usize - 1)) else { continue };
+            let status = if record.ends { entry.status.clone() } else { EventStatus::Started };
+            items.push(FeedItem { position, entry: ChainEntry { linked: entry.linked.clone(), status } });
+        }
+        Ok(position)
     }
 }
 

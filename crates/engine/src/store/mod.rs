@@ -5,9 +5,11 @@
 //! blocking, with one call per batch. The module `conformance` (a feature) checks an implementation against what is said here.
 
 mod error;
+mod feed;
 mod memory;
 
 pub use error::{Damage, StoreError};
+pub use feed::{Feed, FeedError, FeedItem, FeedPosition};
 pub use memory::MemoryStore;
 
 use crate::totals::Totals;
@@ -202,6 +204,11 @@ pub trait Chains: Send + Sync + fmt::Debug {
 
     /// The time of the newest event, in milliseconds since 1970; 0 where there is none.
     fn last_time_ms(&self) -> Result<u64, StoreError>;
+
+    /// The records of all chains in one order; `None` for a store that cannot give them.
+    fn feed(&self) -> Option<&dyn Feed> {
+        None
+    }
 }
 
 /// A batch that a store takes whole, while it is made.

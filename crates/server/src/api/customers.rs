@@ -2,14 +2,14 @@
 
 use crate::api::Json;
 use crate::cursor;
-use crate::params::{self, NoParams, Params};
-use crate::problem::{NotThere, Problem, ProblemDocument};
+use crate::params::{self, Params};
+use crate::problem::{NotThere, Problem, ProblemDocument, ServiceProblem};
 use crate::service::Service;
 use crate::wire::{CustomerBody, Page, customer_body};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use bursar_core::CustomerId;
-use bursar_engine::Ledger;
+use bursar_core::{CustomerId, Head};
+use bursar_engine::{AsOf, Ledger};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -74,7 +74,7 @@ fn read_page(ledger: &Ledger, place: &Place, limit: usize) -> Result<Json, Probl
     let currencies = &ledger.config().currencies;
     let parse = |text: &String| CustomerId::parse(text.as_bytes());
     let parsed = place.after.as_ref().map(parse).transpose();
-    let mut after = parsed.map_err(|_| Problem::plain(crate::problem::ServiceProblem::BadCursor))?;
+    let mut after = parsed.map_err(|_| Problem::plain(ServiceProblem::BadCursor))?;
     let (mut heads, mut scanned) = (Vec::new(), 0);
     // One more than asked for says whether there is more.
     let mut more = true;
@@ -102,13 +102,29 @@ fn read_page(ledger: &Ledger, place: &Place, limit: usize) -> Result<Json, Probl
     Json::of(&Page { items, next })
 }
 
-/// One customer: its accounts, whether it is locked, and its head hash.
+/// What `GET /v1/customers/{customer}` takes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OneParams {
+    /// As it was after this event; behind the newest one, as it is.
+    #[param(value_type = Option<u64>, minimum = 1)]
+    seq: Option<String>,
+    /// As it was at this time (RFC 3339): after the last event that is not later.
+    #[param(value_type = Option<String>, format = "date-time")]
+    at: Option<String>,
+}
+
+/// One customer: its accounts, whether it is locked, and its head hash; now, or as it was.
+///
+/// In the past, an event counts from the time when it was begun, by how it stands now: one that waited for its rail and
+/// is done now was in effect then.
 #[utoipa::path(
     get, path = "/v1/customers/{customer}", tag = "customers", operation_id = "getCustomer",
-    params(("customer" = String, Path, description = "A number below 2^64, or a UUID")),
+    params(("customer" = String, Path, description = "A number below 2^64, or a UUID"), OneParams),
     responses(
         (status = 200, description = "The customer", body = CustomerBody<'_>, content_type = "application/json"),
-        (status = 404, description = "Nothing was ever accepted for it", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "Nothing was accepted for it, ever or by then", body = ProblemDocument, content_type = "application/problem+json"),
         (status = "4XX", description = "Not read", body = ProblemDocument, content_type = "application/problem+json"),
         (status = "5XX", description = "Not read", body = ProblemDocument, content_type = "application/problem+json"),
     )
@@ -116,10 +132,21 @@ fn read_page(ledger: &Ledger, place: &Place, limit: usize) -> Result<Json, Probl
 pub(crate) async fn one(
     State(service): State<Arc<Service>>,
     path: Result<Path<String>, PathRejection>,
-    Params(NoParams {}): Params<NoParams>,
+    Params(params): Params<OneParams>,
 ) -> Result<Json, Problem> {
     let customer = params::customer(path)?;
-    let head = service.read(move |ledger| Ok(ledger.customer(customer)?)).await?;
-    let head = head.ok_or(Problem::NotThere(NotThere::Customer(customer)))?;
+    let as_of = match (&params.seq, &params.at) {
+        (None, None) => None,
+        (Some(seq), None) => Some(AsOf::Seq(params::seq("seq", seq)?)),
+        (None, Some(at)) => Some(AsOf::TimeMs(params::time_until("at", at)?)),
+        (Some(_), Some(_)) => return Err(params::bad("give seq or at, not both")),
+    };
+    let head = service.read(move |ledger| read_one(ledger, customer, as_of)).await?;
     Json::of(&customer_body(customer, &head, service.currencies()))
+}
+
+fn read_one(ledger: &Ledger, customer: CustomerId, as_of: Option<AsOf>) -> Result<Head, Problem> {
+    let now = ledger.customer(customer)?.ok_or(Problem::NotThere(NotThere::Customer(customer)))?;
+    let Some(as_of) = as_of else { return Ok(now) };
+    ledger.head_as_of(customer, as_of)?.ok_or_else(|| Problem::plain(ServiceProblem::NoAccountThen))
 }

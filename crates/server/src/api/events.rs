@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 
 const LIST: &str = "events";
 const READ_AT_ONCE: u64 = 512;
-const STATUSES: [&str; 3] = ["started", "done", "aborted"];
+pub(crate) const STATUSES: [&str; 3] = ["started", "done", "aborted"];
 
 /// What the list of events takes.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -178,16 +178,7 @@ fn read_page(ledger: &Ledger, customer: CustomerId, mut place: Place, limit: usi
     Json::of(&Page { items: found.iter().map(|entry| event_body(entry, currencies)).collect(), next })
 }
 
-/// The first event at or after a time; one behind the newest if there is none. Times never go back along a chain.
+/// The first event at or after a time; one behind the newest if there is none.
 fn first_at(ledger: &Ledger, customer: CustomerId, newest: u64, time_ms: u64) -> Result<u64, Problem> {
-    let (mut low, mut high) = (1, newest + 1);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let range = ReadRange { from_seq: middle, to_seq: middle, limit: 1, newest_first: false };
-        match ledger.chain(customer, range)?.first() {
-            Some(entry) if entry.linked.event.time_ms < time_ms => low = middle + 1,
-            Some(_) | None => high = middle,
-        }
-    }
-    Ok(low)
+    Ok(time_ms.checked_sub(1).map_or(Ok(1), |before| ledger.first_after(customer, newest, before))?)
 }

@@ -3,13 +3,17 @@
 pub(crate) mod batches;
 pub(crate) mod chain;
 pub(crate) mod customers;
+pub(crate) mod disputes;
 pub(crate) mod events;
 pub(crate) mod ledger;
 pub(crate) mod operations;
 pub(crate) mod pending;
 pub(crate) mod problems;
+pub(crate) mod reader;
 pub(crate) mod requests;
+pub(crate) mod stream;
 pub(crate) mod transactions;
+pub(crate) mod webhooks;
 
 use crate::door::{Access, Gate, door};
 use crate::keys::Role;
@@ -28,7 +32,7 @@ use std::sync::Arc;
 type Methods = MethodRouter<Arc<Service>>;
 
 /// Every path there is.
-pub(crate) fn paths() -> [(&'static str, Access, Methods); 18] {
+pub(crate) fn paths() -> [(&'static str, Access, Methods); 26] {
     const READ: Access = Access::Needs(Role::Read);
     const SUBMIT: Access = Access::Needs(Role::Submit);
     const OPERATE: Access = Access::Needs(Role::Operate);
@@ -40,14 +44,23 @@ pub(crate) fn paths() -> [(&'static str, Access, Methods); 18] {
         ("/v1/customers/{customer}", READ, get(customers::one)),
         ("/v1/customers/{customer}/events", READ, get(events::list)),
         ("/v1/customers/{customer}/chain", READ, get(chain::download)),
+        ("/v1/customers/{customer}/disputes", READ, get(disputes::of_customer)),
+        ("/v1/disputes", READ, get(disputes::of_all)),
+        ("/v1/events", READ, get(stream::follow)),
         ("/v1/transactions/{transaction}", READ, get(transactions::one)),
         ("/v1/ledger", READ, get(ledger::info)),
         ("/v1/pending", READ, get(pending::list)),
         ("/v1/pending/{event}/settle", OPERATE, post(pending::settle)),
+        ("/v1/webhooks", READ, get(webhooks::list)),
+        ("/v1/webhooks/{name}/deliveries", READ, get(webhooks::deliveries)),
+        ("/v1/webhooks/{name}/pause", OPERATE, post(webhooks::pause)),
+        ("/v1/webhooks/{name}/resume", OPERATE, post(webhooks::resume)),
+        ("/v1/webhooks/{name}/resend", OPERATE, post(webhooks::resend)),
         ("/metrics", READ, get(operations::metrics)),
         ("/livez", PUBLIC, get(operations::live)),
         ("/readyz", PUBLIC, get(operations::ready)),
         ("/openapi.json", PUBLIC, get(operations::openapi)),
+        ("/docs", PUBLIC, get(reader::page)),
         ("/problems", PUBLIC, get(problems::list)),
         ("/problems/{code}", PUBLIC, get(problems::one)),
         // Not paths of the API: what every other path is, and the root, where people look first.

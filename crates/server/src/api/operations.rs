@@ -63,6 +63,7 @@ pub(crate) async fn metrics(State(service): State<Arc<Service>>) -> Result<Respo
     });
     let (totals, open_count, asked) = read.await?;
     let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    set_webhook_lags(&service).await?;
     let metrics = &service.metrics;
     metrics.customers.set(gauge(totals.customer_count));
     metrics.transactions.set(gauge(totals.transaction_count));
@@ -73,6 +74,16 @@ pub(crate) async fn metrics(State(service): State<Arc<Service>>) -> Result<Respo
     let content_type = const { HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8") };
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
+}
+
+async fn set_webhook_lags(service: &Arc<Service>) -> Result<(), Problem> {
+    for endpoint in service.webhooks.all() {
+        let looked_at = endpoint.clone();
+        let (_, oldest_ms) = service.read(move |ledger| super::webhooks::undelivered(ledger, &looked_at)).await?;
+        let seconds = oldest_ms.map_or(0, |oldest_ms| crate::webhooks::now_ms().saturating_sub(oldest_ms) / 1_000);
+        service.metrics.webhook_lag(endpoint.name(), seconds);
+    }
+    Ok(())
 }
 
 /// This document.
@@ -92,11 +103,12 @@ struct RootBody {
     service: &'static str,
     version: &'static str,
     openapi: &'static str,
+    docs: &'static str,
     problems: &'static str,
 }
 
 /// What people find first. Not a path of the API.
 pub(crate) async fn root() -> Result<Json, Problem> {
     let version = env!("CARGO_PKG_VERSION");
-    Json::of(&RootBody { service: "bursar", version, openapi: "/openapi.json", problems: "/problems" })
+    Json::of(&RootBody { service: "bursar", version, openapi: "/openapi.json", docs: "/docs", problems: "/problems" })
 }

@@ -7,6 +7,7 @@ pub(crate) mod client;
 use bursar_core::{Currencies, Currency, Decimals, Policy};
 use bursar_engine::{Ledger, LedgerOptions, new_config};
 use bursar_server::keys::{Key, KeyFile, KeySet, Role};
+use bursar_server::webhooks::WebhookConfig;
 use bursar_server::{Keys, Limits, Options, ServeError, Server, Stopper};
 use client::{Client, Response};
 use std::net::SocketAddr;
@@ -43,10 +44,23 @@ impl TestServer {
     }
 
     pub(crate) fn of(ledger: Ledger, keys: Option<KeySet>, limits: Limits) -> Self {
+        Self::start(ledger, keys, limits, Vec::new())
+    }
+
+    /// Without keys, with webhooks.
+    pub(crate) fn with_webhooks(ledger: Ledger, webhooks: Vec<WebhookConfig>) -> Self {
+        Self::start(ledger, None, Limits::default(), webhooks)
+    }
+
+    pub(crate) fn with_webhooks_and_limits(ledger: Ledger, webhooks: Vec<WebhookConfig>, limits: Limits) -> Self {
+        Self::start(ledger, None, limits, webhooks)
+    }
+
+    fn start(ledger: Ledger, keys: Option<KeySet>, limits: Limits, webhooks: Vec<WebhookConfig>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let keys = keys.map_or_else(|| Keys::File(KeyFile::of(directory.path())), Keys::Given);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::bind(Options { listen, keys, limits, heed_signals: false }).unwrap();
+        let server = Server::bind(Options { listen, keys, limits, heed_signals: false, webhooks }).unwrap();
         let (address, stopper) = (server.address(), server.stopper());
         let thread = Some(std::thread::spawn(move || server.run(ledger, || Ok(()))));
         Self { address, stopper, thread, _directory: directory }
