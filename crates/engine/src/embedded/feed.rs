@@ -65,7 +65,7 @@ fn take_records(
             Stored::Event(event) => (event.linked, EventStatus::Started),
             Stored::Closing(closing) => {
                 let linked = started(journal, &closing, cached)?;
-                (linked, closing.aborted.map_or(EventStatus::Done, EventStatus::Aborted))
+                (linked, closing.status)
             }
         };
         count += 1;

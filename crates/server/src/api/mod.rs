@@ -32,7 +32,7 @@ use std::sync::Arc;
 type Methods = MethodRouter<Arc<Service>>;
 
 /// Every path there is.
-pub(crate) fn paths() -> [(&'static str, Access, Methods); 26] {
+pub(crate) fn paths() -> [(&'static str, Access, Methods); 27] {
     const READ: Access = Access::Needs(Role::Read);
     const SUBMIT: Access = Access::Needs(Role::Submit);
     const OPERATE: Access = Access::Needs(Role::Operate);

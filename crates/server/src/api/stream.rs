@@ -74,7 +74,7 @@ impl MessageType {
     pub(crate) const fn of(status: &EventStatus) -> Self {
         match status {
             EventStatus::Started => Self::Started,
-            EventStatus::Done => Self::Done,
+            EventStatus::Done | EventStatus::DoneByHand(_) => Self::Done,
             EventStatus::Aborted(_) => Self::Aborted,
         }
     }
