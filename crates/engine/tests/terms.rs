@@ -84,7 +84,7 @@ fn a_crowd_with_one_key_makes_one_event() {
             .iter()
             .map(|answer| match answer {
                 Outcome::Applied(receipt) | Outcome::AlreadyApplied(Some(receipt)) => receipt,
-                other => panic!("{other:?}"),
+                other @ (Outcome::AlreadyApplied(None) | Outcome::Rejected(_)) => panic!("{other:?}"),
             })
             .collect();
         assert!(receipts.iter().all(|receipt| *receipt == receipts[0]), "{receipts:?}");
