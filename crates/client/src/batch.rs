@@ -38,7 +38,7 @@ pub struct BatchSender {
 }
 
 /// Nobody takes rows any more: the batch has ended early. [`BatchOutcomes`] says why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchEnded;
 
 impl fmt::Display for BatchEnded {

@@ -9,7 +9,7 @@ use crate::error::{Error, SubmitError};
 use crate::events::{EventStream, LedgerEvent, Subscription};
 use crate::key::Key;
 use crate::types::{Customer, Event, Ledger, Outcome, Submission, Transaction};
-use crate::{BatchSummary, client};
+use crate::{BatchSummary, client, webhook};
 use bursar_core::{CustomerId, TransactionId};
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
@@ -17,7 +17,6 @@ use futures_util::stream::BoxStream;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// A client of one server. Cheap to clone.
@@ -239,9 +238,30 @@ impl Events {
         Self { stream: self.stream.on_reconnect(tell), runtime: self.runtime }
     }
 
-    /// The next event, if one comes in time.
-    pub fn next_within(&mut self, wait: Duration) -> Option<Result<LedgerEvent, Error>> {
-        let next = async { tokio::time::timeout(wait, self.stream.next()).await };
-        self.runtime.block_on(next).ok()
+    /// As [`EventStream::next`].
+    pub fn wait(&mut self) -> Result<LedgerEvent, Error> {
+        self.runtime.block_on(self.stream.next())
+    }
+}
+
+/// Posts signed messages to one endpoint; as [`webhook::Forwarder`].
+#[derive(Debug)]
+pub struct Forwarder {
+    forwarder: webhook::Forwarder,
+    runtime: Arc<Runtime>,
+}
+
+impl Client {
+    /// As [`webhook::Forwarder::new`].
+    pub fn forwarder(&self, url: &str, secret: webhook::Secret) -> Result<Forwarder, Error> {
+        let forwarder = webhook::Forwarder::new(url, secret, self.client.options())?;
+        Ok(Forwarder { forwarder, runtime: self.runtime.clone() })
+    }
+}
+
+impl Forwarder {
+    /// As [`webhook::Forwarder::post`].
+    pub fn post(&self, id: &str, body: &str) -> Result<webhook::Delivery, Error> {
+        self.runtime.block_on(self.forwarder.post(id, body))
     }
 }

@@ -109,17 +109,7 @@ impl Client {
     /// Connects to nothing yet.
     pub fn new(server: &str, key: Option<Key>, options: Options) -> Result<Self, Error> {
         let base = base_url(server)?;
-        // Whoever set a provider before has chosen for the whole program.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let http = reqwest::Client::builder()
-            .connect_timeout(options.connect_within)
-            // A redirect could carry key and body elsewhere, and so could a proxy from the environment.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .user_agent(concat!("bursar-client/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::Setup(format!("the client cannot be made: {}", causes(&error))))?;
+        let http = http(&options)?;
         let was_reached = AtomicBool::new(false);
         Ok(Self { inner: Arc::new(Inner { base, http, key, options, was_reached }) })
     }
@@ -381,6 +371,21 @@ impl Client {
     }
 }
 
+/// Connections as this crate makes them.
+pub(crate) fn http(options: &Options) -> Result<reqwest::Client, Error> {
+    // Whoever set a provider before has chosen for the whole program.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder()
+        .connect_timeout(options.connect_within)
+        // A redirect could carry key and body elsewhere, and so could a proxy from the environment.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .user_agent(concat!("bursar-client/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| Error::Setup(format!("the client cannot be made: {}", causes(&error))))
+}
+
 fn base_url(server: &str) -> Result<Url, Error> {
     let bad = |why: &str| Error::Setup(format!("'{server}' cannot be a server: {why}"));
     let url = Url::parse(server).map_err(|_| bad("write http://HOST:PORT or https://HOST"))?;
@@ -403,7 +408,7 @@ pub(crate) fn has_type(response: &Response, expected: &str) -> bool {
 }
 
 /// An error with all that is behind it, without the address, which the sentence has already.
-fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(cause) = next {

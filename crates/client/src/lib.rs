@@ -22,6 +22,7 @@ mod events;
 mod figure;
 mod key;
 mod types;
+pub mod webhook;
 
 pub use batch::{BatchEnded, BatchOutcomes, BatchSender, BatchSummary, RowOutcome, RowProblem, RowResult};
 pub use chain::ChainDownload;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 16] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "init",
     "ingest",
     "info",
@@ -17,10 +17,13 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "account",
     "chain",
     "transaction",
+    "submit",
     "unlock",
     "verify",
     "export",
     "serve",
+    "listen",
+    "top",
     "key",
     "explain",
     "generate",
@@ -32,6 +35,7 @@ pub(crate) const COMMANDS: [&str; 16] = [
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
     command.args(arguments).stdin(Stdio::null()).env_remove("BURSAR_DATA").env_remove("NO_COLOR");
+    command.env_remove("BURSAR_SERVER").env_remove("BURSAR_KEY").env_remove("BURSAR_WEBHOOK_SECRET");
     command
 }
 
