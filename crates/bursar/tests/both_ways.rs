@@ -177,13 +177,13 @@ fn what_is_submitted_is_the_same_but_for_its_time() {
                 ["submit", "deposit" | "withdrawal", ..] | [_, "resolve" | "dispute", _, _, "1" | "12.5"]
             );
             let named = moves && !arguments.contains(&"--currency");
-            let arguments = [arguments, if named { currency } else { &[] }].concat();
+            let arguments = [*arguments, if named { currency } else { &[] }].concat();
             let (directory, server) = (sandbox.run(&arguments), service.run(&other, &arguments));
             assert_eq!(masked(&stdout(&server)), masked(&stdout(&directory)), "{arguments:?}: {}", stderr(&server));
             assert_eq!((code(&server), stderr(&server)), (code(&directory), stderr(&directory)), "{arguments:?}");
             applied += usize::from(code(&server) == 0);
         }
-        assert_eq!(applied, 12);
+        assert_eq!(applied, 10);
     }
 }
 

@@ -149,14 +149,18 @@ impl Sending {
             let batch = Arc::new(batch);
             let bad = batch.rows().iter().position(|row| row.content.is_err()).filter(|_| self.strict);
             let count = bad.unwrap_or(batch.rows().len());
+            // As for a directory: what ends a strict ingest is told before the rows that come before it.
+            if let Some(at) = bad {
+                self.tell(Sent::StoppedAt(batch.clone(), at))?;
+            }
             // Told first: the server goes on only while its outcomes are read.
             self.tell(Sent::Rows(batch.clone(), count))?;
             for request in batch.rows().iter().take(count).filter_map(|row| row.content.as_ref().ok()) {
                 self.sender.send(&submission(request, &self.currencies)).map_err(|_| Over)?;
             }
             self.sender.flush().map_err(|_| Over)?;
-            if let Some(at) = bad {
-                return self.tell(Sent::StoppedAt(batch, at));
+            if bad.is_some() {
+                return Ok(());
             }
         }
     }
