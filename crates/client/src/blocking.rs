@@ -110,7 +110,7 @@ impl Client {
     pub fn batch(&self) -> Result<(Sender, Outcomes), Error> {
         let (sender, outcomes) = self.runtime.block_on(self.client.batch())?;
         let runtime = self.runtime.clone();
-        Ok((Sender { sender, runtime: runtime.clone() }, Outcomes { outcomes, runtime }))
+        Ok((Sender { sender, runtime: runtime.clone() }, Outcomes { outcomes, has_failed: false, runtime }))
     }
 
     /// As [`crate::Client::subscribe`].
@@ -197,10 +197,11 @@ impl Sender {
     }
 }
 
-/// The outcomes of a batch; as [`BatchOutcomes`].
+/// The outcomes of a batch; as [`BatchOutcomes`]. As an iterator it ends after an error.
 #[derive(Debug)]
 pub struct Outcomes {
     outcomes: BatchOutcomes,
+    has_failed: bool,
     runtime: Arc<Runtime>,
 }
 
@@ -220,7 +221,12 @@ impl Iterator for Outcomes {
     type Item = Result<RowOutcome, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.runtime.block_on(self.outcomes.next()).transpose()
+        if self.has_failed {
+            return None;
+        }
+        let next = self.runtime.block_on(self.outcomes.next());
+        self.has_failed = next.is_err();
+        next.transpose()
     }
 }
 
