@@ -343,3 +343,37 @@ fn answer_at(address: SocketAddr) {
     drop(client.read(&mut [0; 4096]));
     client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
 }
+
+#[test]
+fn what_was_unknown_once_stays_so_although_nobody_is_there_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It takes the request, says nothing, and is gone.
+    let gone = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        assert!(client.read(&mut [0; 4096]).unwrap() > 0);
+    });
+    let options = Options { deadline: Duration::from_secs(1), ..Options::default() };
+    let client = Client::new(&format!("http://{address}"), None, options).unwrap();
+    let result = client.submit(&deposit(1, 1, "1"));
+    gone.join().unwrap();
+    assert!(matches!(result, Err(SubmitError::Unknown(Error::CutOff(_)))), "{result:?}");
+    // The next one was never sent.
+    let result = client.submit(&deposit(1, 2, "1"));
+    assert!(matches!(result, Err(SubmitError::NotDecided(Error::Unreachable(_)))), "{result:?}");
+}
+
+#[test]
+fn a_chain_without_its_last_line_is_not_whole() {
+    for (body, is_whole) in
+        [("{\"event\":1}\n", false), ("{\"x\":1}\n{\"end\":2}\n", true), ("{\"end\":2}", false), ("", false)]
+    {
+        let length = body.len();
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: {length}\r\n\r\n{body}");
+        let client = client_at(answer_always(answer.leak()));
+        let mut chain = client.chain(customer_id(1)).unwrap().unwrap();
+        let read = chain.read_to_end(&mut Vec::new());
+        assert_eq!((read.is_ok(), chain.error().is_none()), (is_whole, is_whole), "{body:?}");
+    }
+}
