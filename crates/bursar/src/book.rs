@@ -235,11 +235,12 @@ impl Iterator for Pages<'_> {
     type Item = Result<Entry, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.page.len() == 0 && !self.ended {
-            if let Err(failure) = self.read() {
-                self.ended = true;
-                return Some(Err(failure));
-            }
+        if self.page.len() == 0
+            && !self.ended
+            && let Err(failure) = self.read()
+        {
+            self.ended = true;
+            return Some(Err(failure));
         }
         self.page.next().map(|found| Ok(entry(&found)))
     }

@@ -60,7 +60,7 @@ pub(crate) struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
-    /// A server that has the ledger, in place of a directory: http://HOST:PORT or https://HOST; its key is taken from
+    /// A server that has the ledger, in place of a directory: `http://HOST:PORT` or `https://HOST`; its key is taken from
     /// the environment variable `BURSAR_KEY`, or from --key-file
     #[arg(long, global = true, value_name = "URL", env = "BURSAR_SERVER", hide_env_values = true)]
     #[arg(value_hint = ValueHint::Url)]

@@ -6,6 +6,7 @@
 mod common;
 
 use common::{EXAMPLE, Sandbox, code, masked, stderr, stdout};
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Output, Stdio};
@@ -263,7 +264,7 @@ fn a_server_that_goes_away_in_the_middle_is_told_with_what_is_known() {
             text.clear();
             for _ in 0..1_000 {
                 row += 1;
-                text.push_str(&format!("deposit,1,{row},1\n"));
+                writeln!(text, "deposit,1,{row},1").unwrap();
             }
         }
     });

@@ -110,7 +110,7 @@ impl Client {
     pub fn batch(&self) -> Result<(Sender, Outcomes), Error> {
         let (sender, outcomes) = self.runtime.block_on(self.client.batch())?;
         let runtime = self.runtime.clone();
-        Ok((Sender { sender, runtime: runtime.clone() }, Outcomes { outcomes, has_failed: false, runtime }))
+        Ok((Sender { sender, runtime: runtime.clone() }, Outcomes { inner: outcomes, has_failed: false, runtime }))
     }
 
     /// As [`crate::Client::subscribe`].
@@ -200,7 +200,7 @@ impl Sender {
 /// The outcomes of a batch; as [`BatchOutcomes`]. As an iterator it ends after an error.
 #[derive(Debug)]
 pub struct Outcomes {
-    outcomes: BatchOutcomes,
+    inner: BatchOutcomes,
     has_failed: bool,
     runtime: Arc<Runtime>,
 }
@@ -208,12 +208,12 @@ pub struct Outcomes {
 impl Outcomes {
     /// As [`BatchOutcomes::next_in_time`].
     pub fn next_in_time(&mut self) -> Result<Option<RowOutcome>, Error> {
-        self.runtime.block_on(self.outcomes.next_in_time())
+        self.runtime.block_on(self.inner.next_in_time())
     }
 
     /// As [`BatchOutcomes::summary`].
     pub const fn summary(&self) -> Option<BatchSummary> {
-        self.outcomes.summary()
+        self.inner.summary()
     }
 }
 
@@ -224,7 +224,7 @@ impl Iterator for Outcomes {
         if self.has_failed {
             return None;
         }
-        let next = self.runtime.block_on(self.outcomes.next());
+        let next = self.runtime.block_on(self.inner.next());
         self.has_failed = next.is_err();
         next.transpose()
     }

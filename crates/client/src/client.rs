@@ -426,7 +426,7 @@ pub(crate) fn back_off(attempt: u32) -> Duration {
     let pause = PAUSE_FIRST.saturating_mul(1 << attempt.min(10)).min(PAUSE_MAX);
     // Each `RandomState` has keys of its own, which is random enough for this.
     let share = u32::try_from(RandomState::new().hash_one(attempt) % 512).unwrap_or(0);
-    pause - pause * share / 1024
+    pause.saturating_sub(pause * share / 1024)
 }
 
 #[cfg(test)]

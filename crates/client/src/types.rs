@@ -71,6 +71,7 @@ fn show<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::O
     serializer.collect_str(value)
 }
 
+#[expect(clippy::ref_option, reason = "serde calls it like this")]
 fn show_maybe<T: fmt::Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => serializer.collect_str(value),
@@ -95,6 +96,7 @@ pub struct Submission {
     idempotency_key: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it like this")]
 fn kind_name<S: Serializer>(kind: &RequestKind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(kind.name())
 }

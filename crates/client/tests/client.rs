@@ -329,7 +329,7 @@ fn a_service_that_was_reached_is_waited_for() {
     let later = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(700));
         coming_back.store(true, Ordering::SeqCst);
-        answer_at(address)
+        answer_at(address);
     });
     let result = client.ledger();
     assert!(is_back.load(Ordering::SeqCst), "{result:?}");
