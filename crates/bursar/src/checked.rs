@@ -7,10 +7,11 @@
 use crate::cli;
 use crate::exit::{Failure, FailureKind};
 use crate::generate::Plan;
+use bursar_client::{After, Subscription};
 use bursar_core::commit::Settlement;
 use bursar_core::event::REASON_BYTES_MAX;
 use bursar_core::{
-    Currencies, Currency, CustomerId, Decimals, EventId, Hash, IdError, Policy, ReasonText, TransactionId,
+    Currencies, Currency, CustomerId, Decimals, EventId, Hash, IdError, Policy, ReasonText, RequestKind, TransactionId,
 };
 use bursar_server::keys::Role;
 use bursar_server::{Rate, logging};
@@ -77,6 +78,17 @@ pub(crate) enum LedgerCommand {
     Pending,
     /// `settle`
     Settle(Settle),
+    /// `submit`
+    Submit(Submit),
+    /// `listen`
+    Listen(Listen),
+    /// `top`
+    Top {
+        /// One snapshot.
+        once: bool,
+        /// Seconds between two looks, at least 1.
+        every_s: u64,
+    },
     /// `unlock`
     Unlock(CustomerId),
     /// `verify`
@@ -160,6 +172,34 @@ pub(crate) struct Chain {
     pub(crate) newest_first: bool,
 }
 
+/// One request. Its amount is read when the ledger's currencies are known.
+#[derive(Debug)]
+pub(crate) struct Submit {
+    /// What is asked for.
+    pub(crate) kind: RequestKind,
+    /// Whose account is meant.
+    pub(crate) customer: CustomerId,
+    /// The transaction; `None` exactly for an unlock.
+    pub(crate) transaction: Option<TransactionId>,
+    /// There for a deposit or withdrawal; not there for an unlock.
+    pub(crate) amount: Option<String>,
+    /// A currency's code; not there for an unlock.
+    pub(crate) currency: Option<String>,
+}
+
+/// Which events are to be printed or forwarded.
+#[derive(Debug)]
+pub(crate) struct Listen {
+    /// Where they go; `None`: standard output.
+    pub(crate) forward_to: Option<String>,
+    /// Where the secret is.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// What is asked of the server.
+    pub(crate) subscription: Subscription,
+    /// Where the position is kept.
+    pub(crate) position_file: Option<PathBuf>,
+}
+
 /// How the service is to run.
 #[derive(Debug)]
 pub(crate) struct Serve {
@@ -223,7 +263,7 @@ pub(crate) enum Verify {
     /// All of the ledger.
     Ledger,
     /// One customer's chain.
-    Customer(CustomerId),
+    Customer(CustomerId, Option<Hash>),
     /// An exported chain; the receipt must be a head hash that it had.
     File(PathBuf, Option<Hash>),
 }
@@ -252,10 +292,19 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
         Raw::Transaction(args) => Command::Ledger(LedgerCommand::Transaction(transaction(&args.transaction)?)),
         Raw::Pending => Command::Ledger(LedgerCommand::Pending),
         Raw::Settle(args) => Command::Ledger(LedgerCommand::Settle(settle(&args)?)),
+        Raw::Submit(args) => Command::Ledger(LedgerCommand::Submit(submit(args)?)),
+        Raw::Listen(args) => Command::Ledger(LedgerCommand::Listen(listen(args)?)),
+        Raw::Top(args) => Command::Ledger(LedgerCommand::Top { once: args.once, every_s: args.every.into() }),
         Raw::Unlock(args) => Command::Ledger(LedgerCommand::Unlock(customer(&args.client)?)),
         Raw::Verify(args) => Command::Ledger(LedgerCommand::Verify(match (args.file, args.client) {
             (Some(file), _) => Verify::File(file, args.receipt.as_deref().map(receipt).transpose()?),
-            (None, Some(client)) => Verify::Customer(customer(&client)?),
+            (None, Some(client)) => {
+                Verify::Customer(customer(&client)?, args.receipt.as_deref().map(receipt).transpose()?)
+            }
+            (None, None) if args.receipt.is_some() => {
+                let sentence = "--receipt needs --file, or a customer of a server";
+                return Err(Failure::new(FailureKind::BadArgument, sentence));
+            }
             (None, None) => Verify::Ledger,
         })),
         Raw::Export(args) => Command::Ledger(LedgerCommand::Export { customer: customer(&args.chain)?, to: args.to }),
@@ -319,6 +368,50 @@ fn settle(args: &cli::SettleArgs) -> Result<Settle, Failure> {
         cli::EndArg::Aborted => Settlement::Aborted(reason),
     };
     Ok(Settle { event, settlement })
+}
+
+fn submit(args: cli::SubmitArgs) -> Result<Submit, Failure> {
+    let cli::SubmitArgs { kind, client, transaction: tx, amount, currency } = args;
+    let missing = |what: &str| {
+        let sentence = format!("{what} is missing: it belongs to every {}", kind.name());
+        Failure::new(FailureKind::BadArgument, sentence)
+    };
+    match kind {
+        RequestKind::Deposit | RequestKind::Withdrawal if tx.is_none() => return Err(missing("TX")),
+        RequestKind::Deposit | RequestKind::Withdrawal if amount.is_none() => return Err(missing("AMOUNT")),
+        RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback if tx.is_none() => {
+            return Err(missing("TX"));
+        }
+        RequestKind::Unlock if tx.is_some() || currency.is_some() => {
+            return Err(Failure::new(FailureKind::BadArgument, "an unlock takes only a CLIENT"));
+        }
+        RequestKind::Deposit
+        | RequestKind::Withdrawal
+        | RequestKind::Dispute
+        | RequestKind::Resolve
+        | RequestKind::Chargeback
+        | RequestKind::Unlock => {}
+    }
+    let transaction = tx.as_deref().map(transaction).transpose()?;
+    Ok(Submit { kind, customer: customer(&client)?, transaction, amount, currency })
+}
+
+fn listen(args: cli::ListenArgs) -> Result<Listen, Failure> {
+    let after = match args.after {
+        None => After::Beginning,
+        Some(after) if after == "latest" => After::Latest,
+        Some(after) if after.is_empty() || !after.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            return Err(bad("--after", &after, "a position is one word, as `bursar listen` prints it"));
+        }
+        Some(position) => After::Position(position),
+    };
+    let customer = args.customer.as_deref().map(customer).transpose()?;
+    Ok(Listen {
+        forward_to: args.forward_to,
+        secret_file: args.secret_file,
+        subscription: Subscription { after, customer, kind: args.kind, status: None },
+        position_file: args.position_file,
+    })
 }
 
 fn serve(args: &cli::ServeArgs) -> Result<Serve, Failure> {

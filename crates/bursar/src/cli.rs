@@ -5,7 +5,7 @@
 //! and says what is wrong with them; the commands see only what was checked.
 
 use crate::exit::Exit;
-use bursar_core::{DisputablePolicy, LockedPolicy};
+use bursar_core::{DisputablePolicy, LockedPolicy, RequestKind};
 use bursar_engine::embedded::EmbeddedOptions;
 use bursar_server::Rate;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -65,6 +65,15 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "BURSAR_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
+    /// A server that has the ledger, in place of a directory: `http://HOST:PORT` or `https://HOST`; its key is taken from
+    /// the environment variable `BURSAR_KEY`, or from --key-file
+    #[arg(long, global = true, value_name = "URL", env = "BURSAR_SERVER", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::Url)]
+    pub(crate) server: Option<String>,
+
+    /// With --server: a file that holds the API key and nothing else
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: Option<PathBuf>,
 
     /// How data is printed; ids and amounts are strings in json [default: table on a terminal, otherwise csv]
     #[arg(long, global = true, value_name = "FORMAT")]
@@ -162,6 +171,19 @@ Examples:
   bursar transaction 6ba7b810-9dad-11d1-80b4-00c04fd430c8 --output json")]
     Transaction(TransactionArgs),
 
+    /// Submit one request, and print its receipt
+    #[command(after_help = "\
+Answered only after the outcome is durable. A deposit or withdrawal takes effect once, however often it is \
+submitted. Exit code 1: the rules refuse it, and nothing moved. Exit code 6, of a server only: it was not decided, or \
+that is not known; the code says which.
+
+Examples:
+  bursar submit deposit 42 1001 12.5
+  bursar submit withdrawal 42 1002 2.5 --currency EUR
+  bursar submit dispute 42 1001
+  BURSAR_KEY=… bursar submit deposit 42 1003 1 --server https://bursar.example")]
+    Submit(SubmitArgs),
+
     /// Unlock a customer whom a chargeback locked
     #[command(after_help = "\
 The unlock is an event of the customer's chain, like every other change.
@@ -197,6 +219,7 @@ Exit code 0: all is as it should be. Exit code 4: damage was found.
 Examples:
   bursar verify                   the whole ledger
   bursar verify 42                one customer's chain
+  bursar verify 42 --server URL   the same of a server: downloaded, and checked here
   bursar verify --file 42.chain   an exported chain, without any ledger")]
     Verify(VerifyArgs),
 
@@ -248,6 +271,29 @@ Examples:
   bursar doctor
   bursar doctor --output json")]
     Doctor,
+    /// Print a server's events as they happen, or forward each to an URL
+    #[command(after_help = "\
+Prints one JSON object per line, and goes on by itself where a connection was lost. With --forward-to, each event is \
+posted, signed as Standard Webhooks has it, and the answer is printed; an event that is not taken (2xx) is posted \
+again, with pauses, and none is passed over. The secret comes from --secret-file or from the environment variable \
+BURSAR_WEBHOOK_SECRET; otherwise a new one is made and printed to standard error. Nothing is remembered but in the file \
+of --position-file.
+
+Examples:
+  bursar listen --server http://127.0.0.1:7400
+  bursar listen --server http://127.0.0.1:7400 --forward-to http://localhost:3000/hook
+  bursar listen --after latest --customer 42 --position-file position")]
+    Listen(ListenArgs),
+
+    /// Show a server's load as it changes
+    #[command(after_help = "\
+On a terminal: a view that is drawn anew every second; q ends it. Elsewhere, or with --once: one snapshot as \
+`key,value`. A figure that the server does not have is left out.
+
+Examples:
+  bursar top --server http://127.0.0.1:7400
+  bursar top --server http://127.0.0.1:7400 --once")]
+    Top(TopArgs),
 
     /// Create, list and revoke the API keys of `bursar serve`
     #[command(
@@ -400,6 +446,70 @@ pub(crate) struct TransactionArgs {
     pub(crate) transaction: String,
 }
 
+/// `bursar submit`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// What is asked for
+    #[arg(value_name = "KIND", value_parser = request_kind())]
+    pub(crate) kind: RequestKind,
+
+    /// The customer's id: a number below 2^64, or a UUID
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+
+    /// The transaction's id: a number below 2^64, or a UUID; an unlock has none
+    #[arg(value_name = "TX")]
+    pub(crate) transaction: Option<String>,
+
+    /// The amount of a deposit or withdrawal; otherwise, one that the transaction's must equal
+    #[arg(value_name = "AMOUNT", allow_negative_numbers = true)]
+    pub(crate) amount: Option<String>,
+
+    /// Its currency; may be left out where the ledger has only one
+    #[arg(long, value_name = "CODE")]
+    pub(crate) currency: Option<String>,
+}
+
+/// `bursar listen`.
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// Post each event to this URL, signed, instead of printing it
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) forward_to: Option<String>,
+
+    /// With --forward-to: a file that holds the secret (whsec_…) and nothing else
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "forward_to")]
+    pub(crate) secret_file: Option<PathBuf>,
+
+    /// Begin behind this position, or with what comes from now on (`latest`) [default: with the first event]
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<String>,
+
+    /// Only this customer's events
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) customer: Option<String>,
+
+    /// Only events of this kind
+    #[arg(long, value_name = "KIND", value_parser = request_kind())]
+    pub(crate) kind: Option<RequestKind>,
+
+    /// Keep the position of the last event that was printed or taken in this file, and begin behind it if it is there
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) position_file: Option<PathBuf>,
+}
+
+/// `bursar top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Print one snapshot, also on a terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Seconds between two looks, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) every: u16,
+}
+
 /// `bursar unlock`.
 #[derive(Debug, Args)]
 pub(crate) struct UnlockArgs {
@@ -444,8 +554,8 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
 
-    /// With --file: a head hash that the chain must have had, as every outcome gives one
-    #[arg(long, value_name = "HASH", requires = "file")]
+    /// With --file, or a customer of a server: a head hash that the chain must have had, as every outcome gives one
+    #[arg(long, value_name = "HASH")]
     pub(crate) receipt: Option<String>,
 }
 
@@ -728,6 +838,14 @@ fn memory_bytes(text: &str) -> Result<u64, String> {
         Some(bytes) if bytes < least => Err(format!("it must be at least {}M", least >> 20)),
         Some(bytes) => Ok(bytes),
     }
+}
+
+/// Reads the name of a kind of request.
+fn request_kind() -> impl TypedValueParser<Value = RequestKind> {
+    PossibleValuesParser::new(RequestKind::ALL.map(RequestKind::name)).try_map(|name| {
+        let found = RequestKind::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or("no such kind")
+    })
 }
 
 /// Reads the name of a policy for locked customers, straight into the type of the rules.

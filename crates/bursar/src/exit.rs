@@ -8,6 +8,7 @@
 //! | 3 | the ledger cannot be opened or used, or is damaged |
 //! | 4 | verification found damage |
 //! | 5 | a file or a stream could not be read or written |
+//! | 6 | the server could not be reached, did not decide, or did not answer to the end |
 //! | 130 | interrupted; what was acknowledged is kept |
 //!
 //! A reader that goes away (`bursar accounts | head`) is no failure: the program ends quietly with 0.
@@ -34,14 +35,16 @@ pub(crate) enum Exit {
     Damage,
     /// A file or a stream could not be read or written.
     Io,
+    /// The server could not be reached, did not decide, or did not answer to the end.
+    Server,
     /// Stopped by a signal; what was acknowledged is kept.
     Interrupted,
 }
 
 impl Exit {
     /// All of them, by their code.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Done, Self::Refused, Self::Usage, Self::Ledger, Self::Damage, Self::Io, Self::Interrupted];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Done, Self::Refused, Self::Usage, Self::Ledger, Self::Damage, Self::Io, Self::Server, Self::Interrupted];
 
     /// The code that the shell sees.
     pub(crate) const fn code(self) -> u8 {
@@ -52,6 +55,7 @@ impl Exit {
             Self::Ledger => 3,
             Self::Damage => 4,
             Self::Io => 5,
+            Self::Server => 6,
             Self::Interrupted => 130,
         }
     }
@@ -64,6 +68,7 @@ impl Exit {
             Self::Ledger => "the ledger cannot be opened or used, or is damaged",
             Self::Damage => "verification found damage",
             Self::Io => "a file or a stream could not be read or written",
+            Self::Server => "the server could not be reached, did not decide, or did not answer to the end",
             Self::Interrupted => "interrupted; what was acknowledged is kept",
         }
     }
@@ -128,11 +133,27 @@ pub(crate) enum FailureKind {
     NotPending,
     /// The event was closed otherwise.
     ClosedOtherwise,
+    /// The command works on a directory, and `--server` was given.
+    NeedsDirectory,
+    /// The command works on a server, and none was given.
+    NeedsServer,
+    /// There is no API key to be used in what was given.
+    BadKey,
+    /// No connection could be made to the server.
+    CannotReach,
+    /// The server did not answer in time, or its answer was cut off.
+    NoAnswer,
+    /// What answered does not speak the interface.
+    NotUnderstood,
+    /// It is not known whether a request took effect.
+    OutcomeUnknown,
+    /// Rows of a batch were not decided.
+    RowsUndecided,
 }
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -152,12 +173,29 @@ impl FailureKind {
         Self::RailsUnready,
         Self::NotPending,
         Self::ClosedOtherwise,
+        Self::NeedsDirectory,
+        Self::NeedsServer,
+        Self::BadKey,
+        Self::CannotReach,
+        Self::NoAnswer,
+        Self::NotUnderstood,
+        Self::OutcomeUnknown,
+        Self::RowsUndecided,
     ];
 
     /// How the program ends after it.
     const fn exit(self) -> Exit {
         match self {
-            Self::BadArgument | Self::UnknownCode | Self::KeysNeeded | Self::BadConfig => Exit::Usage,
+            Self::BadArgument
+            | Self::UnknownCode
+            | Self::KeysNeeded
+            | Self::BadConfig
+            | Self::NeedsDirectory
+            | Self::NeedsServer
+            | Self::BadKey => Exit::Usage,
+            Self::CannotReach | Self::NoAnswer | Self::NotUnderstood | Self::OutcomeUnknown | Self::RowsUndecided => {
+                Exit::Server
+            }
             Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable | Self::RailsUnready => Exit::Io,
             Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged | Self::NotFit => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey | Self::NotPending | Self::ClosedOtherwise => {
@@ -266,6 +304,48 @@ impl FailureKind {
                 "The event was closed otherwise: its rail was first, or another operator.",
                 "What counts is in the chain. If that is wrong, correct it by a transaction of its own.",
             ),
+            Self::NeedsDirectory => CodeInfo::command(
+                "needs_directory",
+                "The command works on a ledger's directory, and a server was given.",
+                "Run it where the directory is, without `--server` and without `BURSAR_SERVER`.",
+            ),
+            Self::NeedsServer => CodeInfo::command(
+                "needs_server",
+                "The command asks a server, and none was given.",
+                "Say which with `--server URL` or `BURSAR_SERVER`; `bursar serve` starts one.",
+            ),
+            Self::BadKey => CodeInfo::command(
+                "bad_key",
+                "There is no API key to be used in what was given.",
+                "Put the key, as `bursar key create` printed it, into `BURSAR_KEY`, or into the file of `--key-file`.",
+            ),
+            Self::CannotReach => CodeInfo::command(
+                "cannot_reach",
+                "No connection to the server could be made. Nothing was sent.",
+                "Check the address and that the service runs there; `/readyz` says whether it can serve.",
+            ),
+            Self::NoAnswer => CodeInfo::command(
+                "no_answer",
+                "The server did not answer in time, or its answer was cut off.",
+                "Run the same command again.",
+            ),
+            Self::NotUnderstood => CodeInfo::command(
+                "not_understood",
+                "What answered does not speak the interface of Bursar, or says something that makes no sense.",
+                "Check the address, and that server and program are of versions that fit each other.",
+            ),
+            Self::OutcomeUnknown => CodeInfo::command(
+                "outcome_unknown",
+                "It is not known whether the request took effect.",
+                "Run the same command again: a deposit or withdrawal takes effect once. For any other kind, look first \
+                 with `bursar transaction TX` or `bursar chain CLIENT`.",
+            ),
+            Self::RowsUndecided => CodeInfo::command(
+                "rows_undecided",
+                "Rows were not decided, or it is not known whether they took effect.",
+                "Send the same file again: deposits and withdrawals that took effect are already applied then. Look at \
+                 disputes, resolves, chargebacks and unlocks first: they could apply again.",
+            ),
         }
     }
 }
@@ -283,7 +363,7 @@ pub(crate) enum Failure {
     /// An error for the person at the terminal.
     Told {
         /// The stable code.
-        code: &'static str,
+        code: Cow<'static, str>,
         /// How the program ends after it.
         exit: Exit,
         /// What happened, and to which input.
@@ -301,7 +381,7 @@ impl Failure {
 
     /// A failure with any code, and the hint that belongs to it.
     pub(crate) fn coded(info: &CodeInfo, exit: Exit, sentence: impl Into<String>) -> Self {
-        Self::Told { code: info.code, exit, sentence: sentence.into(), hint: Cow::Borrowed(info.hint) }
+        Self::Told { code: Cow::Borrowed(info.code), exit, sentence: sentence.into(), hint: Cow::Borrowed(info.hint) }
     }
 
     /// The same failure with a hint of its own.
@@ -309,6 +389,14 @@ impl Failure {
         match self {
             Self::ReaderGone => Self::ReaderGone,
             Self::Told { code, exit, sentence, .. } => Self::Told { code, exit, sentence, hint: hint.into() },
+        }
+    }
+
+    /// The same failure with another end.
+    pub(crate) fn ending_with(self, exit: Exit) -> Self {
+        match self {
+            Self::ReaderGone => Self::ReaderGone,
+            Self::Told { code, sentence, hint, .. } => Self::Told { code, exit, sentence, hint },
         }
     }
 
@@ -323,6 +411,14 @@ impl Failure {
     /// A file could not be written.
     pub(crate) fn write(path: &Path, error: &io::Error) -> Self {
         Self::new(FailureKind::CannotWrite, format!("{} cannot be written: {error}", path.display()))
+    }
+
+    /// What happened, for a place where there is room for one line.
+    pub(crate) fn sentence(self) -> String {
+        match self {
+            Self::ReaderGone => String::new(),
+            Self::Told { sentence, .. } => sentence,
+        }
     }
 
     /// How the program ends after it.

@@ -7,6 +7,7 @@
 //!
 //! Nothing here decides about money or touches a ledger's files; that is the engine's.
 
+mod book;
 mod checked;
 mod cli;
 mod codes;
@@ -21,12 +22,14 @@ mod ledger_dir;
 mod output;
 mod pairs;
 mod progress;
+mod server_failure;
 mod shown;
 
 use checked::{Command, LedgerCommand, Verify};
+use clap::parser::ValueSource;
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 use cli::{Cli, ColorArg, Global};
-use exit::{Exit, Failure};
+use exit::{Exit, Failure, FailureKind};
 use ingest::observer::Show;
 use output::Format;
 use std::ffi::OsStr;
@@ -40,12 +43,15 @@ fn main() -> ExitCode {
         ColorArg::Always => ColorChoice::Always,
         ColorArg::Never => ColorChoice::Never,
     };
-    let parsed = Cli::command().color(choice).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = Cli::command().color(choice).try_get_matches().and_then(|matches| {
+        let asked = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        Cli::from_arg_matches(&matches).map(|cli| (cli, Asked { data: asked("data"), server: asked("server") }))
+    });
     let cli = match parsed {
-        Ok(cli) => cli,
+        Ok((cli, asked)) => asked.settle(cli),
         Err(error) => return print_usage(&error).into(),
     };
-    match run(cli) {
+    match cli.and_then(run) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.print(colored(color, &io::stderr()));
@@ -54,10 +60,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// What was written on the command line itself, which counts more than the environment.
+struct Asked {
+    data: bool,
+    server: bool,
+}
+
+impl Asked {
+    fn settle(&self, mut cli: Cli) -> Result<Cli, Failure> {
+        if self.data && self.server {
+            let sentence = "--data and --server each name a ledger; give one of them";
+            return Err(Failure::new(FailureKind::BadArgument, sentence));
+        }
+        if self.data || cli.global.server.as_ref().is_some_and(String::is_empty) {
+            cli.global.server = None;
+        }
+        Ok(cli)
+    }
+}
+
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     let done = match checked::command(command)? {
         Command::Ledger(command) => return ledger_command(&global, command),
+        Command::Key(_) if global.server.is_some() => return Err(needs_directory("key")),
         Command::Key(key) => commands::key::run(&global, key, Format::choose(global.output)),
         Command::Explain { code } => commands::explain::run(code.as_deref(), Format::choose(global.output)),
         Command::Generate { plan, to } => commands::generate::run(&plan, to.as_deref(), global.quiet),
@@ -70,6 +96,11 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 /// The commands that need the engine.
 fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failure> {
     let format = Format::choose(global.output);
+    if global.server.is_some()
+        && let Some(name) = directory_only(&command)
+    {
+        return Err(needs_directory(name));
+    }
     let done = match command {
         LedgerCommand::Init(init) => commands::init::run(global, init),
         LedgerCommand::Ingest(asked) => {
@@ -84,9 +115,19 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Transaction(transaction) => commands::transaction::run(global, transaction, format),
         LedgerCommand::Pending => commands::pending::run(global, format),
         LedgerCommand::Settle(settle) => commands::settle::run(global, &settle, format),
+        LedgerCommand::Submit(submit) => commands::submit::run(global, &submit, format),
+        LedgerCommand::Listen(listen) => commands::listen::run(global, listen),
+        LedgerCommand::Top { once, every_s } => commands::top::run(global, once, every_s, format),
         LedgerCommand::Unlock(customer) => commands::unlock::run(global, customer, format),
         LedgerCommand::Verify(Verify::Ledger) => commands::verify::run(global, None, format),
-        LedgerCommand::Verify(Verify::Customer(customer)) => commands::verify::run(global, Some(customer), format),
+        LedgerCommand::Verify(Verify::Customer(customer, receipt)) => match global.remote()? {
+            Some(remote) => commands::verify_file::run_remote(&remote, customer, receipt, format),
+            None if receipt.is_some() => {
+                let sentence = "--receipt needs --file, or a customer of a server: export the chain first";
+                Err(Failure::new(FailureKind::BadArgument, sentence))
+            }
+            None => commands::verify::run(global, Some(customer), format),
+        },
         LedgerCommand::Verify(Verify::File(file, receipt)) => commands::verify_file::run(&file, receipt, format),
         LedgerCommand::Serve(serve) => commands::serve::run(global, &serve, colored(global.color, &io::stderr())),
         LedgerCommand::Doctor => commands::doctor::run(global, format),
@@ -95,6 +136,34 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Export { customer, to } => commands::export::run(global, customer, to.as_deref()),
     };
     done.map(|()| Exit::Done)
+}
+
+/// The name of a command that works on files, and so has no meaning for a server.
+fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
+    match command {
+        LedgerCommand::Init(_) => Some("init"),
+        LedgerCommand::Serve(_) => Some("serve"),
+        LedgerCommand::Verify(Verify::Ledger) => Some("verify"),
+        LedgerCommand::Ingest(asked) if asked.in_memory => Some("ingest --in-memory"),
+        LedgerCommand::Ingest(asked) if asked.dry_run => Some("ingest --dry-run"),
+        LedgerCommand::Ingest(asked) if asked.again => Some("ingest --again"),
+        LedgerCommand::Ingest(_)
+        | LedgerCommand::Info
+        | LedgerCommand::Accounts { .. }
+        | LedgerCommand::Account { .. }
+        | LedgerCommand::Chain(_)
+        | LedgerCommand::Transaction(_)
+        | LedgerCommand::Submit(_)
+        | LedgerCommand::Listen(_)
+        | LedgerCommand::Top { .. }
+        | LedgerCommand::Unlock(_)
+        | LedgerCommand::Verify(Verify::Customer(..) | Verify::File(..))
+        | LedgerCommand::Export { .. } => None,
+    }
+}
+
+fn needs_directory(command: &str) -> Failure {
+    Failure::new(FailureKind::NeedsDirectory, format!("`bursar {command}` works on a directory, not on a server"))
 }
 
 /// Prints help and version to standard output, and errors of usage to standard error.

@@ -1,15 +1,14 @@
 //! `bursar account`
 
 use super::accounts::print_rows;
-use super::{as_of, unknown_customer};
+use super::unknown_customer;
+use crate::book::{Book, HeadView, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
-use crate::ledger_dir::with_ledger;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
 use crate::shown::Money;
-use bursar_core::{Account, CurrencyIndex, CustomerId, Head};
-use bursar_engine::Ledger;
+use bursar_core::{Account, CustomerId};
 use std::io;
 
 const CLIENT: Column = Column { name: "client", align: Align::Left };
@@ -27,43 +26,44 @@ const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TO
 
 /// Prints one customer's accounts, now or as they were.
 pub(crate) fn run(global: &Global, customer: CustomerId, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
-    with_ledger(global, |ledger| {
-        let head = ledger.customer(customer)?.ok_or_else(|| unknown_customer(customer))?;
+    with_book(global, |book| {
+        let head = book.customer(customer)?.ok_or_else(|| unknown_customer(customer))?;
         match at {
-            None => print_now(Money(&ledger.config().currencies), customer, &head, format)
-                .map_err(|error| Failure::stdout(&error)),
-            Some(at) => print_then(ledger, customer, at, format),
+            None => {
+                print_now(Money(book.currencies()), customer, head, format).map_err(|error| Failure::stdout(&error))
+            }
+            Some(at) => print_then(book, customer, at, format),
         }
     })
 }
 
 /// Prints the head of the chain: accounts, place, head hash, and what is open.
-fn print_now(money: Money<'_>, customer: CustomerId, head: &Head, format: Format) -> io::Result<()> {
+fn print_now(money: Money<'_>, customer: CustomerId, head: HeadView, format: Format) -> io::Result<()> {
     let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
     let mut records = Records::list(format, columns, stdout())?;
-    let mut accounts: Vec<(CurrencyIndex, Account)> = head.state.accounts.iter().collect();
+    let mut accounts = head.accounts;
     if accounts.is_empty() {
         // The first event is open: there is no account yet, and still something to show.
-        accounts.extend(head.open.first().map(|open| (open.event.currency, Account::default())));
+        accounts.extend(head.open.map(|(_, currency)| (currency, Account::default())));
     }
-    let open = head.open.first().map(bursar_core::LinkedEvent::id);
+    let open = head.open.map(|(id, _)| id);
     for (currency, account) in accounts {
         let [available, held, total] = money.account(currency, account);
         let mut cells = vec![Cell::Shown(&customer)];
         cells.extend(money.has_several().then(|| Cell::Text(money.code(currency))));
         cells.extend([Cell::Shown(&available), Cell::Shown(&held), Cell::Shown(&total)]);
-        cells.extend([Cell::Flag(head.state.locked), Cell::Count(head.seq), Cell::Shown(&head.link)]);
+        cells.extend([Cell::Flag(head.locked), Cell::Count(head.seq), Cell::Shown(&head.link)]);
         cells.push(open.as_ref().map_or(Cell::Empty, |id| Cell::Shown(id)));
         records.row(&cells)?;
     }
     records.finish()
 }
 
-fn print_then(ledger: &Ledger, customer: CustomerId, at: AsOf, format: Format) -> Result<(), Failure> {
-    let Some(state) = ledger.customer_as_of(customer, as_of(at))? else {
+fn print_then(book: &Book<'_>, customer: CustomerId, at: AsOf, format: Format) -> Result<(), Failure> {
+    let Some(state) = book.customer_as_of(customer, at)? else {
         let sentence = format!("customer {customer} had no account then");
         return Err(Failure::new(FailureKind::NoAccountThen, sentence));
     };
     let rows = state.accounts.iter().map(|(currency, account)| (customer, currency, account, state.locked));
-    print_rows(Money(&ledger.config().currencies), format, rows).map_err(|error| Failure::stdout(&error))
+    print_rows(Money(book.currencies()), format, rows).map_err(|error| Failure::stdout(&error))
 }

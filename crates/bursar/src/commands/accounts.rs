@@ -1,17 +1,17 @@
 //! `bursar accounts`, and the report of `bursar ingest`: all accounts, ordered by client.
 
-use super::as_of;
+use crate::book::remote::Remote;
+use crate::book::{Book, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::ledger_dir::with_ledger;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
 use crate::shown::Money;
 use bursar_core::{Account, Currencies, CurrencyIndex, CustomerId, CustomerState};
+use bursar_engine::Ledger;
 use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::write_accounts;
 use bursar_engine::store::CustomerHead;
-use bursar_engine::{Ledger, ReadError};
 use std::borrow::Borrow;
 use std::vec;
 
@@ -30,13 +30,13 @@ const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TO
 
 /// Prints all accounts, now or as they were.
 pub(crate) fn run(global: &Global, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
-    with_ledger(global, |ledger| print(ledger, at, format))
+    with_book(global, |book| print(book, at, format))
 }
 
 /// Prints all accounts of a ledger.
-pub(crate) fn print(ledger: &Ledger, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
-    let mut customers = Customers::new(ledger, at);
-    print_customers(&ledger.config().currencies, format, customers.by_ref())?;
+pub(crate) fn print(book: &Book<'_>, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
+    let mut customers = Customers::new(book, at);
+    print_customers(book.currencies(), format, customers.by_ref())?;
     customers.end()
 }
 
@@ -88,46 +88,47 @@ pub(super) fn print_rows(money: Money<'_>, format: Format, rows: impl Iterator<I
 /// The customers of a ledger in order, read page by page. Ends at the first error, which [`Customers::end`]
 /// gives back.
 pub(super) struct Customers<'a> {
-    ledger: &'a Ledger,
-    at: Option<AsOf>,
-    page: vec::IntoIter<CustomerHead>,
-    last: Option<CustomerId>,
-    ended: bool,
-    failed: Option<ReadError>,
+    listed: Listed<'a>,
+    failed: Option<Failure>,
 }
 
 impl<'a> Customers<'a> {
     /// All customers, with their state now or at a moment; who had none then is left out.
-    pub(super) fn new(ledger: &'a Ledger, at: Option<AsOf>) -> Self {
-        Self { ledger, at, page: Vec::new().into_iter(), last: None, ended: false, failed: None }
+    pub(super) fn new(book: &'a Book<'_>, at: Option<AsOf>) -> Self {
+        let now: Listed<'_> = match book {
+            Book::Directory(ledger) => return Self::of(ledger, at),
+            Book::Server(remote) => Box::new(Remote::customers(remote)),
+        };
+        Self { listed: then(now, at, |customer, at| book.customer_as_of(customer, at)), failed: None }
+    }
+
+    /// The same for a ledger that is open.
+    pub(super) fn of(ledger: &'a Ledger, at: Option<AsOf>) -> Self {
+        let (page, last, ended) = (Vec::new().into_iter(), None, false);
+        let listed = Box::new(Pages { ledger, page, last, ended });
+        let as_of = |customer, at| Ok(ledger.customer_as_of(customer, super::as_of(at))?);
+        Self { listed: then(listed, at, as_of), failed: None }
     }
 
     /// Whether all were given.
     pub(super) fn end(self) -> Result<(), Failure> {
-        self.failed.map_or(Ok(()), |error| Err(error.into()))
+        self.failed.map_or(Ok(()), Err)
     }
+}
 
-    fn read_next(&mut self) -> Result<Option<(CustomerId, CustomerState)>, ReadError> {
-        loop {
-            let Some(CustomerHead { customer, head }) = self.page.next() else {
-                if self.ended {
-                    return Ok(None);
-                }
-                let page = self.ledger.customers(self.last, PAGE_CUSTOMERS)?;
-                self.ended = page.len() < PAGE_CUSTOMERS;
-                self.last = page.last().map(|listed| listed.customer).or(self.last);
-                self.page = page.into_iter();
-                continue;
-            };
-            let state = match self.at {
-                None => Some(head.state),
-                Some(at) => self.ledger.customer_as_of(customer, as_of(at))?,
-            };
-            if let Some(state) = state {
-                return Ok(Some((customer, state)));
-            }
-        }
-    }
+type Listed<'a> = Box<dyn Iterator<Item = Result<(CustomerId, CustomerState), Failure>> + 'a>;
+
+/// The same customers as they were then.
+fn then<'a>(
+    now: Listed<'a>,
+    at: Option<AsOf>,
+    as_of: impl Fn(CustomerId, AsOf) -> Result<Option<CustomerState>, Failure> + 'a,
+) -> Listed<'a> {
+    let Some(at) = at else { return now };
+    Box::new(now.filter_map(move |listed| {
+        let state = listed.and_then(|(customer, _)| Ok(as_of(customer, at)?.map(|state| (customer, state))));
+        state.transpose()
+    }))
 }
 
 impl Iterator for Customers<'_> {
@@ -137,9 +138,40 @@ impl Iterator for Customers<'_> {
         if self.failed.is_some() {
             return None;
         }
-        self.read_next().unwrap_or_else(|error| {
-            self.failed = Some(error);
-            None
-        })
+        match self.listed.next()? {
+            Ok(listed) => Some(listed),
+            Err(failure) => {
+                self.failed = Some(failure);
+                None
+            }
+        }
+    }
+}
+
+struct Pages<'a> {
+    ledger: &'a Ledger,
+    page: vec::IntoIter<CustomerHead>,
+    last: Option<CustomerId>,
+    ended: bool,
+}
+
+impl Iterator for Pages<'_> {
+    type Item = Result<(CustomerId, CustomerState), Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.page.len() == 0 && !self.ended {
+            match self.ledger.customers(self.last, PAGE_CUSTOMERS) {
+                Ok(page) => {
+                    self.ended = page.len() < PAGE_CUSTOMERS;
+                    self.last = page.last().map(|listed| listed.customer).or(self.last);
+                    self.page = page.into_iter();
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error.into()));
+                }
+            }
+        }
+        self.page.next().map(|CustomerHead { customer, head }| Ok((customer, head.state)))
     }
 }

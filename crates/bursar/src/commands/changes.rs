@@ -45,9 +45,9 @@ pub(super) fn print_changes(before: Option<&Ledger>, after: &Ledger, format: For
     let money = Money(&after.config().currencies);
     let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
     let mut records = Records::list(format, columns, stdout()).map_err(|error| Failure::stdout(&error))?;
-    let mut customers_before = before.map(|ledger| Customers::new(ledger, None));
+    let mut customers_before = before.map(|ledger| Customers::of(ledger, None));
     let mut next_before = customers_before.as_mut().and_then(Iterator::next);
-    let mut customers = Customers::new(after, None);
+    let mut customers = Customers::of(after, None);
     for (customer, state) in customers.by_ref() {
         // Both are in order of id, and no customer is ever lost.
         let state_before = match next_before.take_if(|(other, _)| *other == customer) {

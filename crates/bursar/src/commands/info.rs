@@ -1,12 +1,13 @@
 //! `bursar info`: what a ledger is, how far it is, and what it costs on the disk.
 
+use crate::book::remote::Remote;
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::ledger_dir::{close, open};
 use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::shown::{Money, Time};
-use bursar_core::{CurrencyIndex, Hash, LinkedEvent, RailId};
+use bursar_core::{CurrencyIndex, Hash, LinkedEvent, RailId, Sum};
 use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::store::{SourceMark, StoreError};
 use bursar_engine::{CurrencyTotals, Ledger, Totals};
@@ -19,6 +20,9 @@ use std::sync::Arc;
 /// The disk is measured after the ledger is closed: by then, room reserved for what comes next is given back,
 /// and index files are written for all there is.
 pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
+    if let Some(remote) = global.remote()? {
+        return print(format, &of_server(&remote)?, stdout()).map_err(|error| Failure::stdout(&error));
+    }
     let ledger = open(global)?;
     let read = read(&ledger, &global.data);
     close(ledger);
@@ -37,19 +41,12 @@ fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>
     let config = ledger.config();
     let (totals, open) = (ledger.totals()?, ledger.open_events()?);
     let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), EmbeddedStore::journal_head);
-    let policy = vec![
-        ("locked", Value::shown(&config.policy.locked.name())),
-        ("disputable", Value::shown(&config.policy.disputable.name())),
-    ];
     let journal = vec![("bytes", Value::Count(journal_bytes)), ("digest", Value::shown(&journal_digest))];
     let sources = ledger.sources()?;
-    let numbered = |groups: Vec<Group>| {
-        Entry::List(groups.into_iter().enumerate().map(|(index, group)| ((index + 1).to_string(), group)).collect())
-    };
     let entries = vec![
         ("ledger", Entry::One(Value::Text(format!("{:032x}", u128::from_be_bytes(config.ledger))))),
         ("directory", Entry::One(Value::shown(&directory.display()))),
-        ("policy", Entry::Group(policy)),
+        ("policy", policy(config.policy.locked.name(), config.policy.disputable.name())),
         ("currency", Entry::List(currencies(Money(&config.currencies), &totals))),
         ("customers", Entry::One(Value::Count(totals.customer_count))),
         ("transactions", Entry::One(Value::Count(totals.transaction_count))),
@@ -59,6 +56,77 @@ fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>
         ("journal", Entry::Group(journal)),
     ];
     Ok((entries, totals.event_count + open.len() as u64))
+}
+
+/// The same of a ledger behind a server, which does not tell of its files and sources.
+fn of_server(remote: &Remote) -> Result<Vec<(&'static str, Entry)>, Failure> {
+    let ledger = remote.ledger();
+    let mut open = Vec::new();
+    for event in remote.client().pending() {
+        let event = event?;
+        open.push(vec![
+            ("client", Value::shown(&event.customer)),
+            ("seq", Value::Count(event.seq)),
+            ("kind", Value::shown(&event.kind.name())),
+            ("time", Value::shown(&event.time)),
+            ("rail", Value::Count(event.rail.unwrap_or_default().into())),
+            ("id", Value::shown(&event.event)),
+        ]);
+    }
+    let currency = |totals: &bursar_client::CurrencyTotals| {
+        let code = totals.currency.as_deref().unwrap_or_default();
+        let label = if code.is_empty() { "unnamed" } else { code };
+        let mut group = vec![("code", Value::shown(&code)), ("decimals", Value::Count(totals.decimals.into()))];
+        let named = [
+            ("deposits", totals.deposits),
+            ("withdrawals", totals.withdrawals),
+            ("deposits_charged_back", totals.deposits_charged_back),
+            ("withdrawals_charged_back", totals.withdrawals_charged_back),
+            ("provisional", totals.provisional),
+            ("available", totals.available),
+            ("held", totals.held),
+            ("total", totals.total),
+        ];
+        group.extend(named.map(|(name, figure)| (name, Value::shown(&figure))));
+        group.push(("balanced", Value::Flag(is_balanced(totals))));
+        (label.to_owned(), group)
+    };
+    Ok(vec![
+        ("ledger", Entry::One(Value::shown(&ledger.ledger))),
+        ("server", Entry::One(Value::shown(&remote.client().server()))),
+        ("policy", policy(&ledger.policy.locked, &ledger.policy.disputable)),
+        ("currency", Entry::List(ledger.currencies.iter().map(currency).collect())),
+        ("customers", Entry::One(Value::Count(ledger.customers))),
+        ("transactions", Entry::One(Value::Count(ledger.transactions))),
+        ("events", Entry::One(Value::Count(ledger.events))),
+        ("open_event", numbered(open)),
+    ])
+}
+
+/// Whether the sums fit each other, by the same rule as the engine's: reckoned here, not believed.
+fn is_balanced(totals: &bursar_client::CurrencyTotals) -> bool {
+    let sums = CurrencyTotals {
+        deposits: Sum::from_steps(totals.deposits.steps()),
+        withdrawals: Sum::from_steps(totals.withdrawals.steps()),
+        deposits_charged_back: Sum::from_steps(totals.deposits_charged_back.steps()),
+        withdrawals_charged_back: Sum::from_steps(totals.withdrawals_charged_back.steps()),
+        provisional: Sum::from_steps(totals.provisional.steps()),
+        held: Sum::from_steps(totals.held.steps()),
+        total: Sum::from_steps(totals.total.steps()),
+    };
+    let all = [sums.deposits, sums.withdrawals, sums.deposits_charged_back, sums.withdrawals_charged_back];
+    let all = all.into_iter().chain([sums.provisional, sums.held, sums.total]);
+    // Beyond what any ledger can sum up to, nothing is reckoned.
+    let can_be = all.map(Sum::steps).all(|steps| steps.unsigned_abs() < 1 << 120);
+    can_be && sums.is_balanced() && sums.available().steps() == totals.available.steps()
+}
+
+fn policy(locked: &str, disputable: &str) -> Entry {
+    Entry::Group(vec![("locked", Value::shown(&locked)), ("disputable", Value::shown(&disputable))])
+}
+
+fn numbered(groups: Vec<Group>) -> Entry {
+    Entry::List(groups.into_iter().enumerate().map(|(index, group)| ((index + 1).to_string(), group)).collect())
 }
 
 fn currencies(money: Money<'_>, totals: &Totals) -> Vec<(String, Group)> {

@@ -2,12 +2,14 @@
 
 use super::accounts;
 use super::changes::print_changes;
+use crate::book::Book;
 use crate::checked::{Ingest, Source};
 use crate::cli::Global;
 use crate::config;
 use crate::exit::{Exit, Failure, FailureKind, note};
 use crate::ingest::observer::{Observer, Show};
 use crate::ingest::rejects::Rejects;
+use crate::ingest::remote::{RemoteError, RemoteTarget, sent_again};
 use crate::ingest::summary::{Summary, all_counts};
 use crate::ingest::trial;
 use crate::interrupt::Interrupt;
@@ -16,6 +18,7 @@ use crate::output::Format;
 use crate::progress::grouped;
 use bursar_core::LedgerConfig;
 use bursar_core::commit::Routes;
+use bursar_core::Currencies;
 use bursar_engine::accounts_only::AccountsOnly;
 use bursar_engine::csv::{self, Diagnostic, HeaderError};
 use bursar_engine::embedded::EmbeddedStore;
@@ -41,10 +44,17 @@ pub(crate) fn run(global: &Global, asked: &Ingest, show: Show, format: Format) -
         }
         return Ok(exit);
     }
+    if let Some(remote) = global.remote()? {
+        let exit = take_all(&mut Target::Server(RemoteTarget::new(&remote)), asked, show, &interrupt)?;
+        if exit == Exit::Done && asked.report {
+            accounts::print(&Book::Server(remote), None, format)?;
+        }
+        return Ok(exit);
+    }
     let ledger = open_or_create(global)?;
     let done = take_all(&mut Target::Ledger(&ledger), asked, show, &interrupt).and_then(|exit| {
         if exit == Exit::Done && asked.report {
-            accounts::print(&ledger, None, format)?;
+            accounts::print(&Book::Directory(&ledger), None, format)?;
         }
         Ok(exit)
     });
@@ -90,13 +100,16 @@ enum Target<'a> {
     Ledger(&'a Ledger),
     /// With `--in-memory`, where nothing but the accounts is asked for.
     AccountsOnly(&'a mut AccountsOnly),
+    /// With `--server`.
+    Server(RemoteTarget<'a>),
 }
 
 impl Target<'_> {
-    fn config(&self) -> &LedgerConfig {
+    fn currencies(&self) -> &Currencies {
         match self {
-            Self::Ledger(ledger) => ledger.config(),
-            Self::AccountsOnly(accounts) => accounts.config(),
+            Self::Ledger(ledger) => &ledger.config().currencies,
+            Self::AccountsOnly(accounts) => &accounts.config().currencies,
+            Self::Server(remote) => remote.currencies(),
         }
     }
 
@@ -104,7 +117,7 @@ impl Target<'_> {
     fn is_kept(&self) -> bool {
         match self {
             Self::Ledger(ledger) => ledger.embedded().is_some(),
-            Self::AccountsOnly(_) => false,
+            Self::AccountsOnly(_) | Self::Server(_) => false,
         }
     }
 
@@ -112,6 +125,7 @@ impl Target<'_> {
         match self {
             Self::Ledger(ledger) => Ok(all_counts(ledger)?),
             Self::AccountsOnly(accounts) => Ok(accounts.counts()),
+            Self::Server(remote) => Ok(remote.counts()),
         }
     }
 
@@ -120,18 +134,26 @@ impl Target<'_> {
         source: csv::Source,
         options: IngestOptions,
         observer: &mut Observer<'_>,
-    ) -> Result<IngestReport, IngestError> {
-        match self {
+        show: Show,
+    ) -> Result<IngestReport, Failure> {
+        let name = source.name().to_owned();
+        let taken = match self {
             Self::Ledger(ledger) => ingest(ledger, source, options, observer),
             Self::AccountsOnly(accounts) => accounts.ingest(source, options, observer),
-        }
+            Self::Server(remote) => match remote.ingest(source, options, observer) {
+                Ok(report) => Ok(report),
+                Err(RemoteError::Local(error)) => Err(error),
+                Err(RemoteError::Server(failure)) => return Err(failure),
+            },
+        };
+        taken.map_err(|error| failure(error, &name, observer, show))
     }
 }
 
 /// Takes in all sources, in order. Ends with the first that fails, or when asked to stop.
 fn take_all(target: &mut Target<'_>, asked: &Ingest, show: Show, interrupt: &Interrupt) -> Result<Exit, Failure> {
     let rejects = asked.rejects.clone().map(Rejects::new);
-    let currencies = target.config().currencies.clone();
+    let currencies = target.currencies().clone();
     let mut observer = Observer::new(show, &currencies, interrupt, rejects);
     let mut all = Summary::default();
     let taken = take_each(target, asked, show, &mut observer, &mut all);
@@ -167,13 +189,13 @@ fn take_each(
         let again = asked.again || is_only || !source.is_seekable() && !target.is_kept();
         let options = IngestOptions { strict: asked.strict, again, tell_earlier: asked.rejects.is_some() };
         observer.begin(&source);
-        let taken = target.ingest(source, options, observer);
+        let taken = target.ingest(source, options, observer, show);
         observer.end();
-        let report = taken.map_err(|error| failure(error, &name, observer, show))?;
+        let report = taken?;
         let summary = Summary::new(&report, target.counts()?.minus(&before), started.elapsed());
         all.add(&summary);
         if !show.quiet {
-            tell(&name, &report, &summary);
+            tell(&name, &report, &summary, matches!(target, Target::Server(_)));
         }
         if let Some(line) = report.stopped_at_line {
             let sentence = format!("{name}: line {line} cannot be read, and nothing from there on was applied");
@@ -209,7 +231,7 @@ fn open(target: &Target<'_>, asked: &Ingest, source: &Source) -> Result<(csv::So
     Ok((copied.map_err(|error| cannot_read(&error))?, Some(file)))
 }
 
-fn tell(name: &str, report: &IngestReport, summary: &Summary) {
+fn tell(name: &str, report: &IngestReport, summary: &Summary, to_server: bool) {
     if report.already_in {
         let rows = grouped(report.counts.total());
         note(&format_args!("{name}: already in: its {rows} rows were taken in before; nothing was done"));
@@ -219,7 +241,9 @@ fn tell(name: &str, report: &IngestReport, summary: &Summary) {
         note(&format_args!("{name}: resumed at line {}; what lies before was taken in already", grouped(line)));
     }
     note(&format_args!("{name}: {summary}"));
-    if report.interrupted {
+    if report.interrupted && to_server {
+        note(&format_args!("{name}: interrupted; a server does not remember how far it got: {}", sent_again()));
+    } else if report.interrupted {
         note(&format_args!("{name}: interrupted; the same command goes on from there"));
     }
 }
@@ -244,7 +268,7 @@ fn header_failure(error: &HeaderError, name: &str, show: Show) -> Failure {
         HeaderError::Empty | HeaderError::Missing { .. } | HeaderError::Twice { .. } => {}
     }
     Failure::Told {
-        code: error.code(),
+        code: error.code().into(),
         exit: Exit::Io,
         sentence: format!("{name}: {error}"),
         hint: error.hint().into(),

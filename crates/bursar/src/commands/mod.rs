@@ -14,11 +14,14 @@ pub(crate) mod info;
 pub(crate) mod ingest;
 pub(crate) mod init;
 pub(crate) mod key;
+pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pending;
 pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod settle;
+pub(crate) mod submit;
+pub(crate) mod top;
 pub(crate) mod transaction;
 pub(crate) mod unlock;
 pub(crate) mod verify;
@@ -31,7 +34,7 @@ use bursar_core::{CustomerId, Rejection};
 use bursar_engine::AsOf;
 
 /// A moment of the command line as the engine takes it. Nothing happened before 1970.
-fn as_of(at: checked::AsOf) -> AsOf {
+pub(crate) fn as_of(at: checked::AsOf) -> AsOf {
     match at {
         checked::AsOf::Seq(seq) => AsOf::Seq(seq),
         checked::AsOf::Time(time) => AsOf::TimeMs(u64::try_from(time.as_millisecond()).unwrap_or(0)),

@@ -1,12 +1,11 @@
 //! `bursar unlock`
 
+use crate::book::with_book;
 use crate::cli::Global;
-use crate::engine_failure::rejected;
 use crate::exit::Failure;
-use crate::ledger_dir::with_ledger;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
 use crate::shown::Time;
-use bursar_core::commit::{Outcome, Receipt};
+use bursar_core::commit::Receipt;
 use bursar_core::{CustomerId, Request};
 use std::io;
 
@@ -21,11 +20,9 @@ const COLUMNS: &[Column] = &[
 
 /// Unlocks a customer and prints the receipt, which is durable then.
 pub(crate) fn run(global: &Global, customer: CustomerId, format: Format) -> Result<(), Failure> {
-    with_ledger(global, |ledger| match ledger.submit(Request::unlock(customer))? {
-        Outcome::Applied(receipt) => print(&receipt, format).map_err(|error| Failure::stdout(&error)),
-        // An unlock has no id of its own by which it could be known.
-        Outcome::AlreadyApplied(_) => Ok(()),
-        Outcome::Rejected(rejection) => Err(rejected(&rejection, &ledger.config().currencies)),
+    with_book(global, |book| {
+        let receipt = book.submit(Request::unlock(customer))?.receipt;
+        print(&receipt, format).map_err(|error| Failure::stdout(&error))
     })
 }
 

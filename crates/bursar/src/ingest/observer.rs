@@ -80,6 +80,19 @@ impl<'a> Observer<'a> {
     }
 }
 
+impl Observer<'_> {
+    /// Who asks to stop.
+    pub(crate) const fn interrupt(&self) -> &Interrupt {
+        self.interrupt
+    }
+
+    /// A server has refused a row.
+    pub(crate) fn refused(&mut self, text: &[u8], line: u64, code: &str, reason: &str) -> io::Result<()> {
+        let writer = self.rejects.as_mut().and_then(Rejects::writer);
+        writer.map_or(Ok(()), |writer| writer.refused(text, line, code, &reason))
+    }
+}
+
 impl IngestObserver for Observer<'_> {
     fn opened(&mut self, header: &Header, start: Position) -> io::Result<()> {
         self.start_line = start.line;

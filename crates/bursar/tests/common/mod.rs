@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 21] = [
+pub(crate) const COMMANDS: [&str; 24] = [
     "init",
     "ingest",
     "info",
@@ -17,6 +17,7 @@ pub(crate) const COMMANDS: [&str; 21] = [
     "account",
     "chain",
     "transaction",
+    "submit",
     "unlock",
     "pending",
     "settle",
@@ -26,6 +27,8 @@ pub(crate) const COMMANDS: [&str; 21] = [
     "backup",
     "restore",
     "serve",
+    "listen",
+    "top",
     "key",
     "explain",
     "generate",
@@ -42,6 +45,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
         .env_remove("BURSAR_DATA")
         .env_remove("BURSAR_CONFIG")
         .env_remove("NO_COLOR");
+    command.env_remove("BURSAR_SERVER").env_remove("BURSAR_KEY").env_remove("BURSAR_WEBHOOK_SECRET");
     command
 }
 

@@ -1,0 +1,278 @@
+//! The book that a command works on: the ledger in the directory of `--data`, or the one behind `--server`.
+//!
+//! ```text
+//!  commands ──► Book ──► Directory: bursar_engine::Ledger
+//!                   └──► Server:    bursar_client, over HTTP
+//! ```
+//!
+//! Commands are written once, over the values of the rules; where they come from makes no difference to what is printed.
+//! What only one of the two has (files, a lock, sources) is asked of that one by its own name.
+
+pub(crate) mod remote;
+
+use crate::checked::AsOf;
+use crate::cli::Global;
+use crate::engine_failure::rejected;
+use crate::exit::Failure;
+use crate::ledger_dir::with_ledger;
+use bursar_core::commit::{Outcome, Receipt};
+use bursar_core::{
+    Account, Accounts, Amount, Currencies, CurrencyIndex, CustomerId, CustomerState, EventId, EventStatus, Hash, Head,
+    Request, RequestKind, TransactionId, TransactionState,
+};
+use bursar_engine::Ledger;
+use bursar_engine::store::{ChainEntry, ReadRange};
+use remote::Remote;
+
+/// How many events are read at once.
+const PAGE_EVENTS: usize = 4096;
+
+/// A ledger, wherever it is.
+pub(crate) enum Book<'a> {
+    /// In a directory that this process has locked.
+    Directory(&'a Ledger),
+    /// Behind a server.
+    Server(Remote),
+}
+
+/// Opens the book, lets a command work on it, and closes it whatever became of that.
+pub(crate) fn with_book<T>(global: &Global, work: impl FnOnce(&Book<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    match global.remote()? {
+        Some(remote) => work(&Book::Server(remote)),
+        None => with_ledger(global, |ledger| work(&Book::Directory(ledger))),
+    }
+}
+
+/// The head of a customer's chain.
+pub(crate) struct HeadView {
+    pub(crate) locked: bool,
+    /// The newest event that is closed.
+    pub(crate) seq: u64,
+    pub(crate) link: Hash,
+    pub(crate) accounts: Vec<(CurrencyIndex, Account)>,
+    /// The oldest open event, and the currency that it is about.
+    pub(crate) open: Option<(EventId, CurrencyIndex)>,
+}
+
+/// An event as it is shown: of its account, the part that it is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) seq: u64,
+    pub(crate) status: &'static str,
+    pub(crate) time_ms: u64,
+    pub(crate) kind: RequestKind,
+    pub(crate) transaction: Option<TransactionId>,
+    pub(crate) currency: CurrencyIndex,
+    pub(crate) amount: Amount,
+    /// The account after it, and whether the customer is locked then; `None` if it was aborted.
+    pub(crate) effect: Option<(Account, bool)>,
+    /// All accounts after it, where the book tells them with each event.
+    pub(crate) accounts: Option<Accounts>,
+    pub(crate) id: EventId,
+    pub(crate) hash: Hash,
+    /// Why it was aborted.
+    pub(crate) reason: Option<String>,
+}
+
+/// A transaction as it stands, with the events that touched it.
+pub(crate) struct TransactionView {
+    pub(crate) customer: CustomerId,
+    pub(crate) kind: String,
+    pub(crate) currency: CurrencyIndex,
+    pub(crate) amount: Amount,
+    /// None while its first event is open: nothing of it is in effect.
+    pub(crate) state: Option<String>,
+    pub(crate) events: Vec<Entry>,
+}
+
+/// A request that is in effect.
+pub(crate) struct InEffect {
+    /// It took effect before; the receipt is that of then.
+    pub(crate) before: bool,
+    pub(crate) receipt: Receipt,
+}
+
+/// Events in order, read as they are taken.
+pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, Failure>> + 'a>;
+
+impl Book<'_> {
+    /// The ledger's currencies.
+    pub(crate) fn currencies(&self) -> &Currencies {
+        match self {
+            Self::Directory(ledger) => &ledger.config().currencies,
+            Self::Server(remote) => remote.currencies(),
+        }
+    }
+
+    /// The head of a customer's chain; `None` for one without a chain.
+    pub(crate) fn customer(&self, customer: CustomerId) -> Result<Option<HeadView>, Failure> {
+        match self {
+            Self::Directory(ledger) => Ok(ledger.customer(customer)?.map(|head| head_view(&head))),
+            Self::Server(remote) => remote.customer(customer),
+        }
+    }
+
+    /// A customer's state in the past; `None` if it had none yet.
+    pub(crate) fn customer_as_of(&self, customer: CustomerId, at: AsOf) -> Result<Option<CustomerState>, Failure> {
+        match self {
+            Self::Directory(ledger) => Ok(ledger.customer_as_of(customer, crate::commands::as_of(at))?),
+            Self::Server(remote) => remote.customer_as_of(customer, at),
+        }
+    }
+
+    /// A customer's events from `from` on (counted from 1; `None`: from the end that comes first), and, oldest first,
+    /// the accounts that the first of them was decided on.
+    pub(crate) fn chain(
+        &self,
+        customer: CustomerId,
+        from: Option<u64>,
+        newest_first: bool,
+    ) -> Result<(Accounts, Entries<'_>), Failure> {
+        match self {
+            Self::Directory(ledger) => {
+                let before = if newest_first { Accounts::default() } else { before(ledger, customer, from)? };
+                let (from_seq, to_seq) =
+                    if newest_first { (1, from.unwrap_or(u64::MAX)) } else { (from.unwrap_or(1), u64::MAX) };
+                let range = ReadRange { from_seq, to_seq, limit: PAGE_EVENTS, newest_first };
+                let pages = Pages { ledger, customer, range, page: Vec::new().into_iter(), ended: false };
+                Ok((before, Box::new(pages)))
+            }
+            Self::Server(remote) => remote.chain(customer, from, newest_first),
+        }
+    }
+
+    /// A transaction; `None` if none with this id was ever accepted.
+    pub(crate) fn transaction(&self, transaction: TransactionId) -> Result<Option<TransactionView>, Failure> {
+        match self {
+            Self::Directory(ledger) => transaction_of(ledger, transaction),
+            Self::Server(remote) => remote.transaction(transaction),
+        }
+    }
+
+    /// Submits a request; its outcome is durable then.
+    pub(crate) fn submit(&self, request: Request) -> Result<InEffect, Failure> {
+        let ledger = match self {
+            Self::Directory(ledger) => ledger,
+            Self::Server(remote) => return remote.submit(&request),
+        };
+        match ledger.submit(request)? {
+            Outcome::Applied(receipt) => Ok(InEffect { before: false, receipt }),
+            Outcome::AlreadyApplied => {
+                let made_by = |id| -> Result<Option<Receipt>, Failure> {
+                    let Some(view) = ledger.transaction(id)? else { return Ok(None) };
+                    let Some(first) = view.events.first() else { return Ok(None) };
+                    let range = ReadRange { from_seq: first.seq, to_seq: first.seq, limit: 1, newest_first: false };
+                    Ok(ledger.chain(first.customer, range)?.first().map(|entry| Receipt::of(&entry.linked)))
+                };
+                let receipt = request.action.transaction().map(made_by).transpose()?.flatten();
+                receipt.map(|receipt| InEffect { before: true, receipt }).ok_or_else(|| {
+                    Failure::new(crate::exit::FailureKind::CannotRead, "the event of a transaction was not found")
+                })
+            }
+            Outcome::Rejected(rejection) => Err(rejected(&rejection, self.currencies())),
+        }
+    }
+}
+
+fn head_view(head: &Head) -> HeadView {
+    let open = head.open.first().map(|open| (open.id(), open.event.currency));
+    let accounts = head.state.accounts.iter().collect();
+    HeadView { locked: head.state.locked, seq: head.seq, link: head.link, accounts, open }
+}
+
+fn entry(entry: &ChainEntry) -> Entry {
+    let event = &entry.linked.event;
+    let reason = match &entry.status {
+        EventStatus::Aborted(reason) => Some(reason.to_string()),
+        EventStatus::Started | EventStatus::Done => None,
+    };
+    Entry {
+        seq: event.seq,
+        status: entry.status.name(),
+        time_ms: event.time_ms,
+        kind: event.kind,
+        transaction: event.transaction,
+        currency: event.currency,
+        amount: event.amount,
+        effect: reason.is_none().then(|| (event.account(), event.state.locked)),
+        accounts: reason.is_none().then(|| event.state.accounts.clone()),
+        id: entry.linked.id(),
+        hash: entry.linked.hash,
+        reason,
+    }
+}
+
+/// The events of a chain, read page by page.
+struct Pages<'a> {
+    ledger: &'a Ledger,
+    customer: CustomerId,
+    /// What is still to be read.
+    range: ReadRange,
+    page: std::vec::IntoIter<ChainEntry>,
+    ended: bool,
+}
+
+impl Pages<'_> {
+    fn read(&mut self) -> Result<(), Failure> {
+        let page = self.ledger.chain(self.customer, self.range)?;
+        self.ended = page.len() < self.range.limit;
+        if let Some(last) = page.last() {
+            let seq = last.linked.event.seq;
+            let next =
+                if self.range.newest_first { seq.checked_sub(1).filter(|seq| *seq > 0) } else { seq.checked_add(1) };
+            match next {
+                Some(next) if self.range.newest_first => self.range.to_seq = next,
+                Some(next) => self.range.from_seq = next,
+                None => self.ended = true,
+            }
+        }
+        self.page = page.into_iter();
+        Ok(())
+    }
+}
+
+impl Iterator for Pages<'_> {
+    type Item = Result<Entry, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.page.len() == 0
+            && !self.ended
+            && let Err(failure) = self.read()
+        {
+            self.ended = true;
+            return Some(Err(failure));
+        }
+        self.page.next().map(|found| Ok(entry(&found)))
+    }
+}
+
+/// The accounts that the event at `from` was decided on.
+fn before(ledger: &Ledger, customer: CustomerId, from: Option<u64>) -> Result<Accounts, Failure> {
+    let mut to_seq = from.unwrap_or(1).saturating_sub(1);
+    while to_seq > 0 {
+        let range = ReadRange { from_seq: 1, to_seq, limit: 16, newest_first: true };
+        let page = ledger.chain(customer, range)?;
+        let in_effect = |entry: &&ChainEntry| match entry.status {
+            EventStatus::Started | EventStatus::Done => true,
+            EventStatus::Aborted(_) => false,
+        };
+        if let Some(found) = page.iter().find(in_effect) {
+            return Ok(found.linked.event.state.accounts.clone());
+        }
+        to_seq = page.last().map_or(0, |oldest| oldest.linked.event.seq - 1);
+    }
+    Ok(Accounts::default())
+}
+
+fn transaction_of(ledger: &Ledger, transaction: TransactionId) -> Result<Option<TransactionView>, Failure> {
+    let Some(view) = ledger.transaction(transaction)? else { return Ok(None) };
+    let Some(shown) = view.state.or(view.pending.map(|pending| pending.state)) else { return Ok(None) };
+    let mut events = Vec::with_capacity(view.events.len());
+    for event in &view.events {
+        let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: true };
+        events.extend(ledger.chain(event.customer, range)?.iter().map(entry));
+    }
+    let TransactionState { customer, kind, amount, currency, .. } = shown;
+    let state = view.state.map(|state| state.status.name().to_owned());
+    Ok(Some(TransactionView { customer, kind: kind.name().to_owned(), currency, amount, state, events }))
+}

@@ -1,0 +1,261 @@
+//! A ledger behind a server, read into the values of the rules. What a server says is checked for sense, not believed in
+//! full: amounts must fit their currencies, and who wants proof downloads the chain.
+
+use super::{Entries, Entry, HeadView, InEffect, TransactionView};
+use crate::checked::AsOf;
+use crate::exit::{Failure, note};
+use bursar_client::blocking::{ChainReader, Client};
+use bursar_client::{
+    Account as AccountAnswer, Customer, Error, Event, EventList, EventStatus, Figure, Ledger as LedgerAnswer, Options,
+    Outcome, Receipt as ReceiptAnswer, Submission, TimeMs,
+};
+use bursar_core::commit::Receipt;
+use bursar_core::{
+    Account, Accounts, Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, CustomerState, Decimals,
+    EventRef, Movement, Reference, Request, TransactionId,
+};
+use std::collections::BTreeSet;
+
+/// A ledger behind a server.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    client: Client,
+    ledger: LedgerAnswer,
+    currencies: Currencies,
+}
+
+impl Remote {
+    /// Asks the server which ledger it has.
+    pub(crate) fn open(client: Client) -> Result<Self, Failure> {
+        let ledger = client.ledger()?;
+        let currencies = currencies_of(&ledger).ok_or_else(|| senseless("the currencies of its ledger"))?;
+        Ok(Self { client, ledger, currencies })
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What the ledger was when it was asked for first.
+    pub(crate) const fn ledger(&self) -> &LedgerAnswer {
+        &self.ledger
+    }
+
+    pub(crate) const fn currencies(&self) -> &Currencies {
+        &self.currencies
+    }
+
+    fn currency(&self, code: Option<&str>) -> Result<CurrencyIndex, Failure> {
+        let found = match code {
+            None => self.currencies.only(),
+            Some(code) => self.currencies.find(code.as_bytes()),
+        };
+        found.ok_or_else(|| senseless("a currency"))
+    }
+
+    fn amount(&self, currency: CurrencyIndex, figure: Figure) -> Result<Amount, Failure> {
+        let fits = figure.decimals() == self.currencies.decimals(currency);
+        figure.amount().filter(|_| fits).ok_or_else(|| senseless("an amount"))
+    }
+
+    fn account(&self, account: &AccountAnswer) -> Result<(CurrencyIndex, Account), Failure> {
+        let currency = self.currency(account.currency.as_deref())?;
+        let (available, held) = (self.amount(currency, account.available)?, self.amount(currency, account.held)?);
+        Ok((currency, Account { available, held }))
+    }
+
+    fn entry(&self, event: Event) -> Result<Entry, Failure> {
+        let currency = self.currency(event.currency.as_deref())?;
+        let account = event.account.as_ref().map(|account| self.account(account)).transpose()?;
+        Ok(Entry {
+            seq: event.seq,
+            status: event.status.name(),
+            time_ms: event.time.0,
+            kind: event.kind,
+            transaction: event.transaction,
+            currency,
+            amount: event.amount.map_or(Ok(Amount::ZERO), |amount| self.amount(currency, amount))?,
+            effect: account.map(|(_, account)| account).zip(event.locked),
+            accounts: None,
+            id: event.event,
+            hash: event.hash,
+            reason: event.reason,
+        })
+    }
+
+    fn receipt(&self, receipt: &ReceiptAnswer) -> Result<Receipt, Failure> {
+        let (currency, account) = self.account(&receipt.account)?;
+        Ok(Receipt {
+            event: EventRef { customer: receipt.customer, seq: receipt.seq, id: receipt.event },
+            hash: receipt.hash,
+            time_ms: receipt.time.0,
+            currency,
+            account,
+            locked: receipt.locked,
+        })
+    }
+
+    pub(super) fn customer(&self, customer: CustomerId) -> Result<Option<HeadView>, Failure> {
+        let Some(found) = self.client.customer(customer)? else { return Ok(None) };
+        let accounts = found.accounts.iter().map(|account| self.account(account)).collect::<Result<_, _>>()?;
+        let mut open = None;
+        if found.open_events > 0 {
+            let started = EventList { oldest_first: false, status: Some(EventStatus::Started), ..EventList::default() };
+            for event in self.client.events(customer, &started) {
+                // The oldest of them comes last.
+                let event = event?;
+                open = Some((event.event, self.currency(event.currency.as_deref())?));
+            }
+        }
+        Ok(Some(HeadView { locked: found.locked, seq: found.seq, link: found.head, accounts, open }))
+    }
+
+    /// All customers with their state.
+    pub(crate) fn customers(&self) -> impl Iterator<Item = Result<(CustomerId, CustomerState), Failure>> {
+        self.client.customers(None).map(|found| {
+            let Customer { customer, locked, accounts: listed, .. } = found?;
+            let mut accounts = Accounts::default();
+            for account in &listed {
+                let (currency, account) = self.account(account)?;
+                accounts.set(currency, account);
+            }
+            Ok((customer, CustomerState { locked, accounts }))
+        })
+    }
+
+    /// The state of a customer in the past, from its events: the newest of each currency, and of all of them whether the
+    /// customer was locked.
+    pub(super) fn customer_as_of(&self, customer: CustomerId, at: AsOf) -> Result<Option<CustomerState>, Failure> {
+        let mut list = EventList { status: Some(EventStatus::Done), ..EventList::default() };
+        let to_seq = match at {
+            AsOf::Seq(seq) => seq,
+            AsOf::Time(time) => {
+                let ms = u64::try_from(time.as_millisecond()).unwrap_or(0);
+                // That very millisecond is in it.
+                list.until = Some(TimeMs(ms.saturating_add(1)));
+                u64::MAX
+            }
+        };
+        let mut state: Option<CustomerState> = None;
+        let mut seen = BTreeSet::new();
+        for event in self.client.events(customer, &list) {
+            let entry = self.entry(event?)?;
+            let Some((account, locked)) = entry.effect.filter(|_| entry.seq <= to_seq) else { continue };
+            let state = state.get_or_insert_with(|| CustomerState { locked, accounts: Accounts::default() });
+            if seen.insert(entry.currency.0) {
+                state.accounts.set(entry.currency, account);
+            }
+            if seen.len() == self.currencies.len() {
+                break;
+            }
+        }
+        Ok(state)
+    }
+
+    /// The server gives events from an end only: those before `from` are read, and passed over.
+    pub(super) fn chain(
+        &self,
+        customer: CustomerId,
+        from: Option<u64>,
+        newest_first: bool,
+    ) -> Result<(Accounts, Entries<'_>), Failure> {
+        let list = EventList { oldest_first: !newest_first, ..EventList::default() };
+        let mut events = self.client.events(customer, &list).map(|event| self.entry(event?)).peekable();
+        let mut before = Accounts::default();
+        let is_passed = |seq: u64| from.is_some_and(|from| if newest_first { seq > from } else { seq < from });
+        while let Some(passed) = events.next_if(|event| event.as_ref().is_ok_and(|event| is_passed(event.seq))) {
+            let Entry { currency, effect, .. } = passed?;
+            if let Some((account, _)) = effect {
+                before.set(currency, account);
+            }
+        }
+        Ok((before, Box::new(events)))
+    }
+
+    pub(super) fn transaction(&self, transaction: TransactionId) -> Result<Option<TransactionView>, Failure> {
+        let Some(found) = self.client.transaction(transaction)? else { return Ok(None) };
+        let state = found.current.as_ref().map(|current| current.state.clone());
+        let Some(shown) = found.current.or(found.pending) else { return Ok(None) };
+        if found.event_count > found.events.len() as u64 {
+            note(&format_args!(
+                "note: {} events touched this transaction; the server gives the newest {}",
+                found.event_count,
+                found.events.len()
+            ));
+        }
+        let currency = self.currency(shown.currency.as_deref())?;
+        let amount = self.amount(currency, shown.amount)?;
+        let events = found.events.into_iter().map(|event| self.entry(event)).collect::<Result<_, _>>()?;
+        Ok(Some(TransactionView { customer: shown.customer, kind: shown.kind, currency, amount, state, events }))
+    }
+
+    pub(super) fn submit(&self, request: &Request) -> Result<InEffect, Failure> {
+        let outcome = self.client.submit(&submission(request, &self.currencies))?;
+        let before = match &outcome {
+            Outcome::Applied(_) => false,
+            Outcome::AlreadyApplied(_) => true,
+        };
+        Ok(InEffect { before, receipt: self.receipt(outcome.receipt())? })
+    }
+
+    /// A customer's chain as a file; `None` for one without a chain.
+    pub(crate) fn chain_file(&self, customer: CustomerId) -> Result<Option<ChainReader>, Failure> {
+        Ok(self.client.chain(customer)?)
+    }
+}
+
+/// The server says something that makes no sense.
+fn senseless(what: &str) -> Failure {
+    Error::NotUnderstood(format!("the server says something about {what} that makes no sense")).into()
+}
+
+fn currencies_of(ledger: &LedgerAnswer) -> Option<Currencies> {
+    if let [only] = ledger.currencies.as_slice()
+        && only.currency.is_none()
+    {
+        return Some(Currencies::unnamed(Decimals::new(only.decimals)?));
+    }
+    let named = |totals: &bursar_client::CurrencyTotals| {
+        Currency::new(totals.currency.as_deref()?, Decimals::new(totals.decimals)?).ok()
+    };
+    Currencies::named(ledger.currencies.iter().map(named).collect::<Option<_>>()?).ok()
+}
+
+/// A request as it is sent.
+pub(crate) fn submission(request: &Request, currencies: &Currencies) -> Submission {
+    let figure = |currency, amount: Amount| Figure::new(amount.steps().into(), currencies.decimals(currency));
+    let in_currency = |submission: Submission, currency: CurrencyIndex| match currencies
+        .get(currency)
+        .map(Currency::code)
+        .filter(|code| !code.is_empty())
+    {
+        Some(code) => submission.in_currency(code),
+        None => submission,
+    };
+    let movement = |make: fn(CustomerId, TransactionId, Figure) -> Submission, movement: Movement| {
+        let Movement { transaction, amount, currency } = movement;
+        in_currency(make(request.customer, transaction, figure(currency, amount)), currency)
+    };
+    let reference = |make: fn(CustomerId, TransactionId) -> Submission, reference: Reference| {
+        let Reference { transaction, amount, currency } = reference;
+        let submission = make(request.customer, transaction);
+        let submission = match (amount, currency.or(currencies.only())) {
+            (Some(amount), Some(currency)) => submission.with_amount(figure(currency, amount)),
+            (_, _) => submission,
+        };
+        currency.map_or(submission.clone(), |currency| in_currency(submission, currency))
+    };
+    match request.action {
+        Action::Deposit(asked) => movement(Submission::deposit, asked),
+        Action::Withdrawal(asked) => movement(Submission::withdrawal, asked),
+        Action::Dispute(asked) => reference(Submission::dispute, asked),
+        Action::Resolve(asked) => reference(Submission::resolve, asked),
+        Action::Chargeback(asked) => reference(Submission::chargeback, asked),
+        Action::Unlock => Submission::unlock(request.customer),
+    }
+}
+
+/// How the commands wait: nobody at a terminal wants to wait a minute for one answer.
+pub(crate) fn options() -> Options {
+    Options::default()
+}
