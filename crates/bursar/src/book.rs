@@ -70,7 +70,7 @@ pub(crate) struct Entry {
     pub(crate) accounts: Option<Accounts>,
     pub(crate) id: EventId,
     pub(crate) hash: Hash,
-    /// Why it was aborted.
+    /// Why it was aborted, or what an operator said who settled it.
     pub(crate) reason: Option<String>,
 }
 
@@ -157,7 +157,8 @@ impl Book<'_> {
         };
         match ledger.submit(request)? {
             Outcome::Applied(receipt) => Ok(InEffect { before: false, receipt }),
-            Outcome::AlreadyApplied => {
+            Outcome::AlreadyApplied(Some(receipt)) => Ok(InEffect { before: true, receipt }),
+            Outcome::AlreadyApplied(None) => {
                 let made_by = |id| -> Result<Option<Receipt>, Failure> {
                     let Some(view) = ledger.transaction(id)? else { return Ok(None) };
                     let Some(first) = view.events.first() else { return Ok(None) };
@@ -184,8 +185,10 @@ fn entry(entry: &ChainEntry) -> Entry {
     let event = &entry.linked.event;
     let reason = match &entry.status {
         EventStatus::Aborted(reason) => Some(reason.to_string()),
+        EventStatus::DoneByHand(reason) => Some(format!("settled by an operator: {}", reason.as_str())),
         EventStatus::Started | EventStatus::Done => None,
     };
+    let is_aborted = matches!(entry.status, EventStatus::Aborted(_));
     Entry {
         seq: event.seq,
         status: entry.status.name(),
@@ -194,8 +197,8 @@ fn entry(entry: &ChainEntry) -> Entry {
         transaction: event.transaction,
         currency: event.currency,
         amount: event.amount,
-        effect: reason.is_none().then(|| (event.account(), event.state.locked)),
-        accounts: reason.is_none().then(|| event.state.accounts.clone()),
+        effect: (!is_aborted).then(|| (event.account(), event.state.locked)),
+        accounts: (!is_aborted).then(|| event.state.accounts.clone()),
         id: entry.linked.id(),
         hash: entry.linked.hash,
         reason,
@@ -253,7 +256,7 @@ fn before(ledger: &Ledger, customer: CustomerId, from: Option<u64>) -> Result<Ac
         let range = ReadRange { from_seq: 1, to_seq, limit: 16, newest_first: true };
         let page = ledger.chain(customer, range)?;
         let in_effect = |entry: &&ChainEntry| match entry.status {
-            EventStatus::Started | EventStatus::Done => true,
+            EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => true,
             EventStatus::Aborted(_) => false,
         };
         if let Some(found) = page.iter().find(in_effect) {

@@ -143,6 +143,11 @@ fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
     match command {
         LedgerCommand::Init(_) => Some("init"),
         LedgerCommand::Serve(_) => Some("serve"),
+        LedgerCommand::Doctor => Some("doctor"),
+        LedgerCommand::Backup(_) => Some("backup"),
+        LedgerCommand::Restore(_) => Some("restore"),
+        LedgerCommand::Pending => Some("pending"),
+        LedgerCommand::Settle(_) => Some("settle"),
         LedgerCommand::Verify(Verify::Ledger) => Some("verify"),
         LedgerCommand::Ingest(asked) if asked.in_memory => Some("ingest --in-memory"),
         LedgerCommand::Ingest(asked) if asked.dry_run => Some("ingest --dry-run"),

@@ -37,7 +37,7 @@ impl TlsServer {
         let keys = KeySet::new(vec![key.entry("test", Role::Operate, String::new())]).unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         install(directory.path(), "one");
-        let options = Options { listen, keys: Keys::Given(keys), limits, heed_signals: false };
+        let options = Options { listen, keys: Keys::Given(keys), limits, heed_signals: false, webhooks: Vec::new() };
         let server = Server::bind(options).unwrap().with_tls(files(directory.path())).unwrap();
         let (address, stopper) = (server.address(), server.stopper());
         let thread = Some(std::thread::spawn(move || server.run(memory_ledger(), || Ok(()))));
@@ -186,6 +186,7 @@ fn files_that_do_not_belong_together_are_refused_at_the_start() {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             keys: Keys::File(KeyFile::of(directory.path())),
             limits: Limits::default(),
+            webhooks: Vec::new(),
             heed_signals: false,
         };
         let story = format!("{} {}", certificate.display(), key.display());

@@ -16,7 +16,6 @@ use crate::interrupt::Interrupt;
 use crate::ledger_dir::{default_config, open_or_create};
 use crate::output::Format;
 use crate::progress::grouped;
-use bursar_core::LedgerConfig;
 use bursar_core::commit::Routes;
 use bursar_core::Currencies;
 use bursar_engine::accounts_only::AccountsOnly;
