@@ -10,7 +10,7 @@ use bursar_rails::{RailSettings, Rails, RouteSettings, Secret};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -91,6 +91,7 @@ fn read(reader: &mut impl BufRead) -> Option<Heard> {
     Some(Heard { line: line.trim_end().to_owned(), headers, body })
 }
 
+#[allow(clippy::unnecessary_wraps)] // what a script gives
 fn answer(status: &str, content_type: &str, body: &str) -> Option<String> {
     let length = body.len();
     Some(format!(
