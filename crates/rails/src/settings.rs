@@ -197,20 +197,16 @@ pub fn check(
         }
         checked.rails.push(rail);
     }
-    let route = |kind: &str, route: &Option<Spanned<String>>| match route {
-        None => Ok(None),
-        Some(route) => match rails.get(route.get_ref()) {
-            Some(rail) => Ok(Some(rail.number.get_ref().0)),
-            None => {
-                let names: Vec<_> = rails.keys().map(String::as_str).collect();
-                let there = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
-                let what = format!(
-                    "{kind} is to go through the rail `{}`, and there is no such rail ({there})",
-                    route.get_ref()
-                );
-                wrong(route.span(), what)
-            }
-        },
+    let route = |kind: &str, route: &Option<Spanned<String>>| {
+        let Some(route) = route else { return Ok(None) };
+        if let Some(rail) = rails.get(route.get_ref()) {
+            return Ok(Some(rail.number.get_ref().0));
+        }
+        let names: Vec<_> = rails.keys().map(String::as_str).collect();
+        let there = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
+        let name = route.get_ref();
+        let what = format!("{kind} is to go through the rail `{name}`, and there is no such rail ({there})");
+        wrong(route.span(), what)
     };
     checked.routes.deposit = route("deposit", &routes.deposit)?;
     checked.routes.withdrawal = route("withdrawal", &routes.withdrawal)?;

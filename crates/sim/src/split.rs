@@ -106,16 +106,12 @@ impl Chain {
         if entry.linked.id() != event.id {
             return Appended::Conflict;
         }
-        match &entry.status {
-            EventStatus::Done if is_planted(Planted::StaleOwnerOverrules) => {
-                entry.status.clone_from(status);
-                return Appended::Yes;
-            }
-            closed => {
-                if let Some(already) = Appended::closed_already(closed) {
-                    return already;
-                }
-            }
+        if entry.status == EventStatus::Done && is_planted(Planted::StaleOwnerOverrules) {
+            entry.status.clone_from(status);
+            return Appended::Yes;
+        }
+        if let Some(already) = Appended::closed_already(&entry.status) {
+            return already;
         }
         if self.head.open.first().is_none_or(|oldest| oldest.id() != event.id) {
             return Appended::Conflict;
