@@ -402,7 +402,9 @@ fn a_snapshot_has_what_the_server_counts() {
         assert!(told.lines().any(|line| line == format!("{key},{count}")), "{told}");
     }
     // Asking for them is a connection, and an answer a second.
-    assert!(told.lines().any(|line| line == "now.connections,1"), "{told}");
+    let connections = told.lines().find_map(|line| line.strip_prefix("now.connections,")).unwrap();
+    // Those of the commands before may not be gone yet.
+    assert!(connections.parse::<u32>().unwrap() >= 1, "{told}");
     assert!(told.lines().any(|line| line.starts_with("http.per_second.2xx,")), "{told}");
     assert!(!told.contains("requests.per_second"), "nothing was submitted: {told}");
     service.run(&sandbox, &["submit", "deposit", "1", "5000", "1"]);
