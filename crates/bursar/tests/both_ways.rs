@@ -268,11 +268,12 @@ fn a_server_that_goes_away_in_the_middle_is_told_with_what_is_known() {
             }
         }
     });
-    // It is killed once it has taken something in.
-    while !stdout(&service.run(&sandbox, &["info", "--output", "csv"]))
-        .lines()
-        .any(|line| line.strip_prefix("events,").is_some_and(|count| count != "0"))
-    {}
+    // It is killed once it has taken in more than the buffers between the two can hold outcomes of: some were heard.
+    let event_count = || -> u64 {
+        let info = stdout(&service.run(&sandbox, &["info", "--output", "csv"]));
+        info.lines().find_map(|line| line.strip_prefix("events,")?.parse().ok()).unwrap()
+    };
+    while event_count() < 40_000 {}
     drop(service);
     let output = child.wait_with_output().unwrap();
     writing.join().unwrap();
@@ -402,7 +403,9 @@ fn a_snapshot_has_what_the_server_counts() {
         assert!(told.lines().any(|line| line == format!("{key},{count}")), "{told}");
     }
     // Asking for them is a connection, and an answer a second.
-    assert!(told.lines().any(|line| line == "now.connections,1"), "{told}");
+    let connections = told.lines().find_map(|line| line.strip_prefix("now.connections,")).unwrap();
+    // Those of the commands before may not be gone yet.
+    assert!(connections.parse::<u32>().unwrap() >= 1, "{told}");
     assert!(told.lines().any(|line| line.starts_with("http.per_second.2xx,")), "{told}");
     assert!(!told.contains("requests.per_second"), "nothing was submitted: {told}");
     service.run(&sandbox, &["submit", "deposit", "1", "5000", "1"]);
