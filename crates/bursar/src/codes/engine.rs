@@ -26,7 +26,7 @@ pub(super) const HEADERS: [CodeInfo; 4] = [
 ];
 
 /// The codes of [`StoreError`].
-pub(super) const STORES: [CodeInfo; 9] = [
+pub(super) const STORES: [CodeInfo; 10] = [
     CodeInfo::store(
         "disk_full",
         "The disk is full.",
@@ -72,6 +72,11 @@ pub(super) const STORES: [CodeInfo; 9] = [
         "An earlier error stopped the store.",
         "Start again: everything acknowledged is safe, nothing else is certain.",
     ),
+    CodeInfo::store(
+        "database_error",
+        "The database that holds the ledger could not do what was asked.",
+        "Check that it runs and what its log says, and start again; everything acknowledged is safe.",
+    ),
 ];
 
 /// What is known about an error of a store.
@@ -86,6 +91,7 @@ pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
         StoreError::Version { .. } => &STORES[6],
         StoreError::BatchTooLarge { .. } => &STORES[7],
         StoreError::Poisoned { .. } => &STORES[8],
+        StoreError::Database { .. } => &STORES[9],
     }
 }
 
