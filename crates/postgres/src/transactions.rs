@@ -158,6 +158,8 @@ impl PostgresStore {
                 continue;
             }
             match (proposal.seen_proposed, proposal.approved) {
+                // Its own proposal is there already, or was.
+                (Some(seen), _) if seen == proposal.event.id => {}
                 (Some(_), _) => next.push(proposal),
                 (None, None) => first.push(proposal),
                 // Nothing is approved that nobody has proposed.

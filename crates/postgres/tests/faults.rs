@@ -434,7 +434,7 @@ fn check_chains(
             let known = transaction.and_then(|id| table.get(&id)).copied();
             match follow.follow(config, known, linked, status) {
                 Ok(state) => {
-                    for (id, state) in transaction.zip(state) {
+                    if let Some((id, state)) = transaction.zip(state) {
                         if table.insert(id, state).is_some_and(|before| before.customer != state.customer) {
                             wrong.push(format!("transaction {id} has two customers"));
                         }
@@ -448,7 +448,7 @@ fn check_chains(
                 EventStatus::Started => wrong.push(format!("{}, event {} is open", head.customer, linked.event.seq)),
                 EventStatus::Done => {
                     totals.done(&linked.event);
-                    for id in transaction {
+                    if let Some(id) = transaction {
                         touched.entry(id).or_default().push(linked.reference());
                     }
                 }
