@@ -33,16 +33,23 @@ struct Plan {
     engines: u64,
     customers: u64,
     rounds: usize,
+    /// Say where the server's time goes, by `pg_stat_statements`.
+    statements: bool,
     approve: Approve,
 }
 
 fn plan() -> Plan {
     let approve = Approve::Lazily;
-    let mut plan = Plan { transactions: 200_000, batch: 1024, engines: 2, customers: 50_000, rounds: 3, approve };
+    let (transactions, batch, engines, customers, rounds, statements) = (200_000, 1024, 2, 50_000, 3, false);
+    let mut plan = Plan { transactions, batch, engines, customers, rounds, statements, approve };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         if name == "--approve-at-once" {
             plan.approve = Approve::AtOnce;
+            continue;
+        }
+        if name == "--statements" {
+            plan.statements = true;
             continue;
         }
         let value: u64 = args.next().and_then(|value| value.parse().ok()).expect("a number behind each flag");
@@ -60,8 +67,14 @@ fn plan() -> Plan {
 
 fn main() {
     let plan = plan();
-    let settings = ["shared_buffers=1GB", "max_wal_size=16GB", "checkpoint_timeout=30min", "wal_buffers=64MB"];
+    let mut settings = vec!["shared_buffers=1GB", "max_wal_size=16GB", "checkpoint_timeout=30min", "wal_buffers=64MB"];
+    if plan.statements {
+        settings.push("shared_preload_libraries=pg_stat_statements");
+    }
     let server = PostgresServer::start_with(&settings);
+    if plan.statements {
+        server.psql("CREATE EXTENSION pg_stat_statements");
+    }
     println!("{plan:?}");
     println!("{}; {}", server.psql("SELECT version()"), settings.join(", "));
     println!("fsync {}, synchronous_commit {}", server.psql("SHOW fsync"), server.psql("SHOW synchronous_commit"));
@@ -76,6 +89,11 @@ fn main() {
         bare.push(run_bare(&plan, &other, rows));
         server.psql("CHECKPOINT");
         println!("round {round}: ledger {:.0}/s, bare load {:.0}/s", ours[round], bare[round]);
+    }
+    if plan.statements {
+        let by_time = "SELECT round(sum(total_exec_time)), sum(calls), sum(rows), left(query, 110) \
+            FROM pg_stat_statements GROUP BY 4 ORDER BY 1 DESC LIMIT 12";
+        println!("milliseconds of the server | calls | rows | statement\n{}", server.psql(by_time));
     }
     ours.sort_by(f64::total_cmp);
     bare.sort_by(f64::total_cmp);

@@ -13,120 +13,203 @@
 //!
 //! Rows are sorted by customer, so that two engines wait for each other in one order.
 
+use crate::server::Answer;
 use crate::store::PostgresStore;
 use crate::values::{ABORTED, Columns, DONE, Uuid, big, is_withdrawal, uuid};
 use bursar_core::commit::Appended;
 use bursar_core::event::aborted_link;
 use bursar_core::{AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, RailId, Record};
 use bursar_engine::store::StoreError;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
+use tokio_postgres::types::ToSql;
 
-macro_rules! append_events {
-    ($from:literal, $rest:literal, $won:literal) => {
+/// What goes with events that were inserted, and which they are: nothing more is said where that is all of them.
+macro_rules! with_events {
+    ($won:literal, $slot:literal, $batch:literal, $over:literal, $count:literal) => {
         concat!(
-            "WITH n AS ", $from, " (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], \
-               $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::text[], $12::text[], \
-               $13::text[], $14::int[]) AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, \
-               hash, other_currencies, other_available, other_held, at)), \
-             first AS (INSERT INTO events AS e (customer, id, transaction, seq, time_ms, amount, available, held, kind, \
-               currency, rail, withdrawal, locked, hash, other_currencies, other_available, other_held) \
-               SELECT n.customer, n.id, n.transaction, n.seq, n.time_ms, n.amount, n.available, n.held, \
-               (n.packed & 255)::smallint, (n.packed >> 8 & 255)::smallint, \
-               NULLIF(n.packed >> 16 & 255, 0)::smallint, n.packed & 16777216 <> 0, n.packed & 33554432 <> 0, \
-               n.hash, n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
-               FROM n WHERE n.at = 0 AND (SELECT count(*) FROM events p \
-                 WHERE p.customer = n.customer AND p.seq = n.seq - 1) = CASE n.seq WHEN 1 THEN 0 ELSE 1 END \
-               ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms)",
-            $rest,
-            ", counted AS (INSERT INTO counts (slot, last_time_ms, customer_count) \
-               SELECT $15::smallint, max(w.time_ms), count(*) FILTER (WHERE w.seq = 1) FROM ", $won, " w \
-               HAVING count(*) > 0 ON CONFLICT (slot) DO UPDATE SET \
+            ", counted AS (INSERT INTO counts (slot, last_time_ms, customer_count) SELECT ",
+            $slot,
+            "::smallint, max(w.time_ms), count(*) FILTER (WHERE w.seq = 1) FROM ",
+            $won,
+            " w HAVING count(*) > 0 \
+               ON CONFLICT (slot) DO UPDATE SET \
                last_time_ms = greatest(counts.last_time_ms, excluded.last_time_ms), \
                customer_count = counts.customer_count + excluded.customer_count), \
-             noted AS (INSERT INTO under_way (batch, customers) VALUES ($16::uuid, $1::uuid[]) \
+             noted AS (INSERT INTO under_way (batch, customers) VALUES (",
+            $batch,
+            "::uuid, $1::uuid[]) \
                ON CONFLICT (batch) DO NOTHING), \
-             over AS (DELETE FROM under_way WHERE batch = ANY ($17::uuid[])) \
-             SELECT w.customer, w.seq FROM ", $won, " w"
+             over AS (DELETE FROM under_way WHERE batch = ANY (",
+            $over,
+            "::uuid[])) ",
+            which!($won, $count)
         )
     };
 }
 
-/// Each customer has one event.
-const APPEND_SINGLE: &str = append_events!("NOT MATERIALIZED", "", "first");
-/// Some have runs.
-const APPEND_RUNS: &str = append_events!(
-    "MATERIALIZED",
-    ", rest AS (INSERT INTO events AS e (customer, id, transaction, seq, time_ms, amount, available, held, kind, \
-       currency, rail, withdrawal, locked, hash, other_currencies, other_available, other_held) \
-       SELECT n.customer, n.id, n.transaction, n.seq, n.time_ms, n.amount, n.available, n.held, \
-       (n.packed & 255)::smallint, (n.packed >> 8 & 255)::smallint, \
-       NULLIF(n.packed >> 16 & 255, 0)::smallint, n.packed & 16777216 <> 0, n.packed & 33554432 <> 0, \
-       n.hash, n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
+/// Which rows were inserted, unless it is all of them.
+macro_rules! which {
+    ($won:literal, $count:literal) => {
+        concat!(
+            "SELECT (SELECT count(*) FROM ",
+            $won,
+            "), \
+             ARRAY(SELECT w.customer FROM ",
+            $won,
+            " w WHERE (SELECT count(*) FROM ",
+            $won,
+            ") < ",
+            $count,
+            "::bigint), \
+             ARRAY(SELECT w.seq FROM ",
+            $won,
+            " w WHERE (SELECT count(*) FROM ",
+            $won,
+            ") < ",
+            $count,
+            "::bigint)"
+        )
+    };
+}
+
+/// The columns of an event and what they are made of.
+macro_rules! event_values {
+    () => {
+        "n.customer, n.id, n.transaction, n.seq, n.time_ms, n.amount, n.available, n.held, \
+         (n.packed & 255)::smallint, (n.packed >> 8 & 255)::smallint, NULLIF(n.packed >> 16 & 255, 0)::smallint, \
+         n.packed & 16777216 <> 0, n.packed & 33554432 <> 0, n.hash"
+    };
+}
+macro_rules! into_events {
+    () => {
+        "INSERT INTO events AS e (customer, id, transaction, seq, time_ms, amount, available, held, kind, \
+         currency, rail, withdrawal, locked, hash"
+    };
+}
+/// The event before is there.
+macro_rules! has_event_before {
+    () => {
+        "CASE n.seq WHEN 1 THEN true ELSE \
+           (SELECT count(*) FROM events p WHERE p.customer = n.customer AND p.seq = n.seq - 1) = 1 END"
+    };
+}
+
+/// Each customer has one event, and accounts in one currency.
+const APPEND_SINGLE: &str = concat!(
+    "WITH first AS (",
+    into_events!(),
+    ") SELECT ",
+    event_values!(),
+    " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+       $8::bigint[], $9::bigint[], $10::bytea[]) \
+       AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, hash) WHERE ",
+    has_event_before!(),
+    " ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms)",
+    with_events!("first", "$11", "$12", "$13", "$14")
+);
+/// Some have runs, or accounts in several currencies.
+const APPEND_RUNS: &str = concat!(
+    "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], \
+       $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $15::text[], $16::text[], \
+       $17::text[], $18::int[]) AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, \
+       hash, other_currencies, other_available, other_held, at)), \
+     first AS (",
+    into_events!(),
+    ", other_currencies, other_available, other_held) SELECT ",
+    event_values!(),
+    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
+       FROM n WHERE n.at = 0 AND ",
+    has_event_before!(),
+    " ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
+     rest AS (",
+    into_events!(),
+    ", other_currencies, other_available, other_held) SELECT ",
+    event_values!(),
+    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
        FROM n WHERE n.at > 0 AND (n.customer IN (SELECT f.customer FROM first f)) IS TRUE \
        ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
      won AS (SELECT * FROM first UNION ALL SELECT * FROM rest)",
-    "won"
+    with_events!("won", "$11", "$12", "$13", "$14")
 );
 
-macro_rules! append_statuses {
-    ($ends:literal, $found_at:literal, $columns:literal, $rest:literal, $won:literal, $slot:literal) => {
+macro_rules! into_sums {
+    () => {
+        "INSERT INTO sums (slot, currency, kind, withdrawal, event_count, amount) "
+    };
+}
+macro_rules! add_to_sums {
+    () => {
+        " ON CONFLICT (slot, currency, kind, withdrawal) DO UPDATE SET \
+         event_count = sums.event_count + excluded.event_count, amount = sums.amount + excluded.amount)"
+    };
+}
+/// The event before is closed.
+macro_rules! is_closed_before {
+    ($n:literal) => {
         concat!(
-            "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount",
-            $found_at,
-            " FROM ",
-            $ends,
-            " JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id), \
-             first AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
-               SELECT c.customer, c.seq, ",
-            $columns,
-            " FROM c \
-               WHERE c.at = 0 AND (SELECT count(*) FROM statuses p \
-                 WHERE p.customer = c.customer AND p.seq = c.seq - 1) = CASE c.seq WHEN 1 THEN 0 ELSE 1 END \
-               ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq)",
-            $rest,
-            ", summed AS (INSERT INTO sums (slot, currency, kind, withdrawal, event_count, amount) \
-               SELECT ",
-            $slot,
-            "::smallint, s.* FROM (SELECT c.currency, c.kind, c.withdrawal, count(*), sum(c.amount) \
-                 FROM (SELECT customer, seq, currency, withdrawal, amount, \
-                   CASE WHEN status = 1 THEN kind ELSE 0 END AS kind FROM c) c \
-                 WHERE ((c.customer, c.seq) IN (SELECT w.customer, w.seq FROM ",
-            $won,
-            " w)) IS TRUE \
-                 GROUP BY c.currency, c.kind, c.withdrawal ORDER BY c.currency, c.kind, c.withdrawal) s \
-               ON CONFLICT (slot, currency, kind, withdrawal) DO UPDATE SET \
-               event_count = sums.event_count + excluded.event_count, amount = sums.amount + excluded.amount) \
-             SELECT w.customer, w.seq FROM ",
-            $won,
-            " w"
+            "CASE ",
+            $n,
+            ".seq WHEN 1 THEN true ELSE (SELECT count(*) FROM statuses p WHERE p.customer = ",
+            $n,
+            ".customer AND p.seq = ",
+            $n,
+            ".seq - 1) = 1 END"
         )
     };
 }
 
-/// Each customer has one event, and all are done.
-const CLOSE_SINGLE: &str = append_statuses!(
-    "(SELECT *, 1 AS status FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::int[]) AS u(customer, seq, id, at)) n",
-    "",
-    "1, NULL, NULL, NULL::bytea, NULL::bigint, NULL::bigint",
-    "",
-    "first",
-    "$5"
+/// Events that this store has appended, one of each customer, all done: that they are there, and what they move, is
+/// known. The sums are added up ahead, for the case that all are taken.
+const CLOSE_OWN: &str = concat!(
+    "WITH first AS (INSERT INTO statuses AS s (customer, seq, status) SELECT n.customer, n.seq, 1 \
+       FROM unnest($1::uuid[], $2::bigint[]) AS n(customer, seq) WHERE ",
+    is_closed_before!("n"),
+    " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
+     summed AS (",
+    into_sums!(),
+    "SELECT $5::smallint, s.* FROM ( \
+         SELECT a.currency, a.kind, a.withdrawal, a.event_count, a.amount::numeric \
+         FROM unnest($7::smallint[], $8::smallint[], $9::boolean[], $10::bigint[], $11::text[]) \
+           AS a(currency, kind, withdrawal, event_count, amount) WHERE (SELECT count(*) FROM first) = $6::bigint \
+       UNION ALL \
+         SELECT (u.packed >> 8 & 255)::smallint, (u.packed & 255)::smallint, u.packed & 16777216 <> 0, count(*), \
+           sum(u.amount) FROM unnest($1::uuid[], $3::bigint[], $4::bigint[]) AS u(customer, packed, amount) \
+         WHERE (SELECT count(*) FROM first) < $6::bigint AND (u.customer IN (SELECT f.customer FROM first f)) IS TRUE \
+         GROUP BY 1, 2, 3) s ORDER BY 2, 3, 4",
+    add_to_sums!(),
+    " ",
+    which!("first", "$6")
 );
-/// Some have runs, some are aborted.
-const CLOSE_ANY: &str = append_statuses!(
-    "(SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::int[], $5::smallint[], $6::smallint[], $7::text[], \
-      $8::bytea[], $9::bigint[], $10::bigint[]) AS u(customer, seq, id, at, status, reason, said, link, done_seq, \
-      time_ms) WHERE u.status = 1 OR u.link IS NOT NULL) n",
-    ", row_number() OVER (PARTITION BY n.customer ORDER BY n.seq) - 1 AS found_at",
-    "c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms",
-    ", rest AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
+/// Any events: runs, aborts, those of others.
+const CLOSE_ANY: &str = concat!(
+    "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount, \
+       row_number() OVER (PARTITION BY n.customer ORDER BY n.seq) - 1 AS found_at FROM ( \
+         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::int[], $7::smallint[], $8::smallint[], \
+         $9::text[], $10::bytea[], $11::bigint[], $12::bigint[]) AS u(customer, seq, id, at, status, reason, said, \
+         link, done_seq, time_ms) WHERE u.status = 1 OR u.link IS NOT NULL) n \
+       JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id), \
+     first AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
+       SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms FROM c \
+       WHERE c.at = 0 AND ",
+    is_closed_before!("c"),
+    " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
+     rest AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
        SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms FROM c \
        WHERE c.at > 0 AND c.at = c.found_at AND (c.customer IN (SELECT f.customer FROM first f)) IS TRUE \
        ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
-     won AS (SELECT * FROM first UNION ALL SELECT * FROM rest)",
-    "won",
-    "$11"
+     won AS (SELECT * FROM first UNION ALL SELECT * FROM rest), \
+     summed AS (",
+    into_sums!(),
+    "SELECT $5::smallint, s.* FROM ( \
+       SELECT c.currency, c.kind, c.withdrawal, count(*), sum(c.amount) \
+         FROM (SELECT customer, seq, currency, withdrawal, amount, \
+           CASE WHEN status = 1 THEN kind ELSE 0 END AS kind FROM c) c \
+         WHERE ((c.customer, c.seq) IN (SELECT w.customer, w.seq FROM won w)) IS TRUE \
+         GROUP BY c.currency, c.kind, c.withdrawal ORDER BY c.currency, c.kind, c.withdrawal) s",
+    add_to_sums!(),
+    " ",
+    which!("won", "$6")
 );
 
 /// How events stand: by place, for those that are there.
@@ -145,16 +228,26 @@ const BEFORE: &str = "SELECT n.place, e.time_ms, e.hash, p.hash, s.status, s.lin
 /// Which batches of this engine have events that are not known to be closed.
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay {
-    events: HashMap<EventId, u128>,
+    events: HashMap<EventId, OwnEvent>,
     batches: HashMap<u128, usize>,
     /// Batches whose events are all closed: their notes can go.
     over: Vec<u128>,
 }
 
+/// An event that this store has appended: what it takes to add it to the sums.
+#[derive(Clone, Copy, Debug)]
+struct OwnEvent {
+    batch: u128,
+    /// Its customer and its place.
+    at: (Uuid, i64),
+    packed: i64,
+    amount: i64,
+}
+
 impl UnderWay {
-    fn begun(&mut self, batch: u128, events: impl Iterator<Item = EventId>) {
+    fn begun(&mut self, batch: u128, events: impl Iterator<Item = (EventId, OwnEvent)>) {
         let before = self.events.len();
-        self.events.extend(events.map(|event| (event, batch)));
+        self.events.extend(events);
         match self.events.len() - before {
             0 => self.over.push(batch),
             count => drop(self.batches.insert(batch, count)),
@@ -162,7 +255,7 @@ impl UnderWay {
     }
 
     fn closed(&mut self, event: EventId) {
-        let Some(batch) = self.events.remove(&event) else { return };
+        let Some(OwnEvent { batch, .. }) = self.events.remove(&event) else { return };
         let Some(count) = self.batches.get_mut(&batch) else { return };
         *count -= 1;
         if *count == 0 {
@@ -233,6 +326,49 @@ struct NewStatuses<'a> {
     links: Vec<Option<Vec<u8>>>,
     done_seqs: Vec<Option<i64>>,
     times_ms: Vec<Option<i64>>,
+}
+
+/// What the events of a wave move, one by one and added up.
+#[derive(Default)]
+struct OwnSums {
+    packed: Vec<i64>,
+    amounts: Vec<i64>,
+    currencies: Vec<i16>,
+    kinds: Vec<i16>,
+    withdrawals: Vec<bool>,
+    counts: Vec<i64>,
+    sums: Vec<String>,
+}
+
+/// Which rows of a statement were inserted.
+enum Won {
+    All,
+    These(HashSet<(Uuid, i64)>),
+}
+
+impl Won {
+    fn has(&self, customer: Uuid, seq: i64) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(rows) => rows.contains(&(customer, seq)),
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::These(rows) => rows.is_empty(),
+        }
+    }
+
+    fn add(&mut self, customer: Uuid, seq: i64) {
+        match self {
+            Self::All => {}
+            Self::These(rows) => {
+                rows.insert((customer, seq));
+            }
+        }
+    }
 }
 
 /// A closing record: which event, and why it is aborted, if it is.
@@ -313,7 +449,7 @@ impl PostgresStore {
         let first_result = results.len();
         results.resize(first_result + records.len(), Appended::Conflict);
         for (&place, customer_seq) in places.iter().zip(columns.customers.iter().zip(&columns.seqs)) {
-            if won.contains(&(*customer_seq.0, *customer_seq.1)) {
+            if won.has(*customer_seq.0, *customer_seq.1) {
                 results[first_result + place] = Appended::Yes;
             }
         }
@@ -326,61 +462,74 @@ impl PostgresStore {
     }
 
     /// Inserts events; gives the places that are theirs.
-    fn insert_events(&self, columns: &NewEvents<'_>) -> Result<HashSet<(Uuid, i64)>, StoreError> {
+    fn insert_events(&self, columns: &NewEvents<'_>) -> Result<Won, StoreError> {
         if columns.customers.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(Won::All);
         }
         let batch = self.next_batch();
         let over: Vec<Uuid> = self.under_way().over.iter().map(|&batch| Uuid(batch)).collect();
-        let text = if columns.at.iter().all(|at| *at == 0) { APPEND_SINGLE } else { APPEND_RUNS };
         let begun = self.server.durability().begin();
-        let NewEvents { customers, ids, transactions, seqs, times_ms, amounts, available, held, .. } = columns;
-        let answer = self.server.call(
-            "append events to the chains",
-            text,
-            &[
-                customers,
-                ids,
-                transactions,
-                seqs,
-                times_ms,
-                amounts,
-                available,
-                held,
-                &columns.packed,
-                &columns.hashes,
-                &columns.other_currencies,
-                &columns.other_available,
-                &columns.other_held,
-                &columns.at,
-                &self.slot,
-                &Uuid(batch),
-                &over,
-            ],
-        )?;
-        let mut won = HashSet::with_capacity(answer.rows.len());
-        for row in &answer.rows {
-            let mut row = Columns::new(row, self.place());
-            won.insert((row.get::<Uuid>()?, row.get::<i64>()?));
-        }
-        if !won.is_empty() {
-            self.server.durability().wrote(begun);
-        }
-        if answer.repeated && won.len() < customers.len() {
+        let NewEvents {
+            customers, ids, transactions, seqs, times_ms, amounts, available, held, packed, hashes, ..
+        } = columns;
+        let count = customers.len() as i64;
+        let (slot, batch_id) = (self.slot, Uuid(batch));
+        let single: [&(dyn ToSql + Sync); 14] = [
+            customers,
+            ids,
+            transactions,
+            seqs,
+            times_ms,
+            amounts,
+            available,
+            held,
+            packed,
+            hashes,
+            &slot,
+            &batch_id,
+            &over,
+            &count,
+        ];
+        let is_single = columns.at.iter().all(|at| *at == 0) && columns.other_currencies.iter().all(Option::is_none);
+        let doing = "append events to the chains";
+        let answer = if is_single {
+            self.server.call(doing, APPEND_SINGLE, &single)?
+        } else {
+            let further: [&(dyn ToSql + Sync); 4] =
+                [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at];
+            self.server.call(doing, APPEND_RUNS, &[&single[..], &further[..]].concat())?
+        };
+        let mut won = self.won(&answer, count, begun)?;
+        if answer.repeated {
             // The answer of an earlier attempt was lost: what is there under these very ids came with it.
             self.server.durability().read();
             let answer = self.server.call("look for events", STATUS, &[customers, seqs, ids])?;
             for row in &answer.rows {
                 let place: i64 = Columns::new(row, self.place()).get()?;
                 let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
-                won.extend(customers.get(at).copied().zip(seqs.get(at).copied()));
+                if let Some((&customer, &seq)) = customers.get(at).zip(seqs.get(at)) {
+                    won.add(customer, seq);
+                }
             }
         }
         let mut under_way = self.under_way();
         under_way.over.retain(|batch| !over.contains(&Uuid(*batch)));
-        let theirs = customers.iter().zip(seqs).zip(ids);
-        let theirs = theirs.filter(|((customer, seq), _)| won.contains(&(**customer, **seq)));
-        under_way.begun(batch, theirs.map(|(_, id)| EventId::from_first_bits(id.0)));
+        let theirs = (0..customers.len()).filter(|&at| won.has(customers[at], seqs[at]));
+        let own =
+            |at: usize| OwnEvent { batch, at: (customers[at], seqs[at]), packed: packed[at], amount: amounts[at] };
+        under_way.begun(batch, theirs.map(|at| (EventId::from_first_bits(ids[at].0), own(at))));
+        Ok(won)
+    }
+
+    /// Reads which rows a statement has inserted.
+    fn won(&self, answer: &Answer, count: i64, begun: u64) -> Result<Won, StoreError> {
+        let Some(row) = answer.rows.first() else { return Ok(Won::These(HashSet::new())) };
+        let mut row = Columns::new(row, self.place());
+        let (inserted, customers, seqs): (i64, Vec<Uuid>, Vec<i64>) = (row.get()?, row.get()?, row.get()?);
+        let won = if inserted == count { Won::All } else { Won::These(customers.into_iter().zip(seqs).collect()) };
+        if !won.is_none() {
+            self.server.durability().wrote(begun);
+        }
         Ok(won)
     }
 
@@ -448,7 +597,7 @@ impl PostgresStore {
             return Ok(());
         }
         let won = self.insert_statuses(&mut wave, records)?;
-        let lost = wave.customers.iter().zip(&wave.seqs).any(|(customer, seq)| !won.contains(&(*customer, *seq)));
+        let lost = wave.customers.iter().zip(&wave.seqs).any(|(customer, seq)| !won.has(*customer, *seq));
         let found = if lost { self.find_statuses(&wave)? } else { Vec::new() };
         let mut stopped: Option<Uuid> = None;
         for (index, &place) in wave.records.iter().enumerate() {
@@ -456,7 +605,7 @@ impl PostgresStore {
             if stopped == Some(customer) {
                 continue;
             }
-            let result = if won.contains(&(customer, wave.seqs[index])) {
+            let result = if won.has(customer, wave.seqs[index]) {
                 Appended::Yes
             } else {
                 match found.get(index).and_then(Option::as_ref) {
@@ -483,14 +632,22 @@ impl PostgresStore {
         Ok(())
     }
 
-    fn insert_statuses(
-        &self,
-        wave: &mut NewStatuses<'_>,
-        records: &[Record],
-    ) -> Result<HashSet<(Uuid, i64)>, StoreError> {
+    fn insert_statuses(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<Won, StoreError> {
         let doing = "close events of the chains";
+        let count = wave.records.len() as i64;
         let all_done = wave.statuses.iter().all(|status| *status == DONE);
         let is_single = all_done && wave.at.iter().all(|at| *at == 0);
+        if let Some(own) = is_single.then(|| self.own(wave)).flatten() {
+            let begun = self.server.durability().begin();
+            let NewStatuses { customers, seqs, .. } = &*wave;
+            let OwnSums { packed, amounts, currencies, kinds, withdrawals, counts, sums } = &own;
+            let answer = self.server.call(
+                doing,
+                CLOSE_OWN,
+                &[customers, seqs, packed, amounts, &self.slot, &count, currencies, kinds, withdrawals, counts, sums],
+            )?;
+            return self.won(&answer, count, begun);
+        }
         if all_done {
             let count = wave.records.len();
             (wave.links, wave.done_seqs, wave.times_ms) = (vec![None; count], vec![None; count], vec![None; count]);
@@ -499,24 +656,35 @@ impl PostgresStore {
         }
         let begun = self.server.durability().begin();
         let NewStatuses { customers, seqs, ids, at, statuses, reasons, said, links, done_seqs, times_ms, .. } = &*wave;
-        let answer = if is_single {
-            self.server.call(doing, CLOSE_SINGLE, &[customers, seqs, ids, at, &self.slot])?
-        } else {
-            self.server.call(
-                doing,
-                CLOSE_ANY,
-                &[customers, seqs, ids, at, statuses, reasons, said, links, done_seqs, times_ms, &self.slot],
-            )?
-        };
-        let mut won = HashSet::with_capacity(answer.rows.len());
-        for row in &answer.rows {
-            let mut row = Columns::new(row, self.place());
-            won.insert((row.get::<Uuid>()?, row.get::<i64>()?));
+        let answer = self.server.call(
+            doing,
+            CLOSE_ANY,
+            &[customers, seqs, ids, at, &self.slot, &count, statuses, reasons, said, links, done_seqs, times_ms],
+        )?;
+        self.won(&answer, count, begun)
+    }
+
+    /// What events move, if all of them were appended by this store.
+    fn own(&self, wave: &NewStatuses<'_>) -> Option<OwnSums> {
+        let under_way = self.under_way();
+        let mut own = OwnSums::default();
+        let mut sums: BTreeMap<i64, (i64, i128)> = BTreeMap::new();
+        for (id, at) in wave.ids.iter().zip(wave.customers.iter().copied().zip(wave.seqs.iter().copied())) {
+            let event = under_way.events.get(&EventId::from_first_bits(id.0)).filter(|event| event.at == at)?;
+            own.packed.push(event.packed);
+            own.amounts.push(event.amount);
+            // Kind, currency, and whether it is of a withdrawal.
+            let sum = sums.entry(event.packed & 0x0100_ffff).or_default();
+            *sum = (sum.0 + 1, sum.1 + i128::from(event.amount));
         }
-        if !won.is_empty() {
-            self.server.durability().wrote(begun);
+        for (packed, (count, sum)) in sums {
+            own.kinds.push((packed & 0xff) as i16);
+            own.currencies.push((packed >> 8 & 0xff) as i16);
+            own.withdrawals.push(packed & 0x0100_0000 != 0);
+            own.counts.push(count);
+            own.sums.push(sum.to_string());
         }
-        Ok(won)
+        Some(own)
     }
 
     /// How the events of a wave stand, by their places; `None` for one that is not there.
