@@ -18,7 +18,7 @@ use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, 
 use bursar_engine::{Ledger, LedgerOptions, SubmitError, new_config};
 use bursar_postgres::{Approve, PostgresConfig, PostgresStore};
 use bytes::{BufMut, BytesMut};
-use common::PostgresServer;
+use common::{PostgresServer, cpu_ticks};
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -82,13 +82,19 @@ fn main() {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         let config = PostgresConfig { approve: plan.approve, ..server.fresh_schema() };
+        let used = || (cpu_ticks("self", false), server.cpu_ticks());
+        let begun = used();
         ours.push(run_ledger(&plan, &config, &ledger, round as u64));
+        let ours_used = per_transaction(&plan, begun, used());
         let rows = read_back(&config);
         let other = server.fresh_schema();
         drop(PostgresStore::create(&other, &ledger).unwrap());
+        let begun = used();
         bare.push(run_bare(&plan, &other, rows));
+        let bare_used = per_transaction(&plan, begun, used());
         server.psql("CHECKPOINT");
-        println!("round {round}: ledger {:.0}/s, bare load {:.0}/s", ours[round], bare[round]);
+        let (ours, bare) = (ours[round], bare[round]);
+        println!("round {round}: ledger {ours:.0}/s ({ours_used}), bare load {bare:.0}/s ({bare_used})");
     }
     if plan.statements {
         let by_time = "SELECT round(sum(total_exec_time)), sum(calls), sum(rows), left(query, 110) \
@@ -99,6 +105,12 @@ fn main() {
     bare.sort_by(f64::total_cmp);
     let (ours, bare) = (ours[plan.rounds / 2], bare[plan.rounds / 2]);
     println!("median: ledger {ours:.0}/s, bare load {bare:.0}/s, {:.0}%", 100.0 * ours / bare);
+}
+
+/// What a transaction costs of the processors, here and in the server.
+fn per_transaction(plan: &Plan, begun: (u64, u64), ended: (u64, u64)) -> String {
+    let micros = |ticks: u64| ticks as f64 * 10_000.0 / plan.transactions as f64;
+    format!("{:.1} + {:.1} us of a processor", micros(ended.0 - begun.0), micros(ended.1 - begun.1))
 }
 
 /// A scattered number: ids come in no order.

@@ -45,6 +45,8 @@ pub(crate) async fn version(client: &Client, schema: &str) -> Result<u32, tokio_
 
 /// Brings a database to this program's version; gives the version that it had. The schema's name was checked.
 pub(crate) async fn migrate(client: &mut Client, schema: &str) -> Result<u32, OpenError> {
+    // A migration of many rows takes as long as it takes.
+    client.batch_execute("SET statement_timeout = 0").await?;
     client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
     let before = version(client, schema).await?;
     check(before)?;

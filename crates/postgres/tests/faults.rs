@@ -14,7 +14,7 @@ use bursar_engine::core::{
     Rejection, Request, TransactionId, TransactionState,
 };
 use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, Transactions};
-use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, Totals, new_config};
+use bursar_engine::{EngineError, Ledger, LedgerOptions, Rail, RailReply, Totals, new_config};
 use bursar_postgres::{PostgresConfig, PostgresStore};
 use common::PostgresServer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,8 +73,8 @@ fn options() -> LedgerOptions {
     options
 }
 
-fn ledger_on(store: &Arc<PostgresStore>) -> Ledger {
-    Ledger::with_stores(store.config().clone(), store.clone(), store.clone(), options()).unwrap()
+fn ledger_on(store: &Arc<PostgresStore>) -> Result<Ledger, EngineError> {
+    Ledger::with_stores(store.config().clone(), store.clone(), store.clone(), options())
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ fn engine_process() {
     let Ok(route) = std::env::var(ROUTE) else { return };
     let [url, schema, round, seed, log] = route.split('|').collect::<Vec<_>>()[..] else { panic!("{route}") };
     let (round, seed): (u64, u64) = (round.parse().unwrap(), seed.parse().unwrap());
-    let config = PostgresConfig { schema: schema.to_owned(), ..config(url) };
+    let config = PostgresConfig { schema: schema.to_owned(), ..impatient(url) };
     let stopped = AtomicBool::new(false);
     // A ledger that has given up is opened again, as whoever runs the service would.
     let log = Mutex::new(File::create(log).unwrap());
@@ -117,7 +117,7 @@ fn engine_process() {
         while !stopped.load(Ordering::Acquire) {
             life += 1;
             let Ok(store) = PostgresStore::open(&config) else { continue };
-            let ledger = ledger_on(&Arc::new(store));
+            let Ok(ledger) = ledger_on(&Arc::new(store)) else { continue };
             std::thread::scope(|scope| {
                 for thread in 0..3 {
                     let dice = Dice(seed + thread * 1_000_003 + life * 17);
@@ -176,7 +176,8 @@ fn amount_of(request: &Request) -> i64 {
     }
 }
 
-fn config(url: &str) -> PostgresConfig {
+/// So that engines give up on answers, and on the server, within a round.
+fn impatient(url: &str) -> PostgresConfig {
     PostgresConfig {
         statement_timeout_ms: 700,
         connect_timeout_ms: 700,
@@ -249,7 +250,7 @@ fn nothing_is_lost_and_nothing_done_twice() {
     let mut server = PostgresServer::start();
     let ledger = new_config(Policy::default(), bursar_engine::core::Currencies::default()).unwrap();
     let mut history = History::default();
-    let config = PostgresConfig { schema: server.fresh_schema().schema, ..config(&server.config().url) };
+    let config = server.fresh_schema();
     drop(PostgresStore::create(&config, &ledger).unwrap());
     let logs = tempfile::tempdir().unwrap();
     let mut witnessed: BTreeMap<Fault, u64> = BTreeMap::new();
@@ -402,7 +403,7 @@ fn check(config: &PostgresConfig, expected: &LedgerConfig, history: &History) ->
 
 /// What killed engines left open is rolled forward, or their rail is asked again.
 fn settle(store: &Arc<PostgresStore>) {
-    let ledger = ledger_on(store);
+    let ledger = ledger_on(store).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let open = ledger.open_events().unwrap();

@@ -159,6 +159,13 @@ impl PostgresServer {
         list.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)).collect()
     }
 
+    /// How much of the processors the server has used so far, in hundredths of a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let of_children: u64 =
+            self.children().into_iter().map(|pid| cpu_ticks(&pid.as_raw_nonzero().to_string(), false)).sum();
+        of_children + cpu_ticks(&self.pid().as_raw_nonzero().to_string(), true)
+    }
+
     /// How to reach a schema of its own.
     pub fn fresh_schema(&self) -> PostgresConfig {
         let number = self.schemas.fetch_add(1, Ordering::Relaxed);
@@ -183,6 +190,14 @@ impl PostgresServer {
         assert!(out.status.success(), "{statement}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
     }
+}
+
+/// What a process has used of the processors; with its children that have ended, if asked.
+pub fn cpu_ticks(pid: &str, with_ended: bool) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything: the state, then numbers; the 12th to the 15th are times.
+    let numbers = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default().split_whitespace();
+    numbers.skip(11).take(if with_ended { 4 } else { 2 }).map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum()
 }
 
 impl Drop for PostgresServer {
