@@ -52,7 +52,8 @@ fn plan() -> Plan {
             plan.statements = true;
             continue;
         }
-        let value: u64 = args.next().and_then(|value| value.parse().ok()).expect("a number behind each flag");
+        let value: u64 =
+            args.next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} needs a number"));
         match name.as_str() {
             "--transactions" => plan.transactions = value,
             "--batch" => plan.batch = value as usize,

@@ -15,7 +15,7 @@
 
 use crate::server::Answer;
 use crate::store::PostgresStore;
-use crate::values::{ABORTED, Columns, DONE, Uuid, big, is_withdrawal, uuid};
+use crate::values::{ABORTED, Columns, DONE, Uuid, big, count_of, is_withdrawal, uuid};
 use bursar_core::commit::Appended;
 use bursar_core::event::aborted_link;
 use bursar_core::{AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, RailId, Record};
@@ -96,18 +96,24 @@ macro_rules! has_event_before {
 }
 
 /// Each customer has one event, and accounts in one currency.
-const APPEND_SINGLE: &str = concat!(
-    "WITH first AS (",
-    into_events!(),
-    ") SELECT ",
-    event_values!(),
-    " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+macro_rules! append_single {
+    ($on_conflict:literal) => {
+        concat!(
+            "WITH first AS (",
+            into_events!(),
+            ") SELECT ",
+            event_values!(),
+            " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
        $8::bigint[], $9::bigint[], $10::bytea[]) \
        AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, hash) WHERE ",
-    has_event_before!(),
-    " ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms)",
-    with_events!("first", "$11", "$12", "$13", "$14")
-);
+            has_event_before!(),
+            $on_conflict,
+            " RETURNING e.customer, e.seq, e.time_ms)",
+            with_events!("first", "$11", "$12", "$13", "$14")
+        )
+    };
+}
+const APPEND_SINGLE: [&str; 2] = [append_single!(""), append_single!(" ON CONFLICT (customer, seq) DO NOTHING")];
 /// Some have runs, or accounts in several currencies.
 const APPEND_RUNS: &str = concat!(
     "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], \
@@ -161,11 +167,14 @@ macro_rules! is_closed_before {
 
 /// Events that this store has appended, one of each customer, all done: that they are there, and what they move, is
 /// known. The sums are added up ahead, for the case that all are taken.
-const CLOSE_OWN: &str = concat!(
+macro_rules! close_own {
+    ($on_conflict:literal) => {
+        concat!(
     "WITH first AS (INSERT INTO statuses AS s (customer, seq, status) SELECT n.customer, n.seq, 1 \
        FROM unnest($1::uuid[], $2::bigint[]) AS n(customer, seq) WHERE ",
     is_closed_before!("n"),
-    " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
+    $on_conflict,
+    " RETURNING s.customer, s.seq), \
      summed AS (",
     into_sums!(),
     "SELECT $5::smallint, s.* FROM ( \
@@ -180,7 +189,10 @@ const CLOSE_OWN: &str = concat!(
     add_to_sums!(),
     " ",
     which!("first", "$6")
-);
+        )
+    };
+}
+const CLOSE_OWN: [&str; 2] = [close_own!(""), close_own!(" ON CONFLICT (customer, seq) DO NOTHING")];
 /// Any events: runs, aborts, those of others.
 const CLOSE_ANY: &str = concat!(
     "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount, \
@@ -472,7 +484,7 @@ impl PostgresStore {
         let NewEvents {
             customers, ids, transactions, seqs, times_ms, amounts, available, held, packed, hashes, ..
         } = columns;
-        let count = customers.len() as i64;
+        let count = count_of(customers.len());
         let (slot, batch_id) = (self.slot, Uuid(batch));
         let single: [&(dyn ToSql + Sync); 14] = [
             customers,
@@ -493,7 +505,7 @@ impl PostgresStore {
         let is_single = columns.at.iter().all(|at| *at == 0) && columns.other_currencies.iter().all(Option::is_none);
         let doing = "append events to the chains";
         let answer = if is_single {
-            self.server.call(doing, APPEND_SINGLE, &single)?
+            self.server.insert(doing, APPEND_SINGLE, &single)?
         } else {
             let further: [&(dyn ToSql + Sync); 4] =
                 [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at];
@@ -634,14 +646,14 @@ impl PostgresStore {
 
     fn insert_statuses(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<Won, StoreError> {
         let doing = "close events of the chains";
-        let count = wave.records.len() as i64;
+        let count = count_of(wave.records.len());
         let all_done = wave.statuses.iter().all(|status| *status == DONE);
         let is_single = all_done && wave.at.iter().all(|at| *at == 0);
         if let Some(own) = is_single.then(|| self.own(wave)).flatten() {
             let begun = self.server.durability().begin();
             let NewStatuses { customers, seqs, .. } = &*wave;
             let OwnSums { packed, amounts, currencies, kinds, withdrawals, counts, sums } = &own;
-            let answer = self.server.call(
+            let answer = self.server.insert(
                 doing,
                 CLOSE_OWN,
                 &[customers, seqs, packed, amounts, &self.slot, &count, currencies, kinds, withdrawals, counts, sums],

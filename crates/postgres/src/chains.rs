@@ -2,7 +2,7 @@
 
 use crate::append::STATUS;
 use crate::store::PostgresStore;
-use crate::values::{ABORTED, Columns, DONE, EVENT_COLUMN_COUNT, Uuid, big, event_columns, uuid};
+use crate::values::{ABORTED, Columns, DONE, EVENT_COLUMN_COUNT, Uuid, big, count_of, event_columns, uuid};
 use bursar_core::commit::Appended;
 use bursar_core::rules::total_delta;
 use bursar_core::{
@@ -261,15 +261,15 @@ impl Chains for PostgresStore {
         while let Some(from_seq) = big(from).filter(|_| left > 0 && from <= to) {
             let limit = left.min(PAGE);
             let to_seq = big(to).unwrap_or(i64::MAX);
-            let rows = self.rows("read a chain", text, &[&uuid(customer), &from_seq, &to_seq, &(limit as i64)])?;
+            let rows = self.rows("read a chain", text, &[&uuid(customer), &from_seq, &to_seq, &count_of(limit)])?;
             for row in &rows {
                 let mut row = Columns::new(row, self.place());
                 let entry = ChainEntry { linked: row.event()?, status: row.status()? };
                 let seq = entry.linked.event.seq;
                 if range.newest_first {
-                    to = seq - 1
+                    to = seq - 1;
                 } else {
-                    from = seq + 1
+                    from = seq + 1;
                 }
                 entries.push(entry);
             }
@@ -316,7 +316,7 @@ impl Chains for PostgresStore {
         while let Some(first) = from.filter(|_| left > 0) {
             let count = left.min(PAGE);
             let mut customers = Vec::with_capacity(count);
-            for row in &self.rows("list customers", LIST, &[&Uuid(first), &(count as i64)])? {
+            for row in &self.rows("list customers", LIST, &[&Uuid(first), &count_of(count)])? {
                 customers.push(CustomerId::new(Columns::new(row, self.place()).get::<Uuid>()?.0));
             }
             let loaded = self.load_page(&customers)?;

@@ -78,6 +78,18 @@ pub struct UnsafeSetting {
     pub why: &'static str,
 }
 
+impl OpenError {
+    /// Says where, if that is not said yet.
+    pub(crate) fn at(mut self, at: &str) -> Self {
+        if let Self::Server { place, .. } = &mut self
+            && place.is_empty()
+        {
+            at.clone_into(place);
+        }
+        self
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -116,6 +116,8 @@ enum Next {
     Again,
     /// It may have taken effect; the connection is gone.
     Reconnect,
+    /// It did not take effect: a row was there already.
+    Taken,
     GiveUp,
 }
 
@@ -126,6 +128,7 @@ fn next_after(error: &tokio_postgres::Error) -> Next {
         return if is_client { Next::GiveUp } else { Next::Reconnect };
     };
     match *code {
+        SqlState::UNIQUE_VIOLATION => Next::Taken,
         SqlState::T_R_SERIALIZATION_FAILURE
         | SqlState::T_R_DEADLOCK_DETECTED
         | SqlState::LOCK_NOT_AVAILABLE
@@ -192,12 +195,7 @@ impl Server {
             let mut connection = self.connect().await?;
             work(&mut connection.client, &self.schema).await
         })
-        .map_err(|error| match error {
-            OpenError::Server { place, what } if place.is_empty() => {
-                OpenError::Server { place: self.place.clone(), what }
-            }
-            other => other,
-        })
+        .map_err(|error| error.at(&self.place))
     }
 
     /// Makes a call: one statement.
@@ -205,6 +203,27 @@ impl Server {
         &self,
         doing: &'static str,
         text: &'static str,
+        params: Params<'_>,
+    ) -> Result<Answer, StoreError> {
+        self.call_either(doing, text, None, params)
+    }
+
+    /// Makes a call by a statement that fails as a whole where a row is there already. If so, it is made by the
+    /// other statement, which leaves such rows out: that one costs more, and is seldom needed.
+    pub(crate) fn insert(
+        &self,
+        doing: &'static str,
+        [text, careful]: [&'static str; 2],
+        params: Params<'_>,
+    ) -> Result<Answer, StoreError> {
+        self.call_either(doing, text, Some(careful), params)
+    }
+
+    fn call_either(
+        &self,
+        doing: &'static str,
+        mut text: &'static str,
+        mut careful: Option<&'static str>,
         params: Params<'_>,
     ) -> Result<Answer, StoreError> {
         let deadline = Instant::now() + self.retry_for;
@@ -221,6 +240,11 @@ impl Server {
                     Err((Next::Again, what)) => {
                         self.give_back(connection);
                         (false, what)
+                    }
+                    Err((Next::Taken, what)) => {
+                        self.give_back(connection);
+                        text = careful.take().ok_or_else(|| failed(what))?;
+                        continue;
                     }
                     Err((Next::GiveUp, what)) => {
                         self.give_back(connection);
@@ -254,14 +278,11 @@ impl Server {
     ) -> Result<Vec<Row>, (Next, String)> {
         let limit = self.statement_timeout + GRACE;
         let asking = async {
-            let statement = match connection.statements.get(text) {
-                Some(statement) => statement.clone(),
-                None => {
-                    let statement = connection.client.prepare(text).await?;
-                    connection.statements.insert(text, statement.clone());
-                    statement
-                }
-            };
+            if !connection.statements.contains_key(text) {
+                let statement = connection.client.prepare(text).await?;
+                connection.statements.insert(text, statement);
+            }
+            let statement = connection.statements[text].clone();
             connection.client.query(&statement, params).await
         };
         let answered = self.block_on(async { timeout(limit, asking).await });
@@ -333,13 +354,11 @@ impl Server {
         };
         let mut connection = Connection { client, driver, statements: HashMap::new(), has_standbys: false };
         let checked = timeout(self.statement_timeout + GRACE, self.prepare(&mut connection)).await;
-        match checked {
-            Ok(checked) => checked?,
-            Err(_) => {
-                let what = "no answer to the first statement".to_owned();
-                return Err(OpenError::Server { place: self.place.clone(), what });
-            }
-        }
+        let Ok(checked) = checked else {
+            let what = "no answer to the first statement".to_owned();
+            return Err(OpenError::Server { place: self.place.clone(), what });
+        };
+        checked?;
         Ok(connection)
     }
 

@@ -8,17 +8,25 @@ use bursar_core::{EventRef, Proposed, TransactionEntry, TransactionId, Transacti
 use bursar_engine::store::{StoreError, Transactions};
 use std::collections::HashSet;
 
+macro_rules! first {
+    ($on_conflict:literal) => {
+        concat!(
+            "INSERT INTO transactions AS t (id, customer, event_id, seq, amount, currency, status, withdrawal) \
+               SELECT n.id, n.customer, n.event_id, n.seq, n.amount, (n.packed & 255)::smallint, \
+               (n.packed >> 8 & 255)::smallint, n.packed >> 16 <> 0 \
+               FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[]) \
+               AS n(id, customer, event_id, seq, amount, packed)",
+            $on_conflict,
+            " RETURNING t.id"
+        )
+    };
+}
 const GET: &str = "SELECT n.place, t.customer, t.withdrawal, t.amount, t.currency, t.status, \
      t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, t.approved_status, \
      t.customer, t.seq, t.event_id \
      FROM unnest($1::uuid[]) WITH ORDINALITY AS n(id, place) JOIN transactions t ON t.id = n.id";
 /// Proposals on transactions that have no row.
-const FIRST: &str = "INSERT INTO transactions AS t (id, customer, event_id, seq, amount, currency, status, withdrawal) \
-     SELECT n.id, n.customer, n.event_id, n.seq, n.amount, (n.packed & 255)::smallint, \
-       (n.packed >> 8 & 255)::smallint, n.packed >> 16 <> 0 \
-     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[]) \
-       AS n(id, customer, event_id, seq, amount, packed) \
-     ON CONFLICT (id) DO NOTHING RETURNING t.id";
+const FIRST: [&str; 2] = [first!(""), first!(" ON CONFLICT (id) DO NOTHING")];
 /// Proposals on what others have proposed. That goes to `touches`, so that it is found again.
 const NEXT: &str = "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], \
        $5::bigint[], $6::smallint[], $7::smallint[], $8::boolean[], $9::uuid[], \
@@ -108,7 +116,7 @@ impl PostgresStore {
         let approved = States::of(proposals.iter().map(|p| p.approved));
         let was = States::of(proposals.iter().map(|p| p.seen_approved));
         self.written(
-            NEXT,
+            [NEXT, NEXT],
             &[
                 &ids,
                 &states.customers,
@@ -133,9 +141,13 @@ impl PostgresStore {
         )
     }
 
-    fn written(&self, text: &'static str, params: crate::server::Params<'_>) -> Result<HashSet<Uuid>, StoreError> {
+    fn written(
+        &self,
+        texts: [&'static str; 2],
+        params: crate::server::Params<'_>,
+    ) -> Result<HashSet<Uuid>, StoreError> {
         let begun = self.server.durability().begin();
-        let answer = self.server.call("propose states of transactions", text, params)?;
+        let answer = self.server.insert("propose states of transactions", texts, params)?;
         let ids = answer.rows.iter().map(|row| Columns::new(row, self.place()).get());
         let ids = ids.collect::<Result<HashSet<Uuid>, _>>()?;
         if !ids.is_empty() {

@@ -42,6 +42,11 @@ pub(crate) fn big(number: u64) -> Option<i64> {
     i64::try_from(number).ok()
 }
 
+/// A count of rows.
+pub(crate) fn count_of(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
 /// An error for stored data that is not what was stored.
 pub(crate) fn damaged(place: &str, what: String) -> StoreError {
     StoreError::Damaged(Damage { path: place.into(), offset: 0, what })

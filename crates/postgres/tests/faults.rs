@@ -430,18 +430,21 @@ fn check_chains(
     let mut newest = 0;
     for head in listed {
         let mut follow = ChainCheck::new(&config.digest(), head.customer);
+        // By this chain alone: an id whose event was aborted is free for others, who may be looked at first.
+        let mut own: BTreeMap<TransactionId, TransactionState> = BTreeMap::new();
         for ChainEntry { linked, status } in &chains[&head.customer.bits()] {
             let transaction = linked.event.transaction;
-            let known = transaction.and_then(|id| table.get(&id)).copied();
+            let known = transaction.and_then(|id| own.get(&id)).copied();
             match follow.follow(config, known, linked, status) {
                 Ok(state) => {
                     if let Some((id, state)) = transaction.zip(state) {
+                        own.insert(id, state);
                         if table.insert(id, state).is_some_and(|before| before.customer != state.customer) {
                             wrong.push(format!("transaction {id} has two customers"));
                         }
                     }
                 }
-                Err(fault) => wrong.push(format!("{}, event {}: {fault}", head.customer, linked.event.seq)),
+                Err(fault) => wrong.push(format!("{}, {linked:?}, {status:?}: {fault}", head.customer)),
             }
             totals.begun(&linked.event);
             newest = newest.max(linked.event.time_ms);

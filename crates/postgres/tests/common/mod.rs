@@ -37,7 +37,9 @@ fn user() -> Option<(u32, u32)> {
         let mut ids = line.split(':').skip(2).map(|id| id.parse::<u32>().unwrap());
         Some((ids.next()?, ids.next()?))
     };
-    Some(of("postgres").or_else(|| of("nobody")).expect("a user `postgres` or `nobody` to run the server as"))
+    let found = of("postgres").or_else(|| of("nobody"));
+    assert!(found.is_some(), "the server needs a user to run as: `postgres` or `nobody`");
+    found
 }
 
 fn command(program: &Path) -> Command {
@@ -99,7 +101,7 @@ impl PostgresServer {
     /// Starts the server again, after its end.
     pub fn run(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         // The old server's children may still hold its memory.
         loop {
             let mut postgres = command(&self.programs.join("postgres"));
