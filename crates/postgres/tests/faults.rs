@@ -60,7 +60,7 @@ impl Rail for SlowRail {
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis((bits >> 64) as u64 % 15));
             let refused = || RailAnswer::Refused(AbortReason::RailRefused(ReasonText::new("not today")));
-            reply.answer(if bits % 5 == 0 { refused() } else { RailAnswer::Done });
+            reply.answer(if bits.is_multiple_of(5) { refused() } else { RailAnswer::Done });
         });
     }
 }
@@ -89,7 +89,7 @@ fn request(dice: &mut Dice, round: u64) -> Request {
     let customer = CustomerId::new(u128::from((number + odd) % CUSTOMERS) << (number % 2 * 66));
     let amount = Amount::from_steps((number % 7 + 1 + odd).cast_signed());
     match dice.below(10) {
-        0..=4 if number % 3 > 0 => Request::deposit(customer, transaction, amount),
+        0..=4 if !number.is_multiple_of(3) => Request::deposit(customer, transaction, amount),
         0..=4 => Request::withdrawal(customer, transaction, amount),
         5..=6 => Request::dispute(customer, transaction),
         7..=8 => Request::resolve(customer, transaction),
@@ -137,7 +137,7 @@ fn ask(ledger: &Ledger, round: u64, mut dice: Dice, log: &Mutex<File>, stopped: 
         let mut begun = String::new();
         for (place, request) in requests.iter().enumerate() {
             let (kind, transaction) = (request.action.kind(), request.action.transaction());
-            let transaction = transaction.map_or(0, |id| id.bits());
+            let transaction = transaction.map_or(0, TransactionId::bits);
             let amount = amount_of(request);
             let (customer, kind) = (request.customer.bits(), kind.name());
             writeln!(begun, "begin {id}.{place} {} {kind} {customer} {transaction} {amount}", now_ns()).unwrap();
@@ -513,7 +513,7 @@ fn check_history(chains: &BTreeMap<u128, Vec<ChainEntry>>, history: &History, wr
             let amount_fits = begun.amount == 0 || event.amount.steps() == begun.amount;
             entry.status == EventStatus::Done
                 && event.kind.name() == begun.kind
-                && event.transaction.map_or(0, |id| id.bits()) == begun.transaction
+                && event.transaction.map_or(0, TransactionId::bits) == begun.transaction
                 && amount_fits
         };
         match &ended.told {
@@ -544,7 +544,7 @@ fn check_history(chains: &BTreeMap<u128, Vec<ChainEntry>>, history: &History, wr
     for (customer, chain) in chains {
         for entry in chain.iter().filter(|entry| entry.status == EventStatus::Done) {
             let event = &entry.linked.event;
-            let transaction = event.transaction.map_or(0, |id| id.bits());
+            let transaction = event.transaction.map_or(0, TransactionId::bits);
             if !asked.contains(&(event.kind.name(), *customer, transaction)) {
                 wrong.push(format!("nobody asked for {event:?}"));
             }
