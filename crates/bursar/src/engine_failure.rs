@@ -17,7 +17,7 @@ impl From<StoreError> for Failure {
             return Self::from(StoreError::clone(cause));
         }
         let exit = match &error {
-            StoreError::Io { .. } => Exit::Io,
+            StoreError::Io { .. } | StoreError::Database { .. } => Exit::Io,
             StoreError::Damaged(_)
             | StoreError::InUse { .. }
             | StoreError::NotFound { .. }

@@ -62,7 +62,7 @@ impl Totals {
     }
 
     /// Puts back what was kept, as by [`Totals::currencies`].
-    pub(crate) fn set_currencies(&mut self, currencies: Vec<CurrencyTotals>) {
+    pub fn set_currencies(&mut self, currencies: Vec<CurrencyTotals>) {
         self.currencies = currencies;
     }
 

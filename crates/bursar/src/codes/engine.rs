@@ -28,7 +28,7 @@ pub(super) const HEADERS: [CodeInfo; 4] = [
 ];
 
 /// The codes of [`StoreError`].
-pub(super) const STORES: [CodeInfo; 9] = [
+pub(super) const STORES: [CodeInfo; 10] = [
     CodeInfo::store(
         "disk_full",
         "The disk is full.",
@@ -73,6 +73,11 @@ pub(super) const STORES: [CodeInfo; 9] = [
         "poisoned",
         "An earlier error stopped the store.",
         "Start again: everything acknowledged is safe, nothing else is certain.",
+    ),
+    CodeInfo::store(
+        "database_error",
+        "The database that holds the ledger could not do what was asked.",
+        "Check that it runs and what its log says, and start again; everything acknowledged is safe.",
     ),
 ];
 
@@ -119,6 +124,7 @@ pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
         StoreError::Version { .. } => &STORES[6],
         StoreError::BatchTooLarge { .. } => &STORES[7],
         StoreError::Poisoned { .. } => &STORES[8],
+        StoreError::Database { .. } => &STORES[9],
     }
 }
 

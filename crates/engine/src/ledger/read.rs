@@ -202,7 +202,14 @@ impl Ledger {
                 Some(EventStatus::Aborted(_)) | None => {}
             }
         }
-        let events = self.shared.transactions.events_of(transaction)?;
+        let mut events = self.shared.transactions.events_of(transaction)?;
+        let mut statuses = Vec::with_capacity(events.len());
+        self.shared.chains.status(&events, &mut statuses)?;
+        let mut in_effect_or_open = statuses.iter().map(|status| match status {
+            Some(EventStatus::Started | EventStatus::Done) => true,
+            Some(EventStatus::Aborted(_)) | None => false,
+        });
+        events.retain(|_| in_effect_or_open.next().unwrap_or(false));
         self.wait_until_durable()?;
         if state.is_none() && pending.is_none() {
             return Ok(None);

@@ -17,6 +17,15 @@ pub enum StoreError {
         /// What the system said.
         error: Arc<io::Error>,
     },
+    /// A database could not do what was asked.
+    Database {
+        /// What was being done, as in "append to the chains".
+        doing: &'static str,
+        /// Which database, without secrets.
+        place: String,
+        /// What went wrong, for people.
+        what: String,
+    },
     /// Stored data is not what was stored.
     Damaged(Damage),
     /// Another process has the directory.
@@ -81,6 +90,7 @@ impl StoreError {
         match self {
             Self::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull => "disk_full",
             Self::Io { .. } => "io_error",
+            Self::Database { .. } => "database_error",
             Self::Damaged(_) => "damaged",
             Self::InUse { .. } => "in_use",
             Self::NotFound { .. } => "no_ledger",
@@ -98,6 +108,9 @@ impl StoreError {
                 "make room on the disk and start again; everything acknowledged is safe"
             }
             Self::Io { .. } => "check the disk and the permissions, and start again; everything acknowledged is safe",
+            Self::Database { .. } => {
+                "check that the database runs and what its log says, and start again; everything acknowledged is safe"
+            }
             Self::Damaged(damage) if damage.is_derived() => {
                 "no event is concerned: this file is derived; delete it, and the next start makes it anew"
             }
@@ -124,6 +137,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { doing, path, error } => write!(f, "could not {doing} ({}): {error}", path.display()),
+            Self::Database { doing, place, what } => write!(f, "could not {doing} ({place}): {what}"),
             Self::Damaged(damage) => damage.fmt(f),
             Self::InUse { path } => write!(f, "the ledger in {} is in use by another process", path.display()),
             Self::NotFound { path } => write!(f, "there is no ledger in {}", path.display()),
@@ -144,7 +158,8 @@ impl std::error::Error for StoreError {
         match self {
             Self::Io { error, .. } => Some(error.as_ref()),
             Self::Poisoned { cause } => Some(cause.as_ref()),
-            Self::Damaged(_)
+            Self::Database { .. }
+            | Self::Damaged(_)
             | Self::InUse { .. }
             | Self::NotFound { .. }
             | Self::Exists { .. }

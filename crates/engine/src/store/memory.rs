@@ -28,6 +28,8 @@ pub struct MemoryStore {
 struct Tables {
     chains: HashMap<CustomerId, MemoryChain, RandomState>,
     transactions: HashMap<EntryId, TransactionEntry, RandomState>,
+    /// Events whose proposals were written over, oldest first.
+    touched: HashMap<EntryId, Vec<EventRef>, RandomState>,
     sources: BTreeMap<SourceId, SourceMark>,
     rejected_lines: BTreeMap<SourceId, Vec<(u64, u8)>>,
     in_order: Option<BTreeSet<CustomerId>>,
@@ -165,7 +167,7 @@ impl Tables {
         (entry.linked.id() == event.id).then(|| entry.status.clone())
     }
 
-    fn propose(&mut self, proposal: &Proposal) -> ProposeResult {
+    fn propose(&mut self, proposal: &Proposal, keeps_history: bool) -> ProposeResult {
         let entry = self.transactions.entry(proposal.entry).or_default();
         let there = entry.proposed.map(|proposed| proposed.event.id);
         let mine = there == Some(proposal.event.id);
@@ -176,6 +178,9 @@ impl Tables {
         let as_seen = [proposal.seen_approved, proposal.approved].contains(&entry.approved);
         if there != proposal.seen_proposed || !as_seen {
             return ProposeResult::Conflict;
+        }
+        if let Some(before) = entry.proposed.filter(|_| keeps_history) {
+            self.touched.entry(proposal.transaction).or_default().push(before.event);
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
         *entry = TransactionEntry { approved: proposal.approved, proposed: Some(proposed) };
@@ -339,7 +344,7 @@ impl Transactions for MemoryStore {
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
         let mut tables = self.lock();
-        results.extend(proposals.iter().map(|proposal| tables.propose(proposal)));
+        results.extend(proposals.iter().map(|proposal| tables.propose(proposal, self.keeps_history)));
         Ok(())
     }
 
@@ -356,17 +361,19 @@ impl Transactions for MemoryStore {
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
         let tables = self.lock();
-        let Some(entry) = tables.transactions.get(&EntryId::from(transaction)) else { return Ok(Vec::new()) };
-        let customer = entry.proposed.map(|proposed| proposed.state.customer);
-        let Some(customer) = entry.approved.map(|state| state.customer).or(customer) else { return Ok(Vec::new()) };
-        let entries = tables.chains.get(&customer).map(|chain| chain.entries.as_slice()).unwrap_or_default();
-        let touches = |entry: &&ChainEntry| {
-            let in_effect_or_open = match entry.status {
-                EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_) => true,
-                EventStatus::Aborted(_) => false,
-            };
-            in_effect_or_open && entry.linked.event.transaction == Some(transaction)
-        };
-        Ok(entries.iter().filter(touches).map(|entry| entry.linked.reference()).collect())
+        if !self.keeps_history {
+            return Ok(Vec::new());
+        }
+        let proposed = tables.transactions.get(&EntryId::from(transaction)).and_then(|entry| entry.proposed);
+        let touched = tables.touched.get(&EntryId::from(transaction)).map(Vec::as_slice).unwrap_or_default();
+        let mut events: Vec<EventRef> =
+            touched.iter().copied().chain(proposed.map(|proposed| proposed.event)).collect();
+        // What is known here of chains that are here; those that are elsewhere are asked by whoever asks.
+        events.retain(|event| {
+            !tables.chains.contains_key(&event.customer)
+                || !matches!(tables.status_of(event), None | Some(EventStatus::Aborted(_)))
+        });
+        events.sort_by_key(|event| (event.customer, event.seq));
+        Ok(events)
     }
 }

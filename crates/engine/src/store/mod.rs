@@ -244,12 +244,14 @@ pub trait Transactions: Send + Sync + fmt::Debug {
     /// Writes proposed states, in order, each under its condition; says for each what became of it.
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError>;
 
-    /// Turns proposed states into approved ones, where the entry proposes that very event. May be lost in a crash:
-    /// readers settle what is proposed. The entry goes on naming the event as its proposed one, unless batches
-    /// are whole: then nobody else writes, and an event that is `Done` may be the approved state by itself. The entry of a
-    /// key names its event in any case: who asks with the key hears what that event was.
+    /// Turns proposed states into approved ones, where the entry proposes that very event. May be put off until the
+    /// next proposal on the transaction, or lost in a crash: readers settle what is proposed. The entry goes on naming
+    /// the event as its proposed one, unless batches are whole: then nobody else writes, and an event that is `Done`
+    /// may be the approved state by itself. The entry of a key names its event in any case: who asks with the key hears
+    /// what that event was.
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError>;
 
-    /// The events that touched a transaction and are in effect or open, oldest first.
+    /// The events that touched a transaction, oldest first. Those that are aborted or unknown may be among them: the
+    /// table does not know how an event stands, and who asks settles that with [`Chains::status`].
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError>;
 }

@@ -45,6 +45,7 @@ fn of_error(directory: &Path, name: RunName, error: StoreError) -> Result<Findin
             "the checkpoint names it, and it is not there",
         )),
         error @ (StoreError::Io { .. }
+        | StoreError::Database { .. }
         | StoreError::InUse { .. }
         | StoreError::NotFound { .. }
         | StoreError::Exists { .. }

@@ -1,0 +1,767 @@
+//! Appending to chains: each call is one statement, or a few where somebody else was faster.
+//!
+//! **An event** is inserted only if the one before it is there, and nobody's event is at its place: the primary key
+//! (customer, seq) decides. Events are never deleted, so a chain has no hole. Of a run of one customer's events only
+//! the first needs the key: the others are inserted if the first one was, and nobody else can put an event behind
+//! one that is not committed yet.
+//!
+//! **A status** is inserted the same way: only for an event that is there under that id, and only if the one before
+//! it is closed. The first row for an event wins.
+//!
+//! What goes with it in the same statement: the sums and counts of exactly the rows that were inserted, and a note of
+//! the customers whose events are under way.
+//!
+//! Rows are sorted by customer, so that two engines wait for each other in one order.
+
+use crate::server::Answer;
+use crate::store::PostgresStore;
+use crate::values::{ABORTED, Columns, DONE, Uuid, big, count_of, is_withdrawal, uuid};
+use bursar_core::commit::Appended;
+use bursar_core::event::aborted_link;
+use bursar_core::{AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, RailId, Record};
+use bursar_engine::store::StoreError;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
+use tokio_postgres::types::ToSql;
+
+/// What goes with events that were inserted, and which they are: nothing more is said where that is all of them.
+macro_rules! with_events {
+    ($won:literal, $slot:literal, $batch:literal, $over:literal, $count:literal) => {
+        concat!(
+            ", counted AS (INSERT INTO counts (slot, last_time_ms, customer_count) SELECT ",
+            $slot,
+            "::smallint, max(w.time_ms), count(*) FILTER (WHERE w.seq = 1) FROM ",
+            $won,
+            " w HAVING count(*) > 0 \
+               ON CONFLICT (slot) DO UPDATE SET \
+               last_time_ms = greatest(counts.last_time_ms, excluded.last_time_ms), \
+               customer_count = counts.customer_count + excluded.customer_count), \
+             noted AS (INSERT INTO under_way (batch, customers) VALUES (",
+            $batch,
+            "::uuid, $1::uuid[]) \
+               ON CONFLICT (batch) DO NOTHING), \
+             over AS (DELETE FROM under_way WHERE batch = ANY (",
+            $over,
+            "::uuid[])) ",
+            which!($won, $count)
+        )
+    };
+}
+
+/// Which rows were inserted, unless it is all of them.
+macro_rules! which {
+    ($won:literal, $count:literal) => {
+        concat!(
+            "SELECT (SELECT count(*) FROM ",
+            $won,
+            "), \
+             ARRAY(SELECT w.customer FROM ",
+            $won,
+            " w WHERE (SELECT count(*) FROM ",
+            $won,
+            ") < ",
+            $count,
+            "::bigint), \
+             ARRAY(SELECT w.seq FROM ",
+            $won,
+            " w WHERE (SELECT count(*) FROM ",
+            $won,
+            ") < ",
+            $count,
+            "::bigint)"
+        )
+    };
+}
+
+/// The columns of an event and what they are made of.
+macro_rules! event_values {
+    () => {
+        "n.customer, n.id, n.transaction, n.seq, n.time_ms, n.amount, n.available, n.held, \
+         (n.packed & 255)::smallint, (n.packed >> 8 & 255)::smallint, NULLIF(n.packed >> 16 & 255, 0)::smallint, \
+         n.packed & 16777216 <> 0, n.packed & 33554432 <> 0, n.hash"
+    };
+}
+macro_rules! into_events {
+    () => {
+        "INSERT INTO events AS e (customer, id, transaction, seq, time_ms, amount, available, held, kind, \
+         currency, rail, withdrawal, locked, hash"
+    };
+}
+/// The event before is there.
+macro_rules! has_event_before {
+    () => {
+        "CASE n.seq WHEN 1 THEN true ELSE \
+           (SELECT count(*) FROM events p WHERE p.customer = n.customer AND p.seq = n.seq - 1) = 1 END"
+    };
+}
+
+/// Each customer has one event, and accounts in one currency.
+macro_rules! append_single {
+    ($on_conflict:literal) => {
+        concat!(
+            "WITH first AS (",
+            into_events!(),
+            ") SELECT ",
+            event_values!(),
+            " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+       $8::bigint[], $9::bigint[], $10::bytea[]) \
+       AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, hash) WHERE ",
+            has_event_before!(),
+            $on_conflict,
+            " RETURNING e.customer, e.seq, e.time_ms)",
+            with_events!("first", "$11", "$12", "$13", "$14")
+        )
+    };
+}
+const APPEND_SINGLE: [&str; 2] = [append_single!(""), append_single!(" ON CONFLICT (customer, seq) DO NOTHING")];
+/// Some have runs, or accounts in several currencies.
+const APPEND_RUNS: &str = concat!(
+    "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], \
+       $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $15::text[], $16::text[], \
+       $17::text[], $18::int[]) AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, \
+       hash, other_currencies, other_available, other_held, at)), \
+     first AS (",
+    into_events!(),
+    ", other_currencies, other_available, other_held) SELECT ",
+    event_values!(),
+    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
+       FROM n WHERE n.at = 0 AND ",
+    has_event_before!(),
+    " ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
+     rest AS (",
+    into_events!(),
+    ", other_currencies, other_available, other_held) SELECT ",
+    event_values!(),
+    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
+       FROM n WHERE n.at > 0 AND (n.customer IN (SELECT f.customer FROM first f)) IS TRUE \
+       ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
+     won AS (SELECT * FROM first UNION ALL SELECT * FROM rest)",
+    with_events!("won", "$11", "$12", "$13", "$14")
+);
+
+macro_rules! into_sums {
+    () => {
+        "INSERT INTO sums (slot, currency, kind, withdrawal, event_count, amount) "
+    };
+}
+macro_rules! add_to_sums {
+    () => {
+        " ON CONFLICT (slot, currency, kind, withdrawal) DO UPDATE SET \
+         event_count = sums.event_count + excluded.event_count, amount = sums.amount + excluded.amount)"
+    };
+}
+/// The event before is closed.
+macro_rules! is_closed_before {
+    ($n:literal) => {
+        concat!(
+            "CASE ",
+            $n,
+            ".seq WHEN 1 THEN true ELSE (SELECT count(*) FROM statuses p WHERE p.customer = ",
+            $n,
+            ".customer AND p.seq = ",
+            $n,
+            ".seq - 1) = 1 END"
+        )
+    };
+}
+
+/// Events that this store has appended, one of each customer, all done: that they are there, and what they move, is
+/// known. The sums are added up ahead, for the case that all are taken.
+macro_rules! close_own {
+    ($on_conflict:literal) => {
+        concat!(
+    "WITH first AS (INSERT INTO statuses AS s (customer, seq, status) SELECT n.customer, n.seq, 1 \
+       FROM unnest($1::uuid[], $2::bigint[]) AS n(customer, seq) WHERE ",
+    is_closed_before!("n"),
+    $on_conflict,
+    " RETURNING s.customer, s.seq), \
+     summed AS (",
+    into_sums!(),
+    "SELECT $5::smallint, s.* FROM ( \
+         SELECT a.currency, a.kind, a.withdrawal, a.event_count, a.amount::numeric \
+         FROM unnest($7::smallint[], $8::smallint[], $9::boolean[], $10::bigint[], $11::text[]) \
+           AS a(currency, kind, withdrawal, event_count, amount) WHERE (SELECT count(*) FROM first) = $6::bigint \
+       UNION ALL \
+         SELECT (u.packed >> 8 & 255)::smallint, (u.packed & 255)::smallint, u.packed & 16777216 <> 0, count(*), \
+           sum(u.amount) FROM unnest($1::uuid[], $3::bigint[], $4::bigint[]) AS u(customer, packed, amount) \
+         WHERE (SELECT count(*) FROM first) < $6::bigint AND (u.customer IN (SELECT f.customer FROM first f)) IS TRUE \
+         GROUP BY 1, 2, 3) s ORDER BY 2, 3, 4",
+    add_to_sums!(),
+    " ",
+    which!("first", "$6")
+        )
+    };
+}
+const CLOSE_OWN: [&str; 2] = [close_own!(""), close_own!(" ON CONFLICT (customer, seq) DO NOTHING")];
+/// Any events: runs, aborts, those of others.
+const CLOSE_ANY: &str = concat!(
+    "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount, \
+       row_number() OVER (PARTITION BY n.customer ORDER BY n.seq) - 1 AS found_at FROM ( \
+         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::int[], $7::smallint[], $8::smallint[], \
+         $9::text[], $10::bytea[], $11::bigint[], $12::bigint[]) AS u(customer, seq, id, at, status, reason, said, \
+         link, done_seq, time_ms) WHERE u.status = 1 OR u.link IS NOT NULL) n \
+       JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id), \
+     first AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
+       SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms FROM c \
+       WHERE c.at = 0 AND ",
+    is_closed_before!("c"),
+    " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
+     rest AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
+       SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms FROM c \
+       WHERE c.at > 0 AND c.at = c.found_at AND (c.customer IN (SELECT f.customer FROM first f)) IS TRUE \
+       ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
+     won AS (SELECT * FROM first UNION ALL SELECT * FROM rest), \
+     summed AS (",
+    into_sums!(),
+    "SELECT $5::smallint, s.* FROM ( \
+       SELECT c.currency, c.kind, c.withdrawal, count(*), sum(c.amount) \
+         FROM (SELECT customer, seq, currency, withdrawal, amount, \
+           CASE WHEN status = 1 THEN kind ELSE 0 END AS kind FROM c) c \
+         WHERE ((c.customer, c.seq) IN (SELECT w.customer, w.seq FROM won w)) IS TRUE \
+         GROUP BY c.currency, c.kind, c.withdrawal ORDER BY c.currency, c.kind, c.withdrawal) s",
+    add_to_sums!(),
+    " ",
+    which!("won", "$6")
+);
+
+/// How events stand: by place, for those that are there.
+pub(crate) const STATUS: &str = "SELECT n.place, s.status, s.reason, s.said \
+    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) WITH ORDINALITY AS n(customer, seq, id, place) \
+    JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id \
+    LEFT JOIN statuses s ON s.customer = n.customer AND s.seq = n.seq";
+
+/// What the end of a chain is right before an event: its time and hash, and the closed event before it.
+const BEFORE: &str = "SELECT n.place, e.time_ms, e.hash, p.hash, s.status, s.link, s.done_seq \
+    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) WITH ORDINALITY AS n(customer, seq, id, place) \
+    JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id \
+    LEFT JOIN events p ON p.customer = n.customer AND p.seq = n.seq - 1 \
+    LEFT JOIN statuses s ON s.customer = n.customer AND s.seq = n.seq - 1";
+
+/// Which batches of this engine have events that are not known to be closed.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay {
+    events: HashMap<EventId, OwnEvent>,
+    batches: HashMap<u128, usize>,
+    /// Batches whose events are all closed: their notes can go.
+    over: Vec<u128>,
+}
+
+/// An event that this store has appended: what it takes to add it to the sums.
+#[derive(Clone, Copy, Debug)]
+struct OwnEvent {
+    batch: u128,
+    /// Its customer and its place.
+    at: (Uuid, i64),
+    packed: i64,
+    amount: i64,
+}
+
+impl UnderWay {
+    fn begun(&mut self, batch: u128, events: impl Iterator<Item = (EventId, OwnEvent)>) {
+        let before = self.events.len();
+        self.events.extend(events);
+        match self.events.len() - before {
+            0 => self.over.push(batch),
+            count => drop(self.batches.insert(batch, count)),
+        }
+    }
+
+    fn closed(&mut self, event: EventId) {
+        let Some(OwnEvent { batch, .. }) = self.events.remove(&event) else { return };
+        let Some(count) = self.batches.get_mut(&batch) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.batches.remove(&batch);
+            self.over.push(batch);
+        }
+    }
+}
+
+/// The columns of events to be appended.
+#[derive(Default)]
+struct NewEvents<'a> {
+    customers: Vec<Uuid>,
+    ids: Vec<Uuid>,
+    transactions: Vec<Option<Uuid>>,
+    seqs: Vec<i64>,
+    times_ms: Vec<i64>,
+    amounts: Vec<i64>,
+    available: Vec<i64>,
+    held: Vec<i64>,
+    packed: Vec<i64>,
+    hashes: Vec<&'a [u8]>,
+    other_currencies: Vec<Option<String>>,
+    other_available: Vec<Option<String>>,
+    other_held: Vec<Option<String>>,
+    at: Vec<i32>,
+}
+
+impl<'a> NewEvents<'a> {
+    fn push(&mut self, linked: &'a LinkedEvent, seq: i64, time_ms: i64, at: i32) {
+        let event = &linked.event;
+        let account = event.account();
+        self.customers.push(uuid(event.customer));
+        self.ids.push(Uuid(linked.id().bits()));
+        self.transactions.push(event.transaction.map(|id| Uuid(id.bits())));
+        self.seqs.push(seq);
+        self.times_ms.push(time_ms);
+        self.amounts.push(event.amount.steps());
+        self.available.push(account.available.steps());
+        self.held.push(account.held.steps());
+        let flags = i64::from(is_withdrawal(event.transaction_kind)) << 24 | i64::from(event.state.locked) << 25;
+        let rail = i64::from(event.rail.map_or(0, RailId::number));
+        self.packed.push(i64::from(event.kind.code()) | i64::from(event.currency.0) << 8 | rail << 16 | flags);
+        self.hashes.push(linked.hash.as_bytes());
+        let has_others = event.state.accounts.len() > 1;
+        let list = |of: &dyn Fn((bursar_core::CurrencyIndex, bursar_core::Account)) -> i64| {
+            let values: Vec<String> = event.other_accounts().map(|other| of(other).to_string()).collect();
+            has_others.then(|| format!("{{{}}}", values.join(",")))
+        };
+        self.other_currencies.push(list(&|(currency, _)| i64::from(currency.0)));
+        self.other_available.push(list(&|(_, account)| account.available.steps()));
+        self.other_held.push(list(&|(_, account)| account.held.steps()));
+        self.at.push(at);
+    }
+}
+
+/// The columns of closing records.
+#[derive(Default)]
+struct NewStatuses<'a> {
+    records: Vec<usize>,
+    customers: Vec<Uuid>,
+    seqs: Vec<i64>,
+    ids: Vec<Uuid>,
+    at: Vec<i32>,
+    statuses: Vec<i16>,
+    reasons: Vec<Option<i16>>,
+    said: Vec<Option<&'a str>>,
+    links: Vec<Option<Vec<u8>>>,
+    done_seqs: Vec<Option<i64>>,
+    times_ms: Vec<Option<i64>>,
+}
+
+/// What the events of a wave move, one by one and added up.
+#[derive(Default)]
+struct OwnSums {
+    packed: Vec<i64>,
+    amounts: Vec<i64>,
+    currencies: Vec<i16>,
+    kinds: Vec<i16>,
+    withdrawals: Vec<bool>,
+    counts: Vec<i64>,
+    sums: Vec<String>,
+}
+
+/// Which rows of a statement were inserted.
+enum Won {
+    All,
+    These(HashSet<(Uuid, i64)>),
+}
+
+impl Won {
+    fn has(&self, customer: Uuid, seq: i64) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(rows) => rows.contains(&(customer, seq)),
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::These(rows) => rows.is_empty(),
+        }
+    }
+
+    fn add(&mut self, customer: Uuid, seq: i64) {
+        match self {
+            Self::All => {}
+            Self::These(rows) => {
+                rows.insert((customer, seq));
+            }
+        }
+    }
+}
+
+/// A closing record: which event, and why it is aborted, if it is.
+fn closing(record: &Record) -> Option<(EventRef, Option<&AbortReason>)> {
+    match record {
+        Record::Started(_) => None,
+        Record::Done(event) => Some((*event, None)),
+        Record::Aborted(event, reason) => Some((*event, Some(reason))),
+    }
+}
+
+impl PostgresStore {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`bursar_engine::store::Chains::append`].
+    pub(crate) fn append_records(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
+        let mut failed: HashSet<CustomerId> = HashSet::new();
+        let mut rest = records;
+        while let Some(first) = rest.first() {
+            let is_start = |record: &Record| matches!(record, Record::Started(_));
+            let count = rest.iter().take_while(|record| is_start(record) == is_start(first)).count();
+            let (part, after) = rest.split_at(count);
+            rest = after;
+            let begun = results.len();
+            if is_start(first) {
+                self.append_started(part, &mut failed, results)?;
+            } else {
+                self.append_closing(part, &mut failed, results)?;
+            }
+            debug_assert_eq!(results.len() - begun, part.len());
+        }
+        Ok(())
+    }
+
+    fn append_started(
+        &self,
+        records: &[Record],
+        failed: &mut HashSet<CustomerId>,
+        results: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        let started = |place: usize| match records.get(place) {
+            Some(Record::Started(linked)) => Some(linked),
+            Some(Record::Done(_) | Record::Aborted(..)) | None => None,
+        };
+        let mut order: Vec<usize> = (0..records.len()).collect();
+        order.sort_by_key(|&place| records[place].customer());
+        let mut columns = NewEvents::default();
+        let mut places: Vec<usize> = Vec::with_capacity(records.len());
+        let mut last: Option<(CustomerId, u64, i32)> = None;
+        for place in order {
+            let Some(linked) = started(place) else { continue };
+            let (customer, seq) = (linked.event.customer, linked.event.seq);
+            let at = match last {
+                Some((of, before, at)) if of == customer => {
+                    if before.checked_add(1) != Some(seq) {
+                        // Not the next place, whatever becomes of the one before. Nor is what follows.
+                        failed.insert(customer);
+                        continue;
+                    }
+                    at + 1
+                }
+                Some(_) | None => 0,
+            };
+            if failed.contains(&customer) {
+                continue;
+            }
+            let Some((row_seq, time_ms)) = big(seq).filter(|seq| *seq > 0).zip(big(linked.event.time_ms)) else {
+                failed.insert(customer);
+                continue;
+            };
+            last = Some((customer, seq, at));
+            columns.push(linked, row_seq, time_ms, at);
+            places.push(place);
+        }
+        let won = self.insert_events(&columns)?;
+        let first_result = results.len();
+        results.resize(first_result + records.len(), Appended::Conflict);
+        for (&place, customer_seq) in places.iter().zip(columns.customers.iter().zip(&columns.seqs)) {
+            if won.has(*customer_seq.0, *customer_seq.1) {
+                results[first_result + place] = Appended::Yes;
+            }
+        }
+        for (result, record) in results[first_result..].iter().zip(records) {
+            if *result != Appended::Yes {
+                failed.insert(record.customer());
+            }
+        }
+        Ok(())
+    }
+
+    /// Inserts events; gives the places that are theirs.
+    fn insert_events(&self, columns: &NewEvents<'_>) -> Result<Won, StoreError> {
+        if columns.customers.is_empty() {
+            return Ok(Won::All);
+        }
+        let batch = self.next_batch();
+        let over: Vec<Uuid> = self.under_way().over.iter().map(|&batch| Uuid(batch)).collect();
+        let begun = self.server.durability().begin();
+        let NewEvents {
+            customers, ids, transactions, seqs, times_ms, amounts, available, held, packed, hashes, ..
+        } = columns;
+        let count = count_of(customers.len());
+        let (slot, batch_id) = (self.slot, Uuid(batch));
+        let single: [&(dyn ToSql + Sync); 14] = [
+            customers,
+            ids,
+            transactions,
+            seqs,
+            times_ms,
+            amounts,
+            available,
+            held,
+            packed,
+            hashes,
+            &slot,
+            &batch_id,
+            &over,
+            &count,
+        ];
+        let is_single = columns.at.iter().all(|at| *at == 0) && columns.other_currencies.iter().all(Option::is_none);
+        let doing = "append events to the chains";
+        let answer = if is_single {
+            self.server.insert(doing, APPEND_SINGLE, &single)?
+        } else {
+            let further: [&(dyn ToSql + Sync); 4] =
+                [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at];
+            self.server.call(doing, APPEND_RUNS, &[&single[..], &further[..]].concat())?
+        };
+        let mut won = self.won(&answer, count, begun)?;
+        if answer.repeated {
+            // The answer of an earlier attempt was lost: what is there under these very ids came with it.
+            self.server.durability().read();
+            let answer = self.server.call("look for events", STATUS, &[customers, seqs, ids])?;
+            for row in &answer.rows {
+                let place: i64 = Columns::new(row, self.place()).get()?;
+                let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
+                if let Some((&customer, &seq)) = customers.get(at).zip(seqs.get(at)) {
+                    won.add(customer, seq);
+                }
+            }
+        }
+        let mut under_way = self.under_way();
+        under_way.over.retain(|batch| !over.contains(&Uuid(*batch)));
+        let theirs = (0..customers.len()).filter(|&at| won.has(customers[at], seqs[at]));
+        let own =
+            |at: usize| OwnEvent { batch, at: (customers[at], seqs[at]), packed: packed[at], amount: amounts[at] };
+        under_way.begun(batch, theirs.map(|at| (EventId::from_first_bits(ids[at].0), own(at))));
+        Ok(won)
+    }
+
+    /// Reads which rows a statement has inserted.
+    fn won(&self, answer: &Answer, count: i64, begun: u64) -> Result<Won, StoreError> {
+        let Some(row) = answer.rows.first() else { return Ok(Won::These(HashSet::new())) };
+        let mut row = Columns::new(row, self.place());
+        let (inserted, customers, seqs): (i64, Vec<Uuid>, Vec<i64>) = (row.get()?, row.get()?, row.get()?);
+        let won = if inserted == count { Won::All } else { Won::These(customers.into_iter().zip(seqs).collect()) };
+        if !won.is_none() {
+            self.server.durability().wrote(begun);
+        }
+        Ok(won)
+    }
+
+    fn append_closing(
+        &self,
+        records: &[Record],
+        failed: &mut HashSet<CustomerId>,
+        results: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        let mut decided: Vec<Option<Appended>> = vec![None; records.len()];
+        let mut order: Vec<usize> = (0..records.len()).collect();
+        order.sort_by_key(|&place| records[place].customer());
+        while !order.is_empty() {
+            self.close_wave(records, &order, failed, &mut decided)?;
+            order.retain(|&place| decided[place].is_none());
+        }
+        results.extend(decided.into_iter().map(|result| result.unwrap_or(Appended::Conflict)));
+        Ok(())
+    }
+
+    /// Decides at least one record of each customer: as many as follow each other.
+    fn close_wave(
+        &self,
+        records: &[Record],
+        order: &[usize],
+        failed: &mut HashSet<CustomerId>,
+        decided: &mut [Option<Appended>],
+    ) -> Result<(), StoreError> {
+        let mut wave = NewStatuses::default();
+        let mut last: Option<(CustomerId, Option<u64>, i32)> = None;
+        for &place in order {
+            let Some((event, reason)) = closing(&records[place]) else { continue };
+            if reason.is_none() && failed.contains(&event.customer) {
+                decided[place] = Some(Appended::Conflict);
+                continue;
+            }
+            let at = match last {
+                Some((of, next, at)) if of == event.customer => {
+                    if next != Some(event.seq) {
+                        // For a later wave, and so is what follows.
+                        last = Some((of, None, at));
+                        continue;
+                    }
+                    at + 1
+                }
+                Some(_) | None => 0,
+            };
+            last = Some((event.customer, event.seq.checked_add(1), at));
+            let Some(seq) = big(event.seq).filter(|seq| *seq > 0) else {
+                decided[place] = Some(Appended::Conflict);
+                failed.insert(event.customer);
+                last = Some((event.customer, None, at));
+                continue;
+            };
+            wave.records.push(place);
+            wave.customers.push(uuid(event.customer));
+            wave.seqs.push(seq);
+            wave.ids.push(Uuid(event.id.bits()));
+            wave.at.push(at);
+            wave.statuses.push(if reason.is_none() { DONE } else { ABORTED });
+            wave.reasons.push(reason.map(|reason| i16::from(reason.code())));
+            wave.said.push(reason.map(AbortReason::text));
+        }
+        if wave.records.is_empty() {
+            return Ok(());
+        }
+        let won = self.insert_statuses(&mut wave, records)?;
+        let lost = wave.customers.iter().zip(&wave.seqs).any(|(customer, seq)| !won.has(*customer, *seq));
+        let found = if lost { self.find_statuses(&wave)? } else { Vec::new() };
+        let mut stopped: Option<Uuid> = None;
+        for (index, &place) in wave.records.iter().enumerate() {
+            let (customer, at) = (wave.customers[index], wave.at[index]);
+            if stopped == Some(customer) {
+                continue;
+            }
+            let result = if won.has(customer, wave.seqs[index]) {
+                Appended::Yes
+            } else {
+                match found.get(index).and_then(Option::as_ref) {
+                    Some(EventStatus::Done) => Appended::AlreadyDone,
+                    Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason.clone()),
+                    // Judged anew as the first one, since the one before it was closed by somebody else.
+                    Some(EventStatus::Started) if at > 0 => {
+                        stopped = Some(customer);
+                        continue;
+                    }
+                    Some(EventStatus::Started) | None => Appended::Conflict,
+                }
+            };
+            let record = &records[place];
+            if let Some((event, _)) = closing(record).filter(|_| result != Appended::Conflict) {
+                self.under_way().closed(event.id);
+            }
+            if !result.is_as_wanted(record) {
+                failed.insert(record.customer());
+                stopped = Some(customer);
+            }
+            decided[place] = Some(result);
+        }
+        Ok(())
+    }
+
+    fn insert_statuses(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<Won, StoreError> {
+        let doing = "close events of the chains";
+        let count = count_of(wave.records.len());
+        let all_done = wave.statuses.iter().all(|status| *status == DONE);
+        let is_single = all_done && wave.at.iter().all(|at| *at == 0);
+        if let Some(own) = is_single.then(|| self.own(wave)).flatten() {
+            let begun = self.server.durability().begin();
+            let NewStatuses { customers, seqs, .. } = &*wave;
+            let OwnSums { packed, amounts, currencies, kinds, withdrawals, counts, sums } = &own;
+            let answer = self.server.insert(
+                doing,
+                CLOSE_OWN,
+                &[customers, seqs, packed, amounts, &self.slot, &count, currencies, kinds, withdrawals, counts, sums],
+            )?;
+            return self.won(&answer, count, begun);
+        }
+        if all_done {
+            let count = wave.records.len();
+            (wave.links, wave.done_seqs, wave.times_ms) = (vec![None; count], vec![None; count], vec![None; count]);
+        } else {
+            self.link_aborts(wave, records)?;
+        }
+        let begun = self.server.durability().begin();
+        let NewStatuses { customers, seqs, ids, at, statuses, reasons, said, links, done_seqs, times_ms, .. } = &*wave;
+        let answer = self.server.call(
+            doing,
+            CLOSE_ANY,
+            &[customers, seqs, ids, at, &self.slot, &count, statuses, reasons, said, links, done_seqs, times_ms],
+        )?;
+        self.won(&answer, count, begun)
+    }
+
+    /// What events move, if all of them were appended by this store.
+    fn own(&self, wave: &NewStatuses<'_>) -> Option<OwnSums> {
+        let under_way = self.under_way();
+        let mut own = OwnSums::default();
+        let mut sums: BTreeMap<i64, (i64, i128)> = BTreeMap::new();
+        for (id, at) in wave.ids.iter().zip(wave.customers.iter().copied().zip(wave.seqs.iter().copied())) {
+            let event = under_way.events.get(&EventId::from_first_bits(id.0)).filter(|event| event.at == at)?;
+            own.packed.push(event.packed);
+            own.amounts.push(event.amount);
+            // Kind, currency, and whether it is of a withdrawal.
+            let sum = sums.entry(event.packed & 0x0100_ffff).or_default();
+            *sum = (sum.0 + 1, sum.1 + i128::from(event.amount));
+        }
+        for (packed, (count, sum)) in sums {
+            own.kinds.push((packed & 0xff) as i16);
+            own.currencies.push((packed >> 8 & 0xff) as i16);
+            own.withdrawals.push(packed & 0x0100_0000 != 0);
+            own.counts.push(count);
+            own.sums.push(sum.to_string());
+        }
+        Some(own)
+    }
+
+    /// How the events of a wave stand, by their places; `None` for one that is not there.
+    fn find_statuses(&self, wave: &NewStatuses<'_>) -> Result<Vec<Option<EventStatus>>, StoreError> {
+        self.server.durability().read();
+        let answer = self.server.call("look how events stand", STATUS, &[&wave.customers, &wave.seqs, &wave.ids])?;
+        let mut found = vec![None; wave.records.len()];
+        for row in &answer.rows {
+            let mut row = Columns::new(row, self.place());
+            let at = usize::try_from(row.get::<i64>()? - 1).unwrap_or(usize::MAX);
+            if let Some(found) = found.get_mut(at) {
+                *found = Some(row.status()?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds out what the chain's end is behind each abort. What is before an event that can be closed never
+    /// changes any more, so this can be read ahead; if the event cannot be closed, nothing of it is written.
+    fn link_aborts(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<(), StoreError> {
+        let answer = self.server.call("read the ends of chains", BEFORE, &[&wave.customers, &wave.seqs, &wave.ids])?;
+        let count = wave.records.len();
+        (wave.links, wave.done_seqs, wave.times_ms) = (vec![None; count], vec![None; count], vec![None; count]);
+        let mut rows: Vec<Option<&tokio_postgres::Row>> = vec![None; count];
+        for row in &answer.rows {
+            let at = usize::try_from(Columns::new(row, self.place()).get::<i64>()? - 1).unwrap_or(usize::MAX);
+            if let Some(slot) = rows.get_mut(at) {
+                *slot = Some(row);
+            }
+        }
+        // The link, and the newest event in effect, behind the record before.
+        let mut end: Option<(Hash, i64)> = None;
+        for index in 0..count {
+            let Some(row) = rows[index] else {
+                end = None;
+                continue;
+            };
+            let mut row = Columns::new(row, self.place());
+            row.skip(1);
+            let (time_ms, hash): (i64, &[u8]) = (row.get()?, row.get()?);
+            let hash = Hash(hash.try_into().map_err(|_| row.damaged("a hash is cut".to_owned()))?);
+            let (seq, customer) = (wave.seqs[index], CustomerId::new(wave.customers[index].0));
+            let before = if wave.at[index] > 0 {
+                end
+            } else if seq == 1 {
+                Some((Head::start(&self.digest, customer).link, 0))
+            } else {
+                let (before, status): (Option<&[u8]>, Option<i16>) = (row.get()?, row.get()?);
+                let (link, done_seq): (Option<&[u8]>, Option<i64>) = (row.get()?, row.get()?);
+                let link = if status == Some(DONE) { before } else { link };
+                let link = link.and_then(|link| <[u8; 32]>::try_from(link).ok()).map(Hash);
+                link.zip(if status == Some(DONE) { Some(seq - 1) } else { done_seq })
+            };
+            end = match (closing(&records[wave.records[index]]), before) {
+                (Some((_, Some(reason))), Some((link, done_seq))) => {
+                    let link = aborted_link(&link, &hash, reason);
+                    wave.links[index] = Some(link.as_bytes().to_vec());
+                    wave.done_seqs[index] = Some(done_seq);
+                    wave.times_ms[index] = Some(time_ms);
+                    Some((link, done_seq))
+                }
+                (Some((_, None)), _) => Some((hash, seq)),
+                (Some(_) | None, _) => None,
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,457 @@
+//! The server: a small pool of connections behind blocking calls, the runtime hidden inside.
+//!
+//! A call is one statement, which takes effect as a whole or not at all. Where the server says that it did not (a
+//! deadlock, a serialization failure, a statement that took too long), it is made again. Where the answer is lost
+//! with the connection, nobody knows: it is made again on a new connection, and the caller is told that it may have
+//! taken effect before ([`Answer::repeated`]). All statements are such that this does no harm.
+//!
+//! Every new connection is looked at before it is used: that the server keeps what it acknowledges, and that it is
+//! the same ledger.
+
+use crate::config::PostgresConfig;
+use crate::error::{OpenError, UnsafeSetting, sentence};
+use bursar_engine::store::StoreError;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// The parameters of a statement.
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// How long to wait before a call is made again, at first; doubles up to the second.
+const BACK_OFF: Duration = Duration::from_millis(5);
+const BACK_OFF_MAX: Duration = Duration::from_millis(500);
+/// How much longer than the server's own limit an answer is waited for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the statement gave.
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<Row>,
+    /// An earlier attempt may have taken effect.
+    pub(crate) repeated: bool,
+}
+
+/// A server with a ledger.
+pub(crate) struct Server {
+    runtime: Option<Runtime>,
+    client: tokio_postgres::Config,
+    tls: Option<MakeRustlsConnect>,
+    schema: String,
+    place: String,
+    connections_max: usize,
+    statement_timeout: Duration,
+    retry_for: Duration,
+    allow_unsafe_settings: bool,
+    /// The digest of the ledger that every connection must lead to, once it is known.
+    digest: Mutex<Option<Vec<u8>>>,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+    durability: Durability,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    open_count: usize,
+}
+
+/// One connection with the statements prepared on it.
+struct Connection {
+    client: Client,
+    driver: JoinHandle<()>,
+    statements: HashMap<&'static str, Statement>,
+    has_standbys: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Which reads are covered by a commit that came after them: what is visible is on this server's disk, but only a
+/// commit that waits for the standbys says that it is on theirs.
+#[derive(Debug, Default)]
+pub(crate) struct Durability {
+    read_count: AtomicU64,
+    covered: AtomicU64,
+    has_standbys: AtomicU64,
+}
+
+impl Durability {
+    /// Something was read, or an answer was lost.
+    pub(crate) fn read(&self) {
+        self.read_count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be given to [`Durability::wrote`] if a commit that begins now writes something.
+    pub(crate) fn begin(&self) -> u64 {
+        self.read_count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn wrote(&self, begun: u64) {
+        self.covered.fetch_max(begun, Ordering::AcqRel);
+    }
+
+    /// Whether a commit is needed before what was read may be acted on.
+    pub(crate) fn is_due(&self) -> bool {
+        self.has_standbys.load(Ordering::Acquire) > 0
+            && self.covered.load(Ordering::Acquire) < self.read_count.load(Ordering::Acquire)
+    }
+}
+
+/// What to do about a failed attempt.
+enum Next {
+    /// It did not take effect.
+    Again,
+    /// It may have taken effect; the connection is gone.
+    Reconnect,
+    /// It did not take effect: a row was there already.
+    Taken,
+    GiveUp,
+}
+
+fn next_after(error: &tokio_postgres::Error) -> Next {
+    let Some(code) = error.code() else {
+        // No answer of the server: the connection broke, or the client could not make sense of something.
+        let is_client = error.to_string().contains("serializing") || error.to_string().contains("deserializing");
+        return if is_client { Next::GiveUp } else { Next::Reconnect };
+    };
+    match *code {
+        SqlState::UNIQUE_VIOLATION => Next::Taken,
+        SqlState::T_R_SERIALIZATION_FAILURE
+        | SqlState::T_R_DEADLOCK_DETECTED
+        | SqlState::LOCK_NOT_AVAILABLE
+        | SqlState::QUERY_CANCELED => Next::Again,
+        SqlState::ADMIN_SHUTDOWN
+        | SqlState::CRASH_SHUTDOWN
+        | SqlState::CANNOT_CONNECT_NOW
+        | SqlState::TOO_MANY_CONNECTIONS
+        | SqlState::READ_ONLY_SQL_TRANSACTION
+        | SqlState::IDLE_SESSION_TIMEOUT => Next::Reconnect,
+        ref other if other.code().starts_with("08") => Next::Reconnect,
+        _ => Next::GiveUp,
+    }
+}
+
+impl Server {
+    pub(crate) fn new(config: &PostgresConfig) -> Result<Self, OpenError> {
+        let client = config.client()?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).thread_name("bursar-postgres").enable_io().enable_time();
+        let runtime = builder.build().map_err(|error| OpenError::File { path: "the runtime".into(), error })?;
+        let hosts: Vec<String> = client.get_hosts().iter().map(|host| format!("{host:?}")).collect();
+        let database = client.get_dbname().unwrap_or_default();
+        Ok(Self {
+            runtime: Some(runtime),
+            tls: config.ca_file.as_deref().map(tls).transpose()?,
+            place: format!("schema {} of database {database} at {}", config.schema, hosts.join(", ")),
+            client,
+            schema: config.schema.clone(),
+            connections_max: config.connections,
+            statement_timeout: Duration::from_millis(config.statement_timeout_ms),
+            retry_for: Duration::from_millis(config.retry_for_ms),
+            allow_unsafe_settings: config.allow_unsafe_settings,
+            digest: Mutex::default(),
+            pool: Mutex::default(),
+            returned: Condvar::new(),
+            durability: Durability::default(),
+        })
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    pub(crate) fn durability(&self) -> &Durability {
+        &self.durability
+    }
+
+    /// From now on, only connections to the ledger with this digest are used.
+    pub(crate) fn expect_ledger(&self, digest: &[u8]) {
+        *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest.to_vec());
+    }
+
+    /// Runs work of its own on a connection of its own, once.
+    pub(crate) fn once<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Client, &str) -> Result<T, OpenError>,
+    ) -> Result<T, OpenError> {
+        self.block_on(async {
+            let mut connection = self.connect().await?;
+            work(&mut connection.client, &self.schema).await
+        })
+        .map_err(|error| error.at(&self.place))
+    }
+
+    /// Makes a call: one statement.
+    pub(crate) fn call(
+        &self,
+        doing: &'static str,
+        text: &'static str,
+        params: Params<'_>,
+    ) -> Result<Answer, StoreError> {
+        self.call_either(doing, text, None, params)
+    }
+
+    /// Makes a call by a statement that fails as a whole where a row is there already. If so, it is made by the
+    /// other statement, which leaves such rows out: that one costs more, and is seldom needed.
+    pub(crate) fn insert(
+        &self,
+        doing: &'static str,
+        [text, careful]: [&'static str; 2],
+        params: Params<'_>,
+    ) -> Result<Answer, StoreError> {
+        self.call_either(doing, text, Some(careful), params)
+    }
+
+    fn call_either(
+        &self,
+        doing: &'static str,
+        mut text: &'static str,
+        mut careful: Option<&'static str>,
+        params: Params<'_>,
+    ) -> Result<Answer, StoreError> {
+        let deadline = Instant::now() + self.retry_for;
+        let mut repeated = false;
+        let mut back_off = BACK_OFF;
+        loop {
+            let failed = |what: String| StoreError::Database { doing, place: self.place.clone(), what };
+            let (may_have, what) = match self.take() {
+                Ok(mut connection) => match self.attempt(&mut connection, text, params) {
+                    Ok(rows) => {
+                        self.give_back(connection);
+                        return Ok(Answer { rows, repeated });
+                    }
+                    Err((Next::Again, what)) => {
+                        self.give_back(connection);
+                        (false, what)
+                    }
+                    Err((Next::Taken, what)) => {
+                        self.give_back(connection);
+                        text = careful.take().ok_or_else(|| failed(what))?;
+                        continue;
+                    }
+                    Err((Next::GiveUp, what)) => {
+                        self.give_back(connection);
+                        return Err(failed(what));
+                    }
+                    Err((Next::Reconnect, what)) => {
+                        self.give_up(connection);
+                        (true, what)
+                    }
+                },
+                Err(OpenError::Server { what, .. }) => (false, what),
+                Err(error) => return Err(failed(error.to_string())),
+            };
+            repeated |= may_have;
+            if repeated {
+                self.durability.read();
+            }
+            if Instant::now() + back_off > deadline {
+                return Err(failed(what));
+            }
+            std::thread::sleep(back_off);
+            back_off = (2 * back_off).min(BACK_OFF_MAX);
+        }
+    }
+
+    fn attempt(
+        &self,
+        connection: &mut Connection,
+        text: &'static str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, (Next, String)> {
+        let limit = self.statement_timeout + GRACE;
+        let asking = async {
+            if !connection.statements.contains_key(text) {
+                let statement = connection.client.prepare(text).await?;
+                connection.statements.insert(text, statement);
+            }
+            let statement = connection.statements[text].clone();
+            connection.client.query(&statement, params).await
+        };
+        let answered = self.block_on(async { timeout(limit, asking).await });
+        match answered {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => Err((next_after(&error), sentence(&error))),
+            Err(_) => Err((Next::Reconnect, format!("no answer within {} ms", limit.as_millis()))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Result<Connection, OpenError> {
+        let mut pool = self.lock();
+        loop {
+            while let Some(connection) = pool.idle.pop() {
+                if !connection.client.is_closed() {
+                    return Ok(connection);
+                }
+                pool.open_count -= 1;
+            }
+            if pool.open_count < self.connections_max {
+                break;
+            }
+            pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+        pool.open_count += 1;
+        drop(pool);
+        let connected = self.block_on(self.connect());
+        if connected.is_err() {
+            self.lock().open_count -= 1;
+            self.returned.notify_one();
+        }
+        connected
+    }
+
+    fn give_back(&self, connection: Connection) {
+        self.lock().idle.push(connection);
+        self.returned.notify_one();
+    }
+
+    fn give_up(&self, connection: Connection) {
+        drop(connection);
+        self.lock().open_count -= 1;
+        self.returned.notify_one();
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(future),
+            None => unreachable!("the runtime is there until the server is dropped"),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, OpenError> {
+        let failed =
+            |error: tokio_postgres::Error| OpenError::Server { place: self.place.clone(), what: sentence(&error) };
+        let (client, driver) = match &self.tls {
+            None => {
+                let (client, connection) = self.client.connect(NoTls).await.map_err(failed)?;
+                (client, tokio::spawn(async move { drop(connection.await) }))
+            }
+            Some(tls) => {
+                let (client, connection) = self.client.connect(tls.clone()).await.map_err(failed)?;
+                (client, tokio::spawn(async move { drop(connection.await) }))
+            }
+        };
+        let mut connection = Connection { client, driver, statements: HashMap::new(), has_standbys: false };
+        let checked = timeout(self.statement_timeout + GRACE, self.prepare(&mut connection)).await;
+        let Ok(checked) = checked else {
+            let what = "no answer to the first statement".to_owned();
+            return Err(OpenError::Server { place: self.place.clone(), what });
+        };
+        checked?;
+        Ok(connection)
+    }
+
+    /// Sets up a new connection, and looks at what it leads to.
+    async fn prepare(&self, connection: &mut Connection) -> Result<(), OpenError> {
+        let failed =
+            |error: tokio_postgres::Error| OpenError::Server { place: self.place.clone(), what: sentence(&error) };
+        // Every statement here goes to rows by their keys. A plan is made once, perhaps while tables are still empty:
+        // it must not be one that reads whole tables.
+        let settings = format!(
+            "SET search_path = {}; SET statement_timeout = {}; SET plan_cache_mode = force_generic_plan; SET jit = off; \
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+             SET enable_bitmapscan = off; SET default_transaction_isolation = 'read committed'",
+            self.schema,
+            self.statement_timeout.as_millis()
+        );
+        connection.client.batch_execute(&settings).await.map_err(failed)?;
+        let asked = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
+            current_setting('synchronous_commit'), current_setting('synchronous_standby_names')";
+        let row = connection.client.query_one(asked, &[]).await.map_err(failed)?;
+        let standbys: String = row.get(3);
+        connection.has_standbys = !standbys.is_empty();
+        if connection.has_standbys {
+            self.durability.has_standbys.store(1, Ordering::Release);
+        }
+        let found = unsafe_settings(&row, connection.has_standbys);
+        if !found.is_empty() && !self.allow_unsafe_settings {
+            return Err(OpenError::UnsafeSettings { settings: found });
+        }
+        let expected = self.digest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(expected) = expected {
+            let found = connection.client.query_opt("SELECT digest FROM ledger", &[]).await.map_err(failed)?;
+            if found.is_none_or(|row| row.get::<_, Vec<u8>>(0) != expected) {
+                return Err(OpenError::OtherLedger { place: self.place.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.lock().idle.clear();
+        // Also where somebody else's runtime may not be blocked.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+fn unsafe_settings(row: &Row, has_standbys: bool) -> Vec<UnsafeSetting> {
+    let [fsync, full_page_writes, commit]: [String; 3] = [row.get(0), row.get(1), row.get(2)];
+    let mut found = Vec::new();
+    if fsync != "on" {
+        let why = "what is committed may not be on the disk after a loss of power, and the rest may be damaged";
+        found.push(UnsafeSetting { name: "fsync", value: fsync, why });
+    }
+    if full_page_writes != "on" {
+        let why = "a page that is half written at a loss of power stays damaged";
+        found.push(UnsafeSetting { name: "full_page_writes", value: full_page_writes, why });
+    }
+    if commit == "off" {
+        let why = "commits are acknowledged before they are on the disk";
+        found.push(UnsafeSetting { name: "synchronous_commit", value: commit, why });
+    } else if commit == "local" && has_standbys {
+        let why = "commits are acknowledged before a standby has them, and a failover loses them";
+        found.push(UnsafeSetting { name: "synchronous_commit", value: commit, why });
+    }
+    found
+}
+
+/// Encryption with a check of the server by these certificates.
+fn tls(ca_file: &std::path::Path) -> Result<MakeRustlsConnect, OpenError> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let bad = |what: String| OpenError::Config { field: "ca_file", what };
+    let pem = std::fs::read(ca_file).map_err(|error| OpenError::File { path: ca_file.to_owned(), error })?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("it holds no certificate".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions.map_err(|error| bad(error.to_string()))?.with_root_certificates(roots).with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}

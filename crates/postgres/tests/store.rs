@@ -1,0 +1,88 @@
+//! Opening, refusing to open, and what people see in SQL.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
+
+mod common;
+
+use bursar_engine::core::{
+    Amount, Currencies, Currency, CustomerId, Decimals, LedgerConfig, Policy, Request, TransactionId,
+};
+use bursar_engine::{Ledger, LedgerOptions, new_config};
+use bursar_postgres::{OpenError, PostgresConfig, PostgresStore, SCHEMA_VERSION, migrate};
+use common::PostgresServer;
+use std::sync::Arc;
+
+fn ledger() -> LedgerConfig {
+    let gold = Currency::new("GOLD", Decimals::new(9).unwrap()).unwrap();
+    new_config(Policy::default(), Currencies::named(vec![gold]).unwrap()).unwrap()
+}
+
+#[test]
+fn a_server_that_could_lose_money_is_refused() {
+    for (setting, name) in [
+        ("fsync=off", "fsync"),
+        ("full_page_writes=off", "full_page_writes"),
+        ("synchronous_commit=off", "synchronous_commit"),
+    ] {
+        let server = PostgresServer::start_with(&[setting]);
+        let config = server.fresh_schema();
+        let Err(OpenError::UnsafeSettings { settings }) = PostgresStore::create(&config, &ledger()) else {
+            panic!("{setting} was not refused")
+        };
+        assert_eq!(settings.iter().map(|setting| setting.name).collect::<Vec<_>>(), [name]);
+        let allowed = PostgresConfig { allow_unsafe_settings: true, ..config };
+        PostgresStore::create(&allowed, &ledger()).unwrap();
+    }
+}
+
+#[test]
+fn schemas_and_ledgers_are_told_apart() {
+    let server = PostgresServer::start();
+    let config = server.fresh_schema();
+    assert!(matches!(PostgresStore::open(&config), Err(OpenError::NoLedger { .. })));
+    assert_eq!(migrate(&config).unwrap(), 0);
+    assert_eq!(migrate(&config).unwrap(), SCHEMA_VERSION);
+    assert!(matches!(PostgresStore::open(&config), Err(OpenError::NoLedger { .. })));
+    let mine = ledger();
+    drop(PostgresStore::create(&config, &mine).unwrap());
+    assert!(matches!(PostgresStore::create(&config, &ledger()), Err(OpenError::Exists { .. })));
+    assert_eq!(PostgresStore::open(&config).unwrap().config(), &mine);
+    assert!(matches!(PostgresStore::open_same(&config, &ledger()), Err(OpenError::OtherLedger { .. })));
+    server.psql(&format!("INSERT INTO {}.migrations VALUES (99, now())", config.schema));
+    let newer = PostgresStore::open(&config);
+    assert!(matches!(newer, Err(OpenError::NewerSchema { found: 99, .. })), "{newer:?}");
+    assert!(matches!(migrate(&config), Err(OpenError::NewerSchema { found: 99, .. })));
+    let injected = PostgresConfig { schema: "a; DROP SCHEMA b".to_owned(), ..config };
+    assert!(matches!(migrate(&injected), Err(OpenError::Config { field: "schema", .. })));
+}
+
+#[test]
+fn people_read_exact_amounts_and_ids() {
+    let server = PostgresServer::start();
+    let config = server.fresh_schema();
+    let mine = ledger();
+    let store = Arc::new(PostgresStore::create(&config, &mine).unwrap());
+    let ledger = Ledger::with_stores(mine, store.clone(), store, LedgerOptions::default()).unwrap();
+    let (small, large) = (CustomerId::new(u128::from(u64::MAX)), CustomerId::new(1 << 64));
+    let deposit = |customer, id, steps| Request::deposit(customer, TransactionId::new(id), Amount::from_steps(steps));
+    // As many digits as an amount can have.
+    ledger.submit(deposit(small, 7, i64::MAX)).unwrap();
+    ledger.submit(deposit(large, 8, 1)).unwrap();
+    ledger.submit(Request::dispute(large, TransactionId::new(8))).unwrap();
+    ledger.close().unwrap();
+    let read = |what: &str| server.psql(&what.replace("{}", &config.schema));
+    assert_eq!(
+        read("SELECT customer_id, currency, available, held, total, locked FROM {}.balances ORDER BY customer"),
+        "18446744073709551615|GOLD|9223372036.854775807|0.000000000|9223372036.854775807|f\n\
+         00000000-0000-0001-0000-000000000000|GOLD|0.000000000|0.000000001|0.000000001|f"
+    );
+    assert_eq!(
+        read("SELECT seq, kind, transaction_id, amount, status FROM {}.statement ORDER BY customer, seq"),
+        "1|deposit|7|9223372036.854775807|done\n1|deposit|8|0.000000001|done\n2|dispute|8|0.000000001|done"
+    );
+    assert_eq!(read("SELECT transaction_id, kind, amount FROM {}.open_disputes"), "8|deposit|0.000000001");
+    // A chain that was written to by hand is not believed.
+    read("UPDATE {}.events SET hash = sha256('x') WHERE seq = 2");
+    let store = PostgresStore::open(&config).unwrap();
+    let found = bursar_engine::store::Chains::load(&store, &[large], &mut Vec::new());
+    assert_eq!(found.unwrap_err().code(), "damaged");
+}
