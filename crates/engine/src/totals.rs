@@ -62,12 +62,12 @@ impl Totals {
     }
 
     /// Puts back what was kept, as by [`Totals::currencies`].
-    pub(crate) fn set_currencies(&mut self, currencies: Vec<CurrencyTotals>) {
+    pub fn set_currencies(&mut self, currencies: Vec<CurrencyTotals>) {
         self.currencies = currencies;
     }
 
     /// Adds the sums over other customers of the same ledger.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         let plus = |a: Sum, b: Sum| Sum::from_steps(a.steps() + b.steps());
         let count = self.currencies.len().max(other.currencies.len());
         self.currencies.resize(count, CurrencyTotals::default());
