@@ -11,9 +11,7 @@ use crate::shard::{Shard, State};
 use bursar_engine::Totals;
 use bursar_engine::core::commit::Appended;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, Record};
-use bursar_engine::store::{
-    ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError,
-};
+use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde_json::json;
@@ -80,7 +78,8 @@ fn wait<T: Send + 'static>(
 }
 
 fn runtime() -> Result<Runtime, StoreError> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bursar-nats").enable_all().build();
+    let built =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bursar-nats").enable_all().build();
     built.map_err(|error| failed("start threads", "", error))
 }
 
@@ -353,7 +352,8 @@ impl Inner {
 
     /// Things about customers, by the shard that each is in.
     fn by_shard<T>(&self, things: impl Iterator<Item = (CustomerId, T)>) -> Vec<(&Shard, Vec<(CustomerId, T)>)> {
-        let mut groups: Vec<(&Shard, Vec<(CustomerId, T)>)> = self.shards.iter().map(|shard| (shard, Vec::new())).collect();
+        let mut groups: Vec<(&Shard, Vec<(CustomerId, T)>)> =
+            self.shards.iter().map(|shard| (shard, Vec::new())).collect();
         for (customer, thing) in things {
             groups[usize::from(self.shard_of(customer).number)].1.push((customer, thing));
         }
@@ -418,7 +418,9 @@ impl Inner {
 
     /// The newest message of a subject of the first stream, as of a moment within this call, and that moment.
     async fn newest_of(&self, subject: &str, until: Instant) -> Result<(Option<Stored>, u64), StoreError> {
-        let Some(shard) = self.shards.first() else { return Err(failed("find a stream", &self.prefix, "there is none")) };
+        let Some(shard) = self.shards.first() else {
+            return Err(failed("find a stream", &self.prefix, "there is none"));
+        };
         let seq = shard.fresh(self, until).await?.seq;
         let mut attempt = 0;
         loop {

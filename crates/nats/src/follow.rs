@@ -31,11 +31,7 @@ impl Known {
     }
 
     /// By the newest message of a chain, and the earlier ones that it names as holding open events.
-    pub(crate) fn by(
-        message: &ChainMessage,
-        seq: u64,
-        earlier: &[(u64, ChainMessage)],
-    ) -> Result<Self, &'static str> {
+    pub(crate) fn by(message: &ChainMessage, seq: u64, earlier: &[(u64, ChainMessage)]) -> Result<Self, &'static str> {
         let mut known = Self {
             head: message.head.clone(),
             open_at: Vec::new(),
@@ -148,9 +144,8 @@ impl Known {
             if let Record::Started(linked) = record {
                 let builds_on = next.head.open.last().map_or(next.head.link, |open| open.hash);
                 // What was begun on an event that is aborted by now builds on that event's own hash.
-                let on_tentative = next.head.open.is_empty() && next.recent.back().is_some_and(|(_, status)| {
-                    matches!(status, EventStatus::Aborted(_))
-                });
+                let on_tentative = next.head.open.is_empty()
+                    && next.recent.back().is_some_and(|(_, status)| matches!(status, EventStatus::Aborted(_)));
                 if linked.event.hash(&builds_on) != linked.hash && !on_tentative {
                     return Some(Err("an event's hash is not that of its content behind the event before"));
                 }

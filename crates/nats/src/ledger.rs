@@ -82,8 +82,7 @@ pub(crate) fn decode_mark(bytes: &[u8]) -> Result<SourceMark, Unreadable> {
     let finished = reader.u8()? == 1;
     let (offset, line_count) = (reader.varint()?, reader.varint()?);
     let mut count = || reader.varint();
-    let counts =
-        RowCounts { applied: count()?, already_applied: count()?, rejected: count()?, unreadable: count()? };
+    let counts = RowCounts { applied: count()?, already_applied: count()?, rejected: count()?, unreadable: count()? };
     let mut rejected_lines = Vec::new();
     for _ in 0..reader.count()? {
         rejected_lines.push((reader.varint()?, reader.u8()?));

@@ -108,7 +108,9 @@ impl ChainMessage {
             Record::Aborted(event, _) => Some((event, false)),
         });
         match closing {
-            Some((event, done)) if event.seq != self.head.seq || (done && event.id != EventId::from_hash(&self.head.link)) => {
+            Some((event, done))
+                if event.seq != self.head.seq || (done && event.id != EventId::from_hash(&self.head.link)) =>
+            {
                 Err(Unreadable("its head is not what its records lead to"))
             }
             Some(_) | None => Ok(()),
@@ -229,9 +231,7 @@ fn put_totals(out: &mut Vec<u8>, totals: &Totals) {
     for sums in totals.currencies() {
         let CurrencyTotals { deposits, withdrawals, deposits_charged_back, .. } = sums;
         let CurrencyTotals { withdrawals_charged_back, provisional, held, total, .. } = sums;
-        for sum in
-            [deposits, withdrawals, deposits_charged_back, withdrawals_charged_back, provisional, held, total]
-        {
+        for sum in [deposits, withdrawals, deposits_charged_back, withdrawals_charged_back, provisional, held, total] {
             put_sum(out, sum.steps());
         }
     }
@@ -274,8 +274,7 @@ fn event(reader: &mut Reader<'_>, customer: CustomerId) -> Result<LinkedEvent, U
     let transaction_kind = if withdrawal { TransactionKind::Withdrawal } else { TransactionKind::Deposit };
     let amount = Amount::from_steps(reader.u64()?.cast_signed());
     let state = CustomerState { locked: flags & LOCKED != 0, ..accounts(reader)? };
-    let event =
-        Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state };
+    let event = Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state };
     Ok(LinkedEvent { event, hash: Hash(reader.array()?) })
 }
 

@@ -105,7 +105,9 @@ pub(crate) async fn connect_system(options: &NatsOptions) -> Result<Option<Clien
     let Some(user) = &options.system_user else { return Ok(None) };
     let connect = connect_options(options, Some(user)).await?;
     let client = connect.connect(&options.servers).await;
-    client.map(Some).map_err(|error| failed("connect to the cluster's system account", &options.servers.join(","), error))
+    client
+        .map(Some)
+        .map_err(|error| failed("connect to the cluster's system account", &options.servers.join(","), error))
 }
 
 impl Net {
@@ -135,10 +137,12 @@ impl Net {
         let request = Request::new().payload(body.to_string().into()).timeout(Some(Duration::from_secs(5)));
         let answer = self.writer.send_request(subject.clone(), request).await;
         let answer = answer.map_err(|error| failed("ask JetStream", &subject, error))?;
-        let value: Value =
-            serde_json::from_slice(&answer.payload).map_err(|error| failed("read an answer of JetStream", &subject, error))?;
+        let value: Value = serde_json::from_slice(&answer.payload)
+            .map_err(|error| failed("read an answer of JetStream", &subject, error))?;
         Ok(match value.get("error") {
-            Some(error) => Err(ApiError::deserialize(error).map_err(|error| failed("read an answer", &subject, error))?),
+            Some(error) => {
+                Err(ApiError::deserialize(error).map_err(|error| failed("read an answer", &subject, error))?)
+            }
             None => Ok(value),
         })
     }
@@ -215,7 +219,8 @@ impl Server {
     /// The newest messages of these subjects, all as of one moment of this replica.
     pub(crate) async fn newest(&self, stream: &str, subjects: &[String]) -> Option<HashMap<String, Stored>> {
         let found = self.direct(stream, json!({ "multi_last": subjects })).await?;
-        let mut messages: HashMap<String, Stored> = found.messages.into_iter().map(|m| (m.subject.clone(), m)).collect();
+        let mut messages: HashMap<String, Stored> =
+            found.messages.into_iter().map(|m| (m.subject.clone(), m)).collect();
         if found.is_cut {
             // What was too much at once is asked for in two parts, each with the barrier, which is the last.
             let barrier = subjects.last().filter(|_| subjects.len() > 2)?;

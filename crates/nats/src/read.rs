@@ -192,9 +192,10 @@ impl Shard {
         let asked = inner.net.readers.iter().map(|reader| reader.from(&self.stream, next, Some(subject), 1));
         let mut found: Vec<Stored> = join_all(asked).await.into_iter().flatten().flatten().collect();
         found.sort_by_key(|stored| stored.seq);
-        let sound = found.into_iter().filter(|stored| stored.seq <= last_seq).find_map(|stored| {
-            Some((stored.seq, ChainMessage::decode(&stored.payload, walk.customer).ok()?))
-        });
+        let sound = found
+            .into_iter()
+            .filter(|stored| stored.seq <= last_seq)
+            .find_map(|stored| Some((stored.seq, ChainMessage::decode(&stored.payload, walk.customer).ok()?)));
         sound.filter(|(_, message)| walk.previous.is_none_or(|previous| previous == message.previous))
     }
 
@@ -217,7 +218,11 @@ impl Shard {
             let Some(stored) = found.unwrap_or_default().pop() else {
                 attempt += 1;
                 if Instant::now() > until {
-                    return Err(damaged(&self.stream, middle, format!("no server gives a message of customer {customer}")));
+                    return Err(damaged(
+                        &self.stream,
+                        middle,
+                        format!("no server gives a message of customer {customer}"),
+                    ));
                 }
                 tokio::time::sleep(PAUSE).await;
                 continue;

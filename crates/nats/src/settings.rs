@@ -102,7 +102,12 @@ fn needed() -> Vec<(&'static str, Value)> {
 const UNWANTED: [&str; 5] = ["mirror", "sources", "subject_transform", "persist_mode", "no_ack"];
 
 /// Creates the stream of a shard, or finds it as it would be created.
-pub(crate) async fn create_stream(net: &Net, options: &NatsOptions, stream: &str, shard: u16) -> Result<(), StoreError> {
+pub(crate) async fn create_stream(
+    net: &Net,
+    options: &NatsOptions,
+    stream: &str,
+    shard: u16,
+) -> Result<(), StoreError> {
     let mut config: serde_json::Map<String, Value> =
         needed().into_iter().map(|(setting, value)| (setting.to_owned(), value)).collect();
     config.insert("name".to_owned(), stream.into());
@@ -186,7 +191,8 @@ async fn unsynced(options: &NatsOptions, mut seen: BTreeMap<String, bool>) -> Re
     let Some(system) = connect_system(options).await? else {
         return Ok(vec![Weakness::SyncUnseen { why: "no user of the system account was given".to_owned() }]);
     };
-    let ask = |error: &dyn fmt::Display| failed("ask the servers for their settings", "$SYS.REQ.SERVER.PING.JSZ", error);
+    let ask =
+        |error: &dyn fmt::Display| failed("ask the servers for their settings", "$SYS.REQ.SERVER.PING.JSZ", error);
     let inbox = system.new_inbox();
     let mut answers = system.subscribe(inbox.clone()).await.map_err(|error| ask(&error))?;
     system.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, "{}".into()).await.map_err(|error| ask(&error))?;

@@ -232,8 +232,9 @@ impl Shard {
     }
 
     fn decode(&self, stored: &Stored, customer: CustomerId) -> Result<ChainMessage, StoreError> {
-        ChainMessage::decode(&stored.payload, customer)
-            .map_err(|error| damaged(&self.stream, stored.seq, format!("a message of customer {customer}: {}", error.0)))
+        ChainMessage::decode(&stored.payload, customer).map_err(|error| {
+            damaged(&self.stream, stored.seq, format!("a message of customer {customer}: {}", error.0))
+        })
     }
 
     /// Every message from one sequence to another, in order. One that a replica does not have, or has damaged, is

@@ -23,7 +23,6 @@ struct NatsHome {
 impl Target for Nats {
     fn fresh(&self, config: &LedgerConfig) -> Result<Box<dyn Home>, StoreError> {
         let options = (self.change)(self.cluster.options());
-        eprintln!("T {:?}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() % 1000000);
         let chains = NatsChains::create(config, options.clone())?;
         Ok(Box::new(NatsHome { config: config.clone(), options, stores: Some(pair(config, chains)?) }))
     }

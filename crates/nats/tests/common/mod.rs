@@ -3,19 +3,18 @@
 
 use bursar_engine::conformance::Stores;
 use bursar_engine::core::commit::{Approval, Proposal, ProposeResult};
-use bursar_engine::core::{
-    Currencies, EventRef, EventStatus, LedgerConfig, Policy, Proposed, TransactionEntry, TransactionId,
-};
+use bursar_engine::core::{Currencies, EventRef, EventStatus, LedgerConfig, Policy, TransactionEntry, TransactionId};
 use bursar_engine::store::{Chains, MemoryStore, ReadRange, StoreError, Transactions};
 use bursar_nats::{NatsChains, NatsOptions};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -64,7 +63,8 @@ fn free_ports(count: usize) -> Vec<u16> {
 
 impl Node {
     pub(crate) fn start(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.config.with_extension("log")).unwrap();
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.config.with_extension("log")).unwrap();
         let mut command = Command::new(program());
         command.arg("-c").arg(&self.config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{error}: {HOW_TO}")));
@@ -177,11 +177,13 @@ pub(crate) fn config(number: u8) -> LedgerConfig {
 pub(crate) struct PairTable {
     table: MemoryStore,
     chains: Arc<dyn Chains>,
+    /// The events that touched each transaction, and whether they are known to be in effect.
+    events: Mutex<HashMap<TransactionId, Vec<(EventRef, bool)>>>,
 }
 
 impl PairTable {
     pub(crate) fn new(config: &LedgerConfig, chains: Arc<dyn Chains>) -> Self {
-        Self { table: MemoryStore::new(config).with_split_batches(), chains }
+        Self { table: MemoryStore::new(config).with_split_batches(), chains, events: Mutex::default() }
     }
 
     /// What the chains say: each transaction's last state in effect, and what is proposed.
@@ -225,28 +227,38 @@ impl Transactions for PairTable {
     }
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
-        self.table.propose(proposals, results)
+        let before = results.len();
+        self.table.propose(proposals, results)?;
+        let mut events = self.events.lock().unwrap();
+        for (proposal, result) in proposals.iter().zip(&results[before..]) {
+            let touched = events.entry(proposal.transaction).or_default();
+            if *result == ProposeResult::Proposed && touched.iter().all(|(event, _)| *event != proposal.event) {
+                touched.push((proposal.event, false));
+            }
+        }
+        Ok(())
     }
 
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError> {
+        let mut events = self.events.lock().unwrap();
+        for approval in approvals {
+            let touched = events.get_mut(&approval.transaction).into_iter().flatten();
+            touched.filter(|(event, _)| event.id == approval.event).for_each(|(_, in_effect)| *in_effect = true);
+        }
         self.table.approve(approvals)
     }
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
-        let mut entries = Vec::new();
-        self.table.get(&[transaction], &mut entries)?;
-        let entry = entries.pop().unwrap_or_default();
-        let proposed = entry.proposed.map(|Proposed { state, .. }| state);
-        let mut customers: Vec<_> = entry.approved.into_iter().chain(proposed).map(|state| state.customer).collect();
-        customers.dedup();
+        let touched = self.events.lock().unwrap().get(&transaction).cloned().unwrap_or_default();
         let mut events = Vec::new();
-        for customer in customers {
-            let mut entries = Vec::new();
-            self.chains.read(customer, ReadRange::ALL, &mut entries)?;
-            let touches = entries.iter().filter(|entry| {
-                entry.linked.event.transaction == Some(transaction) && !matches!(entry.status, EventStatus::Aborted(_))
-            });
-            events.extend(touches.map(|entry| entry.linked.reference()));
+        for (event, in_effect) in touched {
+            let mut statuses = Vec::new();
+            if !in_effect {
+                self.chains.status(&[event], &mut statuses)?;
+            }
+            if in_effect || matches!(statuses[..], [Some(EventStatus::Started | EventStatus::Done)]) {
+                events.push(event);
+            }
         }
         Ok(events)
     }
