@@ -4,7 +4,7 @@ use crate::error::{damaged, failed};
 use crate::follow::Known;
 use crate::ledger::{LedgerMessage, decode_mark, encode_mark};
 use crate::message;
-use crate::net::{Net, Published, Server, Stored};
+use crate::net::{Net, Published, Stored};
 use crate::options::NatsOptions;
 use crate::settings::{Weakness, create_stream, weaknesses};
 use crate::shard::{Shard, State};
@@ -24,15 +24,15 @@ use tokio::runtime::Runtime;
 
 /// How many findings are kept.
 const FINDINGS_MAX: usize = 1000;
+/// How often heads that are not in memory are asked for.
+const HEAD_ASKS: usize = 3;
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A server's replica of a stream does not give a message that it must have, while another one does. Nothing is lost
-/// yet; that replica should be made anew.
+/// One replica of a stream does not give a message that it must have, or gives it damaged, while another one has it.
+/// Nothing is lost yet; that replica should be made anew (`docs/nats.md`, "Operations").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The server's name.
-    pub server: String,
     /// Which stream.
     pub stream: String,
     /// The message's sequence there.
@@ -225,8 +225,8 @@ async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, 
         });
     }
     let subject = format!("{}.ledger", options.prefix);
-    for reader in &net.readers {
-        let Some(found) = reader.newest(&stream, std::slice::from_ref(&subject)).await else { continue };
+    for _ in 0..HEAD_ASKS {
+        let Some(found) = net.newest(&stream, std::slice::from_ref(&subject)).await else { continue };
         if let Some(stored) = found.get(&subject) {
             return LedgerMessage::decode(&stored.payload)
                 .map_err(|error| damaged(&stream, stored.seq, format!("which ledger it is: {}", error.0)));
@@ -245,9 +245,6 @@ impl Inner {
         }
         for weakness in &weaknesses {
             tracing::warn!(%weakness, "opened with a weak setting");
-        }
-        if net.readers.is_empty() {
-            return Err(failed("read from a server", &options.servers.join(","), "none could be reached by itself"));
         }
         let mut writer = [0; 8];
         getrandom::fill(&mut writer).map_err(|error| failed("get random bytes", "", error))?;
@@ -294,14 +291,9 @@ impl Inner {
         Instant::now() + self.options.patience
     }
 
-    /// One server after the other.
-    pub(crate) fn reader(&self, attempt: usize) -> &Server {
-        &self.net.readers[attempt % self.net.readers.len()]
-    }
-
-    /// How many replicas must say the same of a chain's end: two, where there are as many.
-    pub(crate) fn read_replicas(&self) -> usize {
-        self.net.readers.len().min(2)
+    /// How many times heads are asked for that are not in memory: each time any replica answers.
+    pub(crate) fn head_asks(&self) -> usize {
+        if self.net.is_cluster() { HEAD_ASKS } else { 1 }
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -326,15 +318,13 @@ impl Inner {
         !subject.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with(".sync."))
     }
 
-    /// Notes that servers do not give a message that they must have.
-    pub(crate) fn note_lost(&self, stream: &str, seq: u64, servers: &[&str]) {
+    /// Notes that a replica does not give a message that it must have.
+    pub(crate) fn note_lost(&self, stream: &str, seq: u64) {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        for server in servers {
-            let finding = Finding { server: (*server).to_owned(), stream: stream.to_owned(), seq };
-            if !findings.contains(&finding) && findings.len() < FINDINGS_MAX {
-                tracing::error!(server, stream, seq, "a replica has lost or damaged a message; another one has it");
-                findings.push(finding);
-            }
+        let finding = Finding { stream: stream.to_owned(), seq };
+        if !findings.contains(&finding) && findings.len() < FINDINGS_MAX {
+            tracing::error!(stream, seq, "a replica has lost or damaged a message; another one has it");
+            findings.push(finding);
         }
     }
 
@@ -421,18 +411,16 @@ impl Inner {
         let Some(shard) = self.shards.first() else {
             return Err(failed("find a stream", &self.prefix, "there is none"));
         };
-        let seq = shard.fresh(self, until).await?.seq;
-        let mut attempt = 0;
+        let seq = shard.fresh(self, until).await?.barrier_seq;
+        let barrier = shard.barrier_subject(self);
         loop {
-            let reader = self.reader(attempt);
-            // The message behind it that everybody must have: who has that, has all before it.
-            if reader.at(&shard.stream, seq).await.is_some_and(|stored| stored.seq >= seq) {
-                let found = reader.newest(&shard.stream, &[subject.to_owned()]).await;
-                if let Some(mut found) = found {
+            let found = self.net.newest(&shard.stream, &[subject.to_owned(), barrier.clone()]).await;
+            if let Some(mut found) = found {
+                // A replica that has the barrier has all before it.
+                if found.get(&barrier).is_some_and(|stored| stored.seq >= seq) {
                     return Ok((found.remove(subject), seq));
                 }
             }
-            attempt += 1;
             if Instant::now() > until {
                 return Err(failed("read a subject", subject, "no server gives it"));
             }
@@ -626,11 +614,10 @@ impl Chains for NatsChains {
             let (last, _) = inner.newest_of(&subject, until).await?;
             let Some(last) = last else { return Ok(Vec::new()) };
             let stream = stream_name(&inner.prefix, 0);
-            let (mut lines, mut next, mut attempt) = (Vec::new(), 1, 0);
+            let (mut lines, mut next) = (Vec::new(), 1);
             while next <= last.seq {
-                let found = inner.reader(attempt).from(&stream, next, Some(&subject), 256).await.unwrap_or_default();
+                let found = inner.net.from(&stream, next, Some(&subject), 256).await.unwrap_or_default();
                 if found.is_empty() {
-                    attempt += 1;
                     if Instant::now() > until {
                         return Err(failed("read a source's positions", &subject, "no server gives them"));
                     }

@@ -1,4 +1,7 @@
-//! Speaking to a cluster: one connection that writes, and one to each server that reads.
+//! Speaking to a cluster, over one connection.
+//!
+//! Messages are read by *direct get*: any server that keeps the stream may answer, and which one does is left to
+//! chance, whatever server the question is put to. So whoever must not rest on one replica asks several times.
 //!
 //! The calls of JetStream are requests with JSON or raw payloads; what they mean to a ledger is not known here. No call
 //! of this module tries again, and none says that something did *not* happen: an answer that does not come says
@@ -12,7 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// How long one question may take; whoever asks, asks again.
@@ -20,18 +23,10 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How many bytes a server may send at once.
 const READ_BYTES_MAX: u64 = 8 << 20;
 
-/// The connections of one store.
+/// The connection of one store.
 #[derive(Debug)]
 pub(crate) struct Net {
-    pub(crate) writer: Client,
-    pub(crate) readers: Vec<Server>,
-}
-
-/// A connection to one server and no other.
-#[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) name: String,
-    pub(crate) client: Client,
+    client: Client,
 }
 
 /// A message as a stream has it.
@@ -113,29 +108,21 @@ pub(crate) async fn connect_system(options: &NatsOptions) -> Result<Option<Clien
 impl Net {
     pub(crate) async fn connect(options: &NatsOptions) -> Result<Self, StoreError> {
         let connect = connect_options(options, options.user.as_ref()).await?;
-        let to = options.servers.join(",");
-        let writer = connect.clone().connect(&options.servers).await;
-        let writer = writer.map_err(|error| failed("connect to the cluster", &to, error))?;
-        let mut addresses: BTreeSet<String> = writer.server_info().connect_urls.into_iter().collect();
-        addresses.extend(options.servers.iter().cloned());
-        let mut readers: Vec<Server> = Vec::new();
-        for address in addresses {
-            let connect = connect.clone().ignore_discovered_servers();
-            // A server that does not run now is not asked by this store; there are others.
-            let Ok(client) = connect.connect(&address).await else { continue };
-            let name = client.server_info().server_name;
-            if readers.iter().all(|reader| reader.name != name) {
-                readers.push(Server { name, client });
-            }
-        }
-        Ok(Self { writer, readers })
+        let client = connect.connect(&options.servers).await;
+        let client = client.map_err(|error| failed("connect to the cluster", &options.servers.join(","), error))?;
+        Ok(Self { client })
+    }
+
+    /// Whether there are several servers.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.client.server_info().cluster.is_some()
     }
 
     /// Asks the API of JetStream.
     pub(crate) async fn api(&self, subject: &str, body: &Value) -> Result<Result<Value, ApiError>, StoreError> {
         let subject = format!("$JS.API.{subject}");
         let request = Request::new().payload(body.to_string().into()).timeout(Some(Duration::from_secs(5)));
-        let answer = self.writer.send_request(subject.clone(), request).await;
+        let answer = self.client.send_request(subject.clone(), request).await;
         let answer = answer.map_err(|error| failed("ask JetStream", &subject, error))?;
         let value: Value = serde_json::from_slice(&answer.payload)
             .map_err(|error| failed("read an answer of JetStream", &subject, error))?;
@@ -155,7 +142,7 @@ impl Net {
             headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
             request = request.headers(headers);
         }
-        published(self.writer.send_request(subject.to_owned(), request).await.ok())
+        published(self.client.send_request(subject.to_owned(), request).await.ok())
     }
 
     /// Publishes messages that are stored all or not at all.
@@ -173,14 +160,14 @@ impl Net {
         };
         for (number, message) in (1..).zip(first) {
             let (subject, payload) = (message.subject.clone(), message.payload.clone());
-            if self.writer.publish_with_headers(subject, headers(number, message), payload).await.is_err() {
+            if self.client.publish_with_headers(subject, headers(number, message), payload).await.is_err() {
                 return Published::Unknown;
             }
         }
         let mut headers = headers(messages.len(), last);
         headers.insert("Nats-Batch-Commit", "1");
         let request = Request::new().payload(last.payload.clone()).headers(headers);
-        published(self.writer.send_request(last.subject.clone(), request).await.ok())
+        published(self.client.send_request(last.subject.clone(), request).await.ok())
     }
 }
 
@@ -193,8 +180,8 @@ fn published(answer: Option<Message>) -> Published {
     }
 }
 
-impl Server {
-    /// Asks this server's own replica of a stream; `None` if it does not answer in time.
+impl Net {
+    /// Asks any replica of a stream; `None` if it does not answer in time.
     async fn direct(&self, stream: &str, body: Value) -> Option<Found> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.ok()?;
@@ -216,7 +203,7 @@ impl Server {
         }
     }
 
-    /// The newest messages of these subjects, all as of one moment of this replica.
+    /// The newest messages of these subjects, all as of one moment of one replica.
     pub(crate) async fn newest(&self, stream: &str, subjects: &[String]) -> Option<HashMap<String, Stored>> {
         let found = self.direct(stream, json!({ "multi_last": subjects })).await?;
         let mut messages: HashMap<String, Stored> =
@@ -243,7 +230,7 @@ impl Server {
         Some(self.direct(stream, body).await?.messages)
     }
 
-    /// The message with this sequence, or the next one that this replica has.
+    /// The message with this sequence, or the next one that a replica has.
     pub(crate) async fn at(&self, stream: &str, seq: u64) -> Option<Stored> {
         self.from(stream, seq, None, 1).await?.pop()
     }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const MESSAGES_MAX: u64 = 256;
 /// A chain whose newest event is not above this is read from its beginning rather than searched.
 const SEARCH_ABOVE: u64 = 256;
+/// How often a message is asked for that a replica did not give.
+const ASKS: usize = 6;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Follows a chain's messages in order.
@@ -83,6 +85,14 @@ impl Walk {
     }
 }
 
+/// What all servers together say of a chain's next message.
+enum Others {
+    Next(u64, Box<ChainMessage>),
+    /// Everybody has this one next, and it does not build on the one before.
+    Stranger(u64),
+    Nothing,
+}
+
 impl Shard {
     fn history(&self, inner: &Inner, customer: CustomerId) -> String {
         format!("{}.chain.{}.{customer}", inner.prefix, self.number)
@@ -119,7 +129,8 @@ impl Shard {
                         entries.push(entry);
                     }
                 }
-                if expected > high || seq >= last_seq {
+                // Where all of it is asked for, all of it is checked.
+                if (expected > high && high < newest) || seq >= last_seq {
                     break 'messages;
                 }
             }
@@ -147,10 +158,8 @@ impl Shard {
     ) -> Result<Vec<(u64, ChainMessage)>, StoreError> {
         let customer = walk.customer;
         let subject = self.history(inner, customer);
-        let mut attempt = usize::from(self.number);
         loop {
-            let reader = inner.reader(attempt);
-            let found = reader.from(&self.stream, next, Some(&subject), MESSAGES_MAX).await.unwrap_or_default();
+            let found = inner.net.from(&self.stream, next, Some(&subject), MESSAGES_MAX).await.unwrap_or_default();
             let has_later = !found.is_empty();
             let mut previous = walk.previous;
             let mut messages = Vec::with_capacity(found.len());
@@ -165,13 +174,19 @@ impl Shard {
             if !messages.is_empty() {
                 return Ok(messages);
             }
-            if let Some((seq, message)) = self.by_others(inner, &subject, walk, next, last_seq).await {
-                if has_later {
-                    inner.note_lost(&self.stream, seq, &[reader.name.as_str()]);
+            match self.by_others(inner, &subject, walk, next, last_seq).await {
+                Others::Next(seq, message) => {
+                    if has_later {
+                        inner.note_lost(&self.stream, seq);
+                    }
+                    return Ok(vec![(seq, *message)]);
                 }
-                return Ok(vec![(seq, message)]);
+                Others::Stranger(seq) => {
+                    let what = format!("the chain of customer {customer} has a message that does not build on it");
+                    return Err(damaged(&self.stream, seq, what));
+                }
+                Others::Nothing => {}
             }
-            attempt += 1;
             if Instant::now() > until {
                 let what = format!("no server gives the next message of customer {customer}");
                 return Err(damaged(&self.stream, next, what));
@@ -181,22 +196,24 @@ impl Shard {
     }
 
     /// The chain's next message, if any server has a sound one.
-    async fn by_others(
-        &self,
-        inner: &Inner,
-        subject: &str,
-        walk: &Walk,
-        next: u64,
-        last_seq: u64,
-    ) -> Option<(u64, ChainMessage)> {
-        let asked = inner.net.readers.iter().map(|reader| reader.from(&self.stream, next, Some(subject), 1));
-        let mut found: Vec<Stored> = join_all(asked).await.into_iter().flatten().flatten().collect();
-        found.sort_by_key(|stored| stored.seq);
-        let sound = found
-            .into_iter()
-            .filter(|stored| stored.seq <= last_seq)
-            .find_map(|stored| Some((stored.seq, ChainMessage::decode(&stored.payload, walk.customer).ok()?)));
-        sound.filter(|(_, message)| walk.previous.is_none_or(|previous| previous == message.previous))
+    async fn by_others(&self, inner: &Inner, subject: &str, walk: &Walk, next: u64, last_seq: u64) -> Others {
+        let asked = (0..ASKS).map(|_| inner.net.from(&self.stream, next, Some(subject), 1));
+        let found: Vec<Stored> = join_all(asked).await.into_iter().flatten().flatten().collect();
+        let mut sound: Vec<(u64, ChainMessage)> = Vec::new();
+        for stored in found.iter().filter(|stored| stored.seq <= last_seq) {
+            sound
+                .extend(ChainMessage::decode(&stored.payload, walk.customer).ok().map(|message| (stored.seq, message)));
+        }
+        sound.sort_by_key(|(seq, _)| *seq);
+        let is_next = |(_, message): &&(u64, ChainMessage)| walk.previous.is_none_or(|seq| seq == message.previous);
+        if let Some((seq, message)) = sound.iter().find(is_next) {
+            return Others::Next(*seq, Box::new(message.clone()));
+        }
+        // Where all that answer have the same one, none has lost what should be before it.
+        match (sound.first(), sound.last()) {
+            (Some((first, _)), Some((last, _))) if first == last && sound.len() == ASKS => Others::Stranger(*first),
+            _ => Others::Nothing,
+        }
     }
 
     /// A sequence at or before the message that holds an event, found by halving; all messages of the chain from there
@@ -211,12 +228,10 @@ impl Shard {
     ) -> Result<u64, StoreError> {
         let subject = self.history(inner, customer);
         let (mut low, mut high) = (1, last_seq);
-        let mut attempt = usize::from(self.number);
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = inner.reader(attempt).from(&self.stream, middle, Some(&subject), 1).await;
+            let found = inner.net.from(&self.stream, middle, Some(&subject), 1).await;
             let Some(stored) = found.unwrap_or_default().pop() else {
-                attempt += 1;
                 if Instant::now() > until {
                     return Err(damaged(
                         &self.stream,

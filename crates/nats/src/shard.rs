@@ -41,6 +41,8 @@ const FOLLOW_MAX: u64 = 20_000;
 const READ_COUNT: u64 = 1000;
 /// How many subjects are asked for at once; servers take 1,024.
 const SUBJECTS_MAX: usize = 1000;
+/// How often a message is asked for that a replica did not give.
+const ASKS: usize = 6;
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -65,7 +67,7 @@ pub(crate) struct State {
     /// The newest barrier that was caught up with, by this store's count.
     barrier: u64,
     /// And its sequence.
-    barrier_seq: u64,
+    pub(crate) barrier_seq: u64,
 }
 
 /// Messages of this store whose fate nobody knows, by number, and those that were seen to be stored.
@@ -76,7 +78,7 @@ impl Shard {
         Self { number, stream, state: Mutex::default(), begun: AtomicU64::new(0) }
     }
 
-    fn barrier_subject(&self, inner: &Inner) -> String {
+    pub(crate) fn barrier_subject(&self, inner: &Inner) -> String {
         format!("{}.sync.{}", inner.prefix, self.number)
     }
 
@@ -242,11 +244,9 @@ impl Shard {
     async fn read_all(&self, inner: &Inner, from: u64, to: u64, until: Instant) -> Result<Vec<Stored>, StoreError> {
         let mut all: Vec<Stored> = Vec::new();
         let mut next = from;
-        let mut attempt = usize::from(self.number);
         while next <= to {
-            let reader = inner.reader(attempt);
             let count = READ_COUNT.min(to - next + 1);
-            let got = reader.from(&self.stream, next, None, count).await.unwrap_or_default();
+            let got = inner.net.from(&self.stream, next, None, count).await.unwrap_or_default();
             let before = next;
             for message in got {
                 if message.seq != next || next > to || !inner.is_sound(&message) {
@@ -258,20 +258,17 @@ impl Shard {
             if next > before {
                 continue;
             }
-            // It lags behind, or it has lost this message.
-            let others = join_all(inner.net.readers.iter().map(|reader| reader.at(&self.stream, next))).await;
+            // That replica lags behind, or has lost this message.
+            let others = join_all((0..ASKS).map(|_| inner.net.at(&self.stream, next))).await;
             let is_sound = |found: &&Stored| found.seq == next && inner.is_sound(found);
             if let Some(message) = others.iter().flatten().find(is_sound) {
-                let has_lost = |found: &Option<Stored>| found.as_ref().is_some_and(|found| !is_sound(&found));
-                let asked = inner.net.readers.iter().zip(&others);
-                let lost: Vec<&str> =
-                    asked.filter(|(_, found)| has_lost(found)).map(|(reader, _)| reader.name.as_str()).collect();
-                inner.note_lost(&self.stream, next, &lost);
+                if others.iter().flatten().any(|found| !is_sound(&found)) {
+                    inner.note_lost(&self.stream, next);
+                }
                 all.push(message.clone());
                 next += 1;
                 continue;
             }
-            attempt += 1;
             let what = "no server gives this message";
             self.pause_or(until, || damaged(&self.stream, next, what)).await?;
         }
@@ -308,8 +305,8 @@ impl Shard {
         state.heads.get(&customer).ok_or_else(|| failed("find a head that was loaded", &self.stream, customer))
     }
 
-    /// Reads the newest messages of customers: two replicas are asked, each of which has the barrier. Where they differ
-    /// although both had to have it, one has lost a message; the newer one is the truth.
+    /// Reads the newest messages of customers. Several answers are compared, each of a replica that has the barrier.
+    /// Where they differ although both had to have it, one has lost a message; the newer one is the truth.
     async fn newest(
         &self,
         inner: &Inner,
@@ -320,51 +317,40 @@ impl Shard {
         let barrier = self.barrier_subject(inner);
         let mut subjects: Vec<String> = customers.iter().map(|customer| self.subject(inner, *customer)).collect();
         subjects.push(barrier.clone());
-        let wanted = inner.read_replicas();
-        let mut answers: Vec<(String, u64, HashMap<String, Stored>)> = Vec::new();
-        let mut attempt = usize::from(self.number);
+        let wanted = inner.head_asks();
+        let mut answers: Vec<(u64, HashMap<String, Stored>)> = Vec::new();
         loop {
-            let asked: Vec<_> = (0..inner.net.readers.len())
-                .map(|offset| inner.reader(attempt + offset))
-                .filter(|reader| answers.iter().all(|(name, ..)| *name != reader.name))
-                .take(wanted - answers.len())
-                .collect();
-            let found = join_all(asked.iter().map(|reader| reader.newest(&self.stream, &subjects))).await;
-            for (reader, found) in asked.iter().zip(found) {
-                let Some(found) = found else { continue };
+            let asked = (answers.len()..wanted).map(|_| inner.net.newest(&self.stream, &subjects));
+            for found in join_all(asked).await.into_iter().flatten() {
                 let barrier_seq = found.get(&barrier).map_or(0, |message| message.seq);
                 if barrier_seq >= state.barrier_seq {
-                    answers.push((reader.name.clone(), barrier_seq, found));
+                    answers.push((barrier_seq, found));
                 }
             }
             if answers.len() >= wanted {
                 break;
             }
-            attempt += 1;
-            let what = "not enough replicas answer with what they must have";
+            let what = "no replica answers with what it must have";
             self.pause_or(until, || failed("read heads", &self.stream, what)).await?;
         }
         let mut heads = Vec::with_capacity(customers.len());
         for (customer, subject) in customers.iter().zip(&subjects) {
             let mut best: Option<&Stored> = None;
-            for (_, _, found) in &answers {
+            for (_, found) in &answers {
                 if let Some(message) = found.get(subject).filter(|message| inner.is_sound(message)) {
                     best = best.filter(|best| best.seq >= message.seq).or(Some(message));
                 }
             }
             let best_seq = best.map_or(0, |best| best.seq);
-            let had_to_have = |(_, upto, found): &&(String, u64, HashMap<String, Stored>)| {
-                best_seq <= *upto
-                    && found.get(subject).filter(|message| inner.is_sound(message)).map_or(0, |message| message.seq)
-                        < best_seq
+            let seq_in = |found: &HashMap<String, Stored>| {
+                found.get(subject).filter(|message| inner.is_sound(message)).map_or(0, |message| message.seq)
             };
-            let lost: Vec<&str> = answers.iter().filter(had_to_have).map(|(name, ..)| name.as_str()).collect();
-            if !lost.is_empty() {
-                inner.note_lost(&self.stream, best_seq, &lost);
+            if answers.iter().any(|(upto, found)| best_seq <= *upto && seq_in(found) < best_seq) {
+                inner.note_lost(&self.stream, best_seq);
             }
-            let unsound = answers.iter().filter_map(|(_, _, found)| found.get(subject)).map(|message| message.seq);
+            let unsound = answers.iter().filter_map(|(_, found)| found.get(subject)).map(|message| message.seq);
             if let Some(newest) = unsound.max().filter(|newest| *newest > best_seq) {
-                // Both have it damaged: the third may not.
+                // All of these have it damaged; another may not.
                 let message = self.read_all(inner, newest, newest, until).await?.pop();
                 let message = message.ok_or_else(|| damaged(&self.stream, newest, "no server gives this message"))?;
                 heads.push((*customer, self.known_by(inner, *customer, &message, until).await?));

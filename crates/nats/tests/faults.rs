@@ -334,14 +334,15 @@ fn check(config: &LedgerConfig, options: &NatsOptions, table: &PairTable, book: 
         }
     }
     assert!(applied.values().all(|count| *count == 1), "told twice to have been applied");
-    for (transaction, state) in &states {
-        let mut entries = Vec::new();
-        table.get(&[*transaction], &mut entries).unwrap();
-        let mut statuses = Vec::new();
-        let proposed = entries[0].proposed.unwrap();
-        chains.status(&[proposed.event], &mut statuses).unwrap();
-        let in_effect = if statuses[0] == Some(EventStatus::Done) { Some(proposed.state) } else { entries[0].approved };
-        assert_eq!(in_effect, Some(*state), "the table and the chains differ on transaction {transaction}");
+    let transactions: Vec<TransactionId> = states.keys().copied().collect();
+    let (mut table_says, mut statuses) = (Vec::new(), Vec::new());
+    table.get(&transactions, &mut table_says).unwrap();
+    let proposed: Vec<EventRef> = table_says.iter().map(|entry| entry.proposed.unwrap().event).collect();
+    chains.status(&proposed, &mut statuses).unwrap();
+    for ((transaction, entry), status) in transactions.iter().zip(&table_says).zip(statuses) {
+        let state = entry.proposed.filter(|_| status == Some(EventStatus::Done)).map(|proposed| proposed.state);
+        let in_effect = state.or(entry.approved);
+        assert_eq!(in_effect.as_ref(), states.get(transaction), "table and chains differ on {transaction}");
     }
     let answered = told.iter().filter(|told| told.outcome.is_some()).count();
     (all.values().map(Vec::len).sum(), answered)

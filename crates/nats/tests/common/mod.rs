@@ -82,6 +82,14 @@ impl Node {
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
+    /// Lets it end as it likes to.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
     }
