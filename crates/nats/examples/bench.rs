@@ -51,8 +51,9 @@ fn servers(program: &str, directory: &Path) -> Servers {
         let config = directory.join(format!("n{index}.conf"));
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(directory.join(format!("n{index}.log"))).unwrap();
-        let child = Command::new(program).arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        children.push(child.spawn().unwrap());
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        children.push(command.spawn().unwrap());
     }
     let addresses = (0..3).map(|index| format!("127.0.0.1:{}", ports[2 * index])).collect();
     std::thread::sleep(Duration::from_secs(5));
