@@ -7,7 +7,13 @@
 //! Starts three servers on loopback with `sync_interval: always`, each in a temporary directory of its own, and a ledger
 //! whose streams have three replicas. The transactions table is in memory: the figure is that of the chains and the
 //! engine. With a table in another store the slower of the two sets the pace.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::float_arithmetic)] // figures for people
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::float_arithmetic,
+    clippy::cast_precision_loss
+)] // figures for people
 
 use bursar_engine::core::commit::{Limits, Outcome};
 use bursar_engine::core::{Amount, Currencies, CustomerId, Policy, Request, TransactionId};

@@ -39,7 +39,7 @@ pub struct Finding {
     pub seq: u64,
 }
 
-/// Chains in a cluster of NATS JetStream.
+/// Chains in a cluster of NATS `JetStream`.
 #[derive(Debug)]
 pub struct NatsChains {
     inner: Arc<Inner>,
@@ -430,8 +430,7 @@ impl Inner {
 }
 
 fn source_subject(prefix: &str, source: SourceId) -> String {
-    let hex: String = source.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{prefix}.source.{hex}")
+    format!("{prefix}.source.{}", Hash(source.0))
 }
 
 fn read_mark(stored: &Stored) -> Result<SourceMark, StoreError> {
@@ -513,12 +512,11 @@ impl Chains for NatsChains {
                 let Some(known) = place.ok().and_then(|place| heads.get(place)) else {
                     return Err(failed("load heads", &inner.prefix, "one is missing"));
                 };
-                found.push(match known.status(event) {
-                    Ok(status) => status,
-                    Err(()) => {
-                        let shard = inner.shard_of(event.customer);
-                        shard.closed_status(&inner, known.seq, event, until).await?
-                    }
+                found.push(if let Ok(status) = known.status(event) {
+                    status
+                } else {
+                    let shard = inner.shard_of(event.customer);
+                    shard.closed_status(&inner, known.seq, event, until).await?
                 });
             }
             Ok(found)

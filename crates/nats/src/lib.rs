@@ -1,4 +1,4 @@
-//! Chains of a ledger in a cluster of NATS JetStream. The asynchronous runtime is hidden inside: every call blocks.
+//! Chains of a ledger in a cluster of NATS `JetStream`. The asynchronous runtime is hidden inside: every call blocks.
 //!
 //! A chain is a subject in one of a few replicated streams; an append carries the sequence of the subject's last message,
 //! and only that decides. Several engines can run over one cluster, each able to serve any customer: who comes second

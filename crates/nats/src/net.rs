@@ -3,7 +3,7 @@
 //! Messages are read by *direct get*: any server that keeps the stream may answer, and which one does is left to
 //! chance, whatever server the question is put to. So whoever must not rest on one replica asks several times.
 //!
-//! The calls of JetStream are requests with JSON or raw payloads; what they mean to a ledger is not known here. No call
+//! The calls of `JetStream` are requests with JSON or raw payloads; what they mean to a ledger is not known here. No call
 //! of this module tries again, and none says that something did *not* happen: an answer that does not come says
 //! nothing.
 
@@ -118,7 +118,7 @@ impl Net {
         self.client.server_info().cluster.is_some()
     }
 
-    /// Asks the API of JetStream.
+    /// Asks the API of `JetStream`.
     pub(crate) async fn api(&self, subject: &str, body: &Value) -> Result<Result<Value, ApiError>, StoreError> {
         let subject = format!("$JS.API.{subject}");
         let request = Request::new().payload(body.to_string().into()).timeout(Some(Duration::from_secs(5)));

@@ -208,10 +208,10 @@ impl Shard {
     ) -> Result<(), StoreError> {
         let Some(customer) = inner.customer_of(&stored.subject) else { return Ok(()) };
         let message = self.decode(stored, customer)?;
-        if message.writer == inner.writer {
-            if let Some(landed) = pending.get_mut(&message.number) {
-                *landed = stored.seq;
-            }
+        if message.writer == inner.writer
+            && let Some(landed) = pending.get_mut(&message.number)
+        {
+            *landed = stored.seq;
         }
         if let Some(customers) = &mut state.customers {
             customers.insert(customer);
@@ -425,7 +425,9 @@ impl Shard {
             if !is_fresh && jobs.iter().any(|job| job.draft.as_ref().is_some_and(|draft| !draft.is_plain())) {
                 self.refresh(inner, state, &mut Landed::new(), until).await?;
                 is_fresh = true;
-                jobs.iter_mut().for_each(|job| job.draft = None);
+                for job in &mut jobs {
+                    job.draft = None;
+                }
                 continue;
             }
             is_fresh |= self.publish(inner, state, &mut jobs, &mut results, until).await?;
@@ -501,7 +503,7 @@ impl Shard {
                     let first = last + 1 - chunk.len() as u64;
                     for (seq, (index, _)) in (first..).zip(chunk.iter()) {
                         if let Some(draft) = jobs[*index].draft.take() {
-                            own.insert(seq, Some(self.conclude(&mut jobs[*index], draft, seq, results)));
+                            own.insert(seq, Some(Self::conclude(&mut jobs[*index], draft, seq, results)));
                         }
                     }
                 }
@@ -526,7 +528,7 @@ impl Shard {
                 // It was stored after all; the head has followed it.
                 is_further = true;
                 if let Some(draft) = job.draft.take() {
-                    self.conclude(job, draft, landed, results);
+                    Self::conclude(job, draft, landed, results);
                 }
             } else if moved {
                 is_further = true;
@@ -548,7 +550,6 @@ impl Shard {
     }
 
     fn conclude(
-        &self,
         job: &mut Job,
         draft: Draft,
         seq: u64,

@@ -138,7 +138,7 @@ fn engines_beside_each_other_see_and_fence_each_other() {
     // The first end wins, and the second hears it: of two that saw the event open.
     let open = deposit(&config, &head(&first, &config, of), of, 1003);
     assert_eq!(append(&first, &[Record::Started(open.clone())]), [Appended::Yes]);
-    assert_eq!(head(&second, &config, of).open, [open.clone()]);
+    assert_eq!(head(&second, &config, of).open, std::slice::from_ref(&open));
     let reason = bursar_engine::core::AbortReason::TransactionConflict;
     assert_eq!(append(&second, &[Record::Aborted(open.reference(), reason.clone())]), [Appended::Yes]);
     assert_eq!(append(&first, &[Record::Done(open.reference())]), [Appended::AlreadyAborted(reason)]);
@@ -182,7 +182,7 @@ fn a_byte_that_flips_on_one_replica_is_noticed_and_another_is_asked() {
     cluster.nodes[1].start();
     cluster.wait_until_healthy();
     // It answers some time after it is healthy, and then one question in three.
-    let until = Instant::now() + Duration::from_secs(120);
+    let until = Instant::now() + Duration::from_mins(2);
     let mut findings = 0;
     while findings == 0 {
         assert!(Instant::now() < until, "nobody noticed");

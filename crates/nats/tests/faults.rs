@@ -135,7 +135,7 @@ impl Engine {
         let ledger = self.ledger()?;
         let submitted = ledger.submit(request);
         if let Err(error) = &submitted {
-            if let bursar_engine::SubmitError::Busy { .. } = error {
+            if let bursar_engine::SubmitError::Busy = error {
                 return None;
             }
             // It has stopped: the next one opens it again.
@@ -373,7 +373,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_applied_twice() {
     for round in 1..=rounds {
         let began = Instant::now();
         let stopped = AtomicBool::new(false);
-        let mut faults = Vec::new();
+        let (mut faults, mut times) = (Vec::new(), Vec::new());
         std::thread::scope(|scope| {
             for writer in 0..4 {
                 let (engines, book, stopped) = (&engines, &book, &stopped);
@@ -384,15 +384,21 @@ fn nothing_acknowledged_is_lost_and_nothing_is_applied_twice() {
                 std::thread::sleep(Duration::from_millis(300));
                 faults.push(fault(&mut cluster, &engines, &mut random));
             }
+            times.push(began.elapsed().as_millis());
             cluster.wait_until_healthy();
+            times.push(began.elapsed().as_millis());
             std::thread::sleep(Duration::from_millis(300));
             stopped.store(true, Ordering::Relaxed);
         });
+        times.push(began.elapsed().as_millis());
         for engine in &engines {
             engine.fate.dies_in.store(0, Ordering::Relaxed);
         }
         let (events, answered) = check(&config, &options, &table, &book);
-        eprintln!("round {round}: {} ms, {events} events, {answered} answers; {faults:?}", began.elapsed().as_millis());
+        times.push(began.elapsed().as_millis());
+        eprintln!(
+            "round {round}: {events} events, {answered} answers; {faults:?}; faults, healthy, ended, checked after {times:?} ms"
+        );
         assert!(answered > 0, "nobody was answered at all");
     }
 }

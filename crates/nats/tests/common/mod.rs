@@ -152,7 +152,7 @@ impl Cluster {
     }
 
     pub(crate) fn wait_until_healthy(&self) {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         while !self.nodes.iter().all(Node::is_healthy) {
             assert!(Instant::now() < until, "the servers do not get healthy; {HOW_TO}");
             std::thread::sleep(Duration::from_millis(50));
