@@ -360,7 +360,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_applied_twice() {
-    let rounds = number("BURSAR_NATS_FAULT_ROUNDS", 4);
+    let rounds = number("BURSAR_NATS_FAULT_ROUNDS", 3);
     let seed = number("BURSAR_NATS_FAULT_SEED", 1);
     let mut cluster = Cluster::start(3, Sync::Always);
     let config = config(9);
@@ -387,7 +387,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_applied_twice() {
             times.push(began.elapsed().as_millis());
             cluster.wait_until_healthy();
             times.push(began.elapsed().as_millis());
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(700));
             stopped.store(true, Ordering::Relaxed);
         });
         times.push(began.elapsed().as_millis());
