@@ -24,8 +24,10 @@ use tokio::runtime::Runtime;
 
 /// How many findings are kept.
 const FINDINGS_MAX: usize = 1000;
-/// How often heads that are not in memory are asked for.
-const HEAD_ASKS: usize = 3;
+/// How often the first server that answers is looked for.
+const FIRST_ASKS: u32 = 5;
+/// After so many answers without anything a server is a finding.
+const EMPTY_ANSWERS_MAX: u32 = 10;
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -33,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Nothing is lost yet; that replica should be made anew (`docs/nats.md`, "Operations").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// The server's name, where it is known.
+    pub server: Option<String>,
     /// Which stream.
     pub stream: String,
     /// The message's sequence there.
@@ -58,9 +62,13 @@ pub(crate) struct Inner {
     pub(crate) writer: u64,
     config: LedgerConfig,
     weaknesses: Vec<Weakness>,
+    /// How many servers must say the same of heads that are not in memory: two, where there are as many.
+    pub(crate) read_replicas: usize,
     number: AtomicU64,
     shards: Vec<Shard>,
     findings: Mutex<Vec<Finding>>,
+    /// How often servers have answered without what they must have, by name.
+    empty_answers: Mutex<HashMap<String, u32>>,
     poison: Mutex<Option<Arc<StoreError>>>,
 }
 
@@ -215,8 +223,7 @@ impl Drop for NatsChains {
 async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, StoreError> {
     let stream = stream_name(&options.prefix, 0);
     let not_found = || StoreError::NotFound { path: PathBuf::from(format!("{}/{stream}", options.servers.join(","))) };
-    let body = json!({ "subjects_filter": ">" });
-    if let Err(error) = net.api(&format!("STREAM.INFO.{stream}"), &body).await? {
+    if let Err(error) = net.patient_api(&format!("STREAM.INFO.{stream}"), &json!({}), options.patience).await? {
         // 10059: no such stream.
         return Err(if error.err_code == 10059 {
             not_found()
@@ -225,11 +232,19 @@ async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, 
         });
     }
     let subject = format!("{}.ledger", options.prefix);
-    for _ in 0..HEAD_ASKS {
+    let until = Instant::now() + options.patience;
+    // A replica that has only just come may have nothing yet.
+    for ask in 0.. {
+        if ask >= FIRST_ASKS && Instant::now() > until {
+            break;
+        }
         let Some(found) = net.newest(&stream, std::slice::from_ref(&subject)).await else { continue };
-        if let Some(stored) = found.get(&subject) {
+        if let Some(stored) = found.messages.get(&subject) {
             return LedgerMessage::decode(&stored.payload)
                 .map_err(|error| damaged(&stream, stored.seq, format!("which ledger it is: {}", error.0)));
+        }
+        if ask >= FIRST_ASKS {
+            tokio::time::sleep(PAUSE).await;
         }
     }
     Err(not_found())
@@ -238,7 +253,7 @@ async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, 
 impl Inner {
     async fn new(net: Net, options: NatsOptions, message: &LedgerMessage) -> Result<Self, StoreError> {
         let streams: Vec<String> = (0..message.shard_count).map(|shard| stream_name(&options.prefix, shard)).collect();
-        let weaknesses = weaknesses(&net, &options, &streams).await?;
+        let (weaknesses, replicas) = weaknesses(&net, &options, &streams).await?;
         if !weaknesses.is_empty() && !options.allow_weak {
             let all: Vec<String> = weaknesses.iter().map(ToString::to_string).collect();
             return Err(failed("keep money safe with these settings", &options.prefix, all.join("; ")));
@@ -257,9 +272,11 @@ impl Inner {
             writer: u64::from_be_bytes(writer),
             config: message.config.clone(),
             weaknesses,
+            read_replicas: if replicas < 2 { 1 } else { 2 },
             number: AtomicU64::new(1),
             shards,
             findings: Mutex::default(),
+            empty_answers: Mutex::default(),
             poison: Mutex::default(),
         })
     }
@@ -291,11 +308,6 @@ impl Inner {
         Instant::now() + self.options.patience
     }
 
-    /// How many times heads are asked for that are not in memory: each time any replica answers.
-    pub(crate) fn head_asks(&self) -> usize {
-        if self.net.is_cluster() { HEAD_ASKS } else { 1 }
-    }
-
     pub(crate) fn next_number(&self) -> u64 {
         self.number.fetch_add(1, Ordering::Relaxed)
     }
@@ -319,12 +331,25 @@ impl Inner {
     }
 
     /// Notes that a replica does not give a message that it must have.
-    pub(crate) fn note_lost(&self, stream: &str, seq: u64) {
+    pub(crate) fn note_lost(&self, stream: &str, seq: u64, server: Option<String>) {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        let finding = Finding { stream: stream.to_owned(), seq };
+        let finding = Finding { server, stream: stream.to_owned(), seq };
         if !findings.contains(&finding) && findings.len() < FINDINGS_MAX {
-            tracing::error!(stream, seq, "a replica has lost or damaged a message; another one has it");
+            let server = finding.server.as_deref().unwrap_or("unknown");
+            tracing::error!(server, stream, seq, "a replica has lost or damaged a message; another one has it");
             findings.push(finding);
+        }
+    }
+
+    /// A server has answered with nothing at all, not even a barrier: as one does that finds a damaged message among
+    /// those asked for, or that is only just taking in the stream. If it goes on, it is a finding.
+    pub(crate) fn note_empty(&self, stream: &str, seq: u64, server: Option<String>) {
+        let Some(server) = server else { return };
+        let mut empty = self.empty_answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = empty.entry(server.clone()).or_insert(0);
+        *count += 1;
+        if *count == EMPTY_ANSWERS_MAX {
+            self.note_lost(stream, seq, Some(server));
         }
     }
 
@@ -417,8 +442,8 @@ impl Inner {
             let found = self.net.newest(&shard.stream, &[subject.to_owned(), barrier.clone()]).await;
             if let Some(mut found) = found {
                 // A replica that has the barrier has all before it.
-                if found.get(&barrier).is_some_and(|stored| stored.seq >= seq) {
-                    return Ok((found.remove(subject), seq));
+                if found.messages.get(&barrier).is_some_and(|stored| stored.seq >= seq) {
+                    return Ok((found.messages.remove(subject), seq));
                 }
             }
             if Instant::now() > until {
@@ -506,18 +531,29 @@ impl Chains for NatsChains {
             customers.sort_unstable();
             customers.dedup();
             let heads = inner.heads(&customers).await?;
-            let mut found = Vec::with_capacity(events.len());
-            for event in &events {
-                let place = customers.binary_search(&event.customer);
-                let Some(known) = place.ok().and_then(|place| heads.get(place)) else {
-                    return Err(failed("load heads", &inner.prefix, "one is missing"));
-                };
-                found.push(if let Ok(status) = known.status(event) {
-                    status
-                } else {
-                    let shard = inner.shard_of(event.customer);
-                    shard.closed_status(&inner, known.seq, event, until).await?
-                });
+            let mut found: Vec<Option<EventStatus>> = vec![None; events.len()];
+            let mut long_ago: HashMap<CustomerId, Vec<usize>> = HashMap::new();
+            for (place, event) in events.iter().enumerate() {
+                let known = customers.binary_search(&event.customer).ok().and_then(|at| heads.get(at));
+                match known.map(|known| known.status(event)) {
+                    Some(Ok(status)) => found[place] = status,
+                    Some(Err(())) => long_ago.entry(event.customer).or_default().push(place),
+                    None => return Err(failed("load heads", &inner.prefix, "one is missing")),
+                }
+            }
+            // What was closed long ago is read from the chain, at once for all of a customer.
+            for (customer, places) in long_ago {
+                let seqs = places.iter().map(|place| events[*place].seq);
+                let (low, high) = (seqs.clone().min().unwrap_or(1), seqs.max().unwrap_or(1));
+                let known = customers.binary_search(&customer).ok().and_then(|at| heads.get(at));
+                let Some(known) = known else { continue };
+                let range = (low, high, known.newest_seq());
+                let entries = inner.shard_of(customer).entries(&inner, customer, range, known.seq, until).await?;
+                for place in places {
+                    let entry = entries.get((events[place].seq - low) as usize);
+                    let entry = entry.filter(|entry| entry.linked.id() == events[place].id);
+                    found[place] = entry.map(|entry| entry.status.clone());
+                }
             }
             Ok(found)
         })?;

@@ -1,7 +1,8 @@
 //! Speaking to a cluster, over one connection.
 //!
 //! Messages are read by *direct get*: any server that keeps the stream may answer, and which one does is left to
-//! chance, whatever server the question is put to. So whoever must not rest on one replica asks several times.
+//! chance, whatever server the question is put to. Whoever must not rest on one replica asks several times; the
+//! question carries a trace, by which the cluster tells where it went.
 //!
 //! The calls of `JetStream` are requests with JSON or raw payloads; what they mean to a ledger is not known here. No call
 //! of this module tries again, and none says that something did *not* happen: an answer that does not come says
@@ -16,10 +17,12 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long one question may take; whoever asks, asks again.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the cluster may take to tell where a question went.
+const TRACE_WITHIN: Duration = Duration::from_secs(1);
 /// How many bytes a server may send at once.
 const READ_BYTES_MAX: u64 = 8 << 20;
 
@@ -35,6 +38,14 @@ pub(crate) struct Stored {
     pub(crate) seq: u64,
     pub(crate) subject: String,
     pub(crate) payload: Bytes,
+}
+
+/// The newest messages of some subjects, all as of one moment of one replica.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    /// Whose replica it is; `None` if the cluster does not tell.
+    pub(crate) server: Option<String>,
+    pub(crate) messages: HashMap<String, Stored>,
 }
 
 /// What came of asking for messages.
@@ -113,11 +124,6 @@ impl Net {
         Ok(Self { client })
     }
 
-    /// Whether there are several servers.
-    pub(crate) fn is_cluster(&self) -> bool {
-        self.client.server_info().cluster.is_some()
-    }
-
     /// Asks the API of `JetStream`.
     pub(crate) async fn api(&self, subject: &str, body: &Value) -> Result<Result<Value, ApiError>, StoreError> {
         let subject = format!("$JS.API.{subject}");
@@ -132,6 +138,25 @@ impl Net {
             }
             None => Ok(value),
         })
+    }
+
+    /// Asks the API until somebody answers who can.
+    pub(crate) async fn patient_api(
+        &self,
+        subject: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<Result<Value, ApiError>, StoreError> {
+        let until = Instant::now() + patience;
+        loop {
+            let answer = self.api(subject, body).await;
+            // 503: nobody leads the cluster, or the stream, yet.
+            let is_final = matches!(&answer, Ok(Ok(_))) || matches!(&answer, Ok(Err(error)) if error.code != 503);
+            if is_final || Instant::now() > until {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Publishes one message; `expected` is the sequence of the subject's last one.
@@ -181,12 +206,20 @@ fn published(answer: Option<Message>) -> Published {
 }
 
 impl Net {
-    /// Asks any replica of a stream; `None` if it does not answer in time.
-    async fn direct(&self, stream: &str, body: Value) -> Option<Found> {
+    /// Asks any replica of a stream; `None` if it does not answer in time. `trace` is where the cluster is to tell which
+    /// way the question went.
+    async fn direct(&self, stream: &str, body: Value, trace: Option<&str>) -> Option<Found> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.ok()?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        self.client.publish_with_reply(subject, inbox, body.to_string().into()).await.ok()?;
+        let body = body.to_string().into();
+        if let Some(trace) = trace {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Trace-Dest", trace);
+            self.client.publish_with_reply_and_headers(subject, inbox, headers, body).await.ok()?;
+        } else {
+            self.client.publish_with_reply(subject, inbox, body).await.ok()?;
+        }
         let mut found = Found { messages: Vec::new(), is_cut: false };
         loop {
             let message = tokio::time::timeout(ANSWER_WITHIN, answers.next()).await.ok()??;
@@ -203,22 +236,28 @@ impl Net {
         }
     }
 
-    /// The newest messages of these subjects, all as of one moment of one replica.
-    pub(crate) async fn newest(&self, stream: &str, subjects: &[String]) -> Option<HashMap<String, Stored>> {
-        let found = self.direct(stream, json!({ "multi_last": subjects })).await?;
-        let mut messages: HashMap<String, Stored> =
-            found.messages.into_iter().map(|m| (m.subject.clone(), m)).collect();
-        if found.is_cut {
-            // What was too much at once is asked for in two parts, each with the barrier, which is the last.
-            let barrier = subjects.last().filter(|_| subjects.len() > 2)?;
-            let (first, second) = subjects.split_at(subjects.len() / 2);
-            let first: Vec<String> = first.iter().chain([barrier]).cloned().collect();
-            messages = Box::pin(self.newest(stream, &first)).await?;
-            let older = messages.remove(barrier);
-            messages.extend(Box::pin(self.newest(stream, second)).await?);
-            messages.extend(older.map(|message| (barrier.clone(), message)));
+    /// The newest messages of these subjects, the last of which is the shard's barrier.
+    pub(crate) async fn newest(&self, stream: &str, subjects: &[String]) -> Option<Newest> {
+        let trace = self.client.new_inbox();
+        let mut hops = self.client.subscribe(trace.clone()).await.ok()?;
+        let found = self.direct(stream, json!({ "multi_last": subjects }), Some(&trace)).await?;
+        let hop = tokio::time::timeout(TRACE_WITHIN, hops.next()).await.ok().flatten();
+        let server = hop.and_then(|hop| answered_by(&hop.payload));
+        if !found.is_cut {
+            let messages = found.messages.into_iter().map(|message| (message.subject.clone(), message)).collect();
+            return Some(Newest { server, messages });
         }
-        Some(messages)
+        // What was too much at once is asked for in two parts, each with the barrier.
+        let barrier = subjects.last().filter(|_| subjects.len() > 2)?;
+        let (first, second) = subjects.split_at(subjects.len() / 2);
+        let first: Vec<String> = first.iter().chain([barrier]).cloned().collect();
+        let mut newest = Box::pin(self.newest(stream, &first)).await?;
+        let older = newest.messages.remove(barrier);
+        let second = Box::pin(self.newest(stream, second)).await?;
+        newest.messages.extend(second.messages);
+        newest.messages.extend(older.map(|message| (barrier.clone(), message)));
+        let same = newest.server == second.server;
+        Some(Newest { server: newest.server.filter(|_| same), messages: newest.messages })
     }
 
     /// Messages from a sequence on, at the most so many.
@@ -227,13 +266,21 @@ impl Net {
         if let (Some(subject), Some(body)) = (subject, body.as_object_mut()) {
             body.insert("next_by_subj".to_owned(), subject.into());
         }
-        Some(self.direct(stream, body).await?.messages)
+        Some(self.direct(stream, body, None).await?.messages)
     }
 
     /// The message with this sequence, or the next one that a replica has.
     pub(crate) async fn at(&self, stream: &str, seq: u64) -> Option<Stored> {
         self.from(stream, seq, None, 1).await?.pop()
     }
+}
+
+/// Which server a question went to, by what the server that took it in says: to another one, or nowhere else.
+fn answered_by(hop: &[u8]) -> Option<String> {
+    let hop: Value = serde_json::from_slice(hop).ok()?;
+    let events = hop["events"].as_array()?;
+    let onward = events.iter().filter(|event| event["type"] == "eg").find_map(|event| event["name"].as_str());
+    onward.or_else(|| hop["server"]["name"].as_str()).map(str::to_owned)
 }
 
 fn number(message: &Message, header: &str) -> Option<u64> {

@@ -177,7 +177,7 @@ impl Shard {
             match self.by_others(inner, &subject, walk, next, last_seq).await {
                 Others::Next(seq, message) => {
                     if has_later {
-                        inner.note_lost(&self.stream, seq);
+                        inner.note_lost(&self.stream, seq, None);
                     }
                     return Ok(vec![(seq, *message)]);
                 }

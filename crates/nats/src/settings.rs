@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A setting by which acknowledged money can be lost. A store is not opened with one unless told to
 /// ([`NatsOptions::allow_weak`]).
@@ -114,20 +114,8 @@ pub(crate) async fn create_stream(
     config.insert("subjects".to_owned(), subjects(&options.prefix, shard).into());
     config.insert("num_replicas".to_owned(), options.replicas.into());
     let config = Value::Object(config);
-    let until = Instant::now() + options.patience;
-    loop {
-        // 503: nobody leads the cluster yet.
-        let error = match net.api(&format!("STREAM.CREATE.{stream}"), &config).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) if error.code != 503 => return Err(failed("create a stream", stream, error.description)),
-            Ok(Err(error)) => failed("create a stream", stream, error.description),
-            Err(error) => error,
-        };
-        if Instant::now() > until {
-            return Err(error);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let created = net.patient_api(&format!("STREAM.CREATE.{stream}"), &config, options.patience).await?;
+    created.map(|_| ()).map_err(|error| failed("create a stream", stream, error.description))
 }
 
 /// What is weak about a stream, by what the cluster says of it.
@@ -164,26 +152,28 @@ fn weak_stream(stream: &str, prefix: &str, shard: u16, config: &Value) -> Vec<We
     weak
 }
 
-/// What is weak about the streams and servers of a ledger.
+/// What is weak about the streams and servers of a ledger; and how many servers keep each stream, at the least.
 pub(crate) async fn weaknesses(
     net: &Net,
     options: &NatsOptions,
     streams: &[String],
-) -> Result<Vec<Weakness>, StoreError> {
+) -> Result<(Vec<Weakness>, u64), StoreError> {
     let mut weak = Vec::new();
+    let mut replicas_min = u64::MAX;
     let mut servers = BTreeMap::new();
     for (shard, stream) in (0..).zip(streams) {
-        let info = net.api(&format!("STREAM.INFO.{stream}"), &json!({})).await?;
+        let info = net.patient_api(&format!("STREAM.INFO.{stream}"), &json!({}), options.patience).await?;
         let info = info.map_err(|error| failed("look at a stream", stream, error.description))?;
         weak.extend(weak_stream(stream, &options.prefix, shard, &info["config"]));
         let cluster = &info["cluster"];
+        replicas_min = replicas_min.min(info["config"]["num_replicas"].as_u64().unwrap_or(1));
         let replicas = cluster["replicas"].as_array().into_iter().flatten().map(|replica| &replica["name"]);
         for name in replicas.chain([&cluster["leader"]]).filter_map(Value::as_str) {
             servers.insert(name.to_owned(), false);
         }
     }
     weak.extend(unsynced(options, servers).await?);
-    Ok(weak)
+    Ok((weak, replicas_min))
 }
 
 /// Asks every server that keeps one of the streams whether it syncs each write.

@@ -24,7 +24,7 @@ use crate::chains::Inner;
 use crate::error::{damaged, failed};
 use crate::follow::{Draft, Job, Known};
 use crate::message::ChainMessage;
-use crate::net::{ANSWER_WITHIN, Outgoing, Published, Stored};
+use crate::net::{ANSWER_WITHIN, Newest, Outgoing, Published, Stored};
 use bursar_engine::core::commit::Appended;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Record};
 use bursar_engine::store::StoreError;
@@ -41,6 +41,8 @@ const FOLLOW_MAX: u64 = 20_000;
 const READ_COUNT: u64 = 1000;
 /// How many subjects are asked for at once; servers take 1,024.
 const SUBJECTS_MAX: usize = 1000;
+/// How many answers do for heads, where the cluster does not tell from whom they are.
+const UNTOLD_ASKS: usize = 4;
 /// How often a message is asked for that a replica did not give.
 const ASKS: usize = 6;
 /// How long to wait before asking again.
@@ -263,7 +265,7 @@ impl Shard {
             let is_sound = |found: &&Stored| found.seq == next && inner.is_sound(found);
             if let Some(message) = others.iter().flatten().find(is_sound) {
                 if others.iter().flatten().any(|found| !is_sound(&found)) {
-                    inner.note_lost(&self.stream, next);
+                    inner.note_lost(&self.stream, next, None);
                 }
                 all.push(message.clone());
                 next += 1;
@@ -305,8 +307,8 @@ impl Shard {
         state.heads.get(&customer).ok_or_else(|| failed("find a head that was loaded", &self.stream, customer))
     }
 
-    /// Reads the newest messages of customers. Several answers are compared, each of a replica that has the barrier.
-    /// Where they differ although both had to have it, one has lost a message; the newer one is the truth.
+    /// Reads the newest messages of customers. The answers of two servers are compared, each of
+    /// which has the barrier. Where they differ although both had to have it, one has lost a message; the newer one is the truth.
     async fn newest(
         &self,
         inner: &Inner,
@@ -317,38 +319,50 @@ impl Shard {
         let barrier = self.barrier_subject(inner);
         let mut subjects: Vec<String> = customers.iter().map(|customer| self.subject(inner, *customer)).collect();
         subjects.push(barrier.clone());
-        let wanted = inner.head_asks();
-        let mut answers: Vec<(u64, HashMap<String, Stored>)> = Vec::new();
+        let wanted = inner.read_replicas;
+        let mut answers: Vec<(u64, Newest)> = Vec::new();
+        let mut untold = 0;
         loop {
-            let asked = (answers.len()..wanted).map(|_| inner.net.newest(&self.stream, &subjects));
+            let asked = (0..wanted).map(|_| inner.net.newest(&self.stream, &subjects));
             for found in join_all(asked).await.into_iter().flatten() {
-                let barrier_seq = found.get(&barrier).map_or(0, |message| message.seq);
-                if barrier_seq >= state.barrier_seq {
+                let barrier_seq = found.messages.get(&barrier).map_or(0, |message| message.seq);
+                if barrier_seq == 0 {
+                    inner.note_empty(&self.stream, state.barrier_seq, found.server.clone());
+                }
+                if barrier_seq < state.barrier_seq {
+                    continue;
+                }
+                let is_new = answers.iter().all(|(_, answer)| answer.server.is_none() || answer.server != found.server);
+                untold += usize::from(found.server.is_none());
+                if is_new {
                     answers.push((barrier_seq, found));
                 }
             }
-            if answers.len() >= wanted {
+            // Where the cluster does not tell who answers, several answers must do.
+            let told = answers.iter().filter(|(_, answer)| answer.server.is_some()).count();
+            if told >= wanted || untold >= UNTOLD_ASKS || (wanted == 1 && !answers.is_empty()) {
                 break;
             }
-            let what = "no replica answers with what it must have";
+            let what = "not enough replicas answer with what they must have";
             self.pause_or(until, || failed("read heads", &self.stream, what)).await?;
         }
         let mut heads = Vec::with_capacity(customers.len());
         for (customer, subject) in customers.iter().zip(&subjects) {
             let mut best: Option<&Stored> = None;
             for (_, found) in &answers {
-                if let Some(message) = found.get(subject).filter(|message| inner.is_sound(message)) {
+                if let Some(message) = found.messages.get(subject).filter(|message| inner.is_sound(message)) {
                     best = best.filter(|best| best.seq >= message.seq).or(Some(message));
                 }
             }
             let best_seq = best.map_or(0, |best| best.seq);
-            let seq_in = |found: &HashMap<String, Stored>| {
-                found.get(subject).filter(|message| inner.is_sound(message)).map_or(0, |message| message.seq)
-            };
-            if answers.iter().any(|(upto, found)| best_seq <= *upto && seq_in(found) < best_seq) {
-                inner.note_lost(&self.stream, best_seq);
+            for (upto, found) in &answers {
+                let there = found.messages.get(subject).filter(|message| inner.is_sound(message));
+                if best_seq <= *upto && there.map_or(0, |message| message.seq) < best_seq {
+                    inner.note_lost(&self.stream, best_seq, found.server.clone());
+                }
             }
-            let unsound = answers.iter().filter_map(|(_, found)| found.get(subject)).map(|message| message.seq);
+            let unsound =
+                answers.iter().filter_map(|(_, found)| found.messages.get(subject)).map(|message| message.seq);
             if let Some(newest) = unsound.max().filter(|newest| *newest > best_seq) {
                 // All of these have it damaged; another may not.
                 let message = self.read_all(inner, newest, newest, until).await?.pop();
