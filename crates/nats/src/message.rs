@@ -318,3 +318,106 @@ fn totals(reader: &mut Reader<'_>) -> Result<Totals, Unreadable> {
     totals.set_currencies(currencies);
     Ok(totals)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bursar_engine::core::rules::{Decision, Known, decide};
+    use bursar_engine::core::{Currencies, LedgerConfig, Policy, ReasonText, Request};
+
+    /// A chain of two events: one done, one begun.
+    fn message() -> ChainMessage {
+        let config = LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() };
+        let customer = CustomerId::new(5);
+        let mut head = Head::start(&config.digest(), customer);
+        let mut totals = Totals::default();
+        let mut next = |transaction, rail| {
+            let request = Request::deposit(customer, TransactionId::new(transaction), Amount::from_steps(300));
+            let Ok(Decision::Change(change)) = decide(&config, &head.state, Known::default(), &request) else {
+                panic!("a deposit is always possible")
+            };
+            let event = Event::new(customer, head.seq + 1, 1_700_000_000_000 + head.seq, change, rail);
+            let linked = LinkedEvent::new(event, &head.link);
+            if rail.is_none() {
+                totals.begun(&linked.event);
+                totals.done(&linked.event);
+                head.done(&linked);
+            }
+            linked
+        };
+        let (first, second) = (next(1, None), next(1 << 100, RailId::new(3)));
+        let records = vec![Record::Started(first.clone()), Record::Done(first.reference()), Record::Started(second)];
+        ChainMessage { customer, writer: 1, number: 2, previous: 300, records, head, open_in: vec![77], totals }
+    }
+
+    #[test]
+    fn a_message_reads_back_and_every_flip_is_noticed() {
+        let mut aborted = message();
+        aborted.records.truncate(1);
+        let event = EventRef { customer: aborted.customer, seq: 1, id: aborted.head_id() };
+        for reason in [
+            AbortReason::TransactionConflict,
+            AbortReason::RailRefused(ReasonText::new("né")),
+            AbortReason::Operator(ReasonText::new("")),
+        ] {
+            aborted.records.push(Record::Aborted(event, reason));
+        }
+        for message in [message(), aborted] {
+            let bytes = message.encode();
+            assert_eq!(ChainMessage::decode(&bytes, message.customer), Ok(message.clone()));
+            assert!(ChainMessage::decode(&bytes, CustomerId::new(6)).is_err());
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << (at % 8);
+                assert!(ChainMessage::decode(&flipped, message.customer).is_err(), "byte {at}");
+                assert!(ChainMessage::decode(&bytes[..at], message.customer).is_err(), "cut at {at}");
+            }
+        }
+    }
+
+    /// What is not known is an error, and never skipped.
+    #[test]
+    fn unknown_versions_kinds_and_marks_are_refused() {
+        let bytes = message().encode();
+        let first_record = 7 + 16 + 16 + 2 + 1;
+        let places = [
+            (4, "magic"),
+            (5, "version"),
+            (6, "kind"),
+            (first_record, "record"),
+            (first_record + 1, "marks of an event"),
+        ];
+        for (at, what) in places {
+            let mut changed = bytes[4..].to_vec();
+            changed[at - 4] = 0x70;
+            let changed = end([vec![0; 4], changed].concat());
+            assert!(is_whole(&changed));
+            assert!(ChainMessage::decode(&changed, CustomerId::new(5)).is_err(), "{what}");
+        }
+    }
+
+    /// A head that its own records contradict is not believed.
+    #[test]
+    fn a_head_must_be_what_the_records_lead_to() {
+        let mut wrong = message();
+        wrong.head.link.0[0] ^= 1;
+        assert!(ChainMessage::decode(&wrong.encode(), wrong.customer).is_err());
+        let mut wrong = message();
+        wrong.head.seq = 2;
+        assert!(ChainMessage::decode(&wrong.encode(), wrong.customer).is_err());
+    }
+
+    /// Golden: these bytes are the format. A change here is a new version of the encoding.
+    #[test]
+    fn a_message_is_what_the_format_says() {
+        let bytes = message().encode();
+        let hex: String = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        assert_eq!(hex, include_str!("message_golden.txt").trim());
+    }
+
+    impl ChainMessage {
+        fn head_id(&self) -> EventId {
+            EventId::from_hash(&self.head.link)
+        }
+    }
+}
