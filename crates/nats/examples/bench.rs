@@ -97,33 +97,18 @@ fn bare(addresses: &[String], message_count: usize, bytes: usize, together: usiz
     })
 }
 
-fn run(addresses: &[String], shards: u16, batch: usize, customers: u64, count: u64) {
-    let config = new_config(Policy::default(), Currencies::default()).unwrap();
-    let options = NatsOptions {
-        servers: addresses.to_vec(),
-        user: Some(("books".into(), "books".into())),
-        system_user: Some(("sys".into(), "sys".into())),
-        prefix: format!("bench-{shards}-{batch}"),
-        shard_count: shards,
-        ..NatsOptions::default()
-    };
-    let chains = Arc::new(NatsChains::create(&config, options).unwrap());
-    let table = Arc::new(MemoryStore::new(&config).with_split_batches());
-    let limits = Limits { batch_requests_max: batch, ..Limits::default() };
-    let options = LedgerOptions { limits, ..LedgerOptions::default() };
-    let ledger = Arc::new(Ledger::with_stores(config, chains.clone(), table, options).unwrap());
-    let began = Instant::now();
+/// One engine's part: every `engines`-th customer, and the transactions of those.
+fn drive(ledger: &Ledger, which: u64, engines: u64, batch: usize, customers: u64, count: u64) -> u64 {
     let (sender, answers) = channel();
-    let mut next = 0;
-    let mut under_way = 0;
-    let mut applied = 0;
+    let (mut next, mut under_way, mut applied) = (0, 0, 0);
     while next < count || under_way > 0 {
         while next < count && under_way < 4 {
             let ids = next..count.min(next + batch as u64);
             next = ids.end;
             let amount = Amount::from_steps(5);
-            let of = |id: u64| CustomerId::new(u128::from(id % customers));
-            let requests = ids.map(|id| Request::deposit(of(id), TransactionId::new(u128::from(id)), amount));
+            let of = |id: u64| CustomerId::new(u128::from(id % (customers / engines) * engines + which));
+            let transaction = |id: u64| TransactionId::new(u128::from(id * engines + which));
+            let requests = ids.map(|id| Request::deposit(of(id), transaction(id), amount));
             let sender = sender.clone();
             ledger.submit_then(requests.collect(), move |submitted| sender.send(submitted).unwrap()).unwrap();
             under_way += 1;
@@ -134,16 +119,44 @@ fn run(addresses: &[String], shards: u16, batch: usize, customers: u64, count: u
         }
         under_way -= 1;
     }
+    applied
+}
+
+fn run(addresses: &[String], shards: u16, batch: usize, customers: u64, count: u64, engines: u64) {
+    let config = new_config(Policy::default(), Currencies::default()).unwrap();
+    let options = NatsOptions {
+        servers: addresses.to_vec(),
+        user: Some(("books".into(), "books".into())),
+        system_user: Some(("sys".into(), "sys".into())),
+        prefix: format!("bench-{shards}-{batch}-{engines}"),
+        shard_count: shards,
+        ..NatsOptions::default()
+    };
+    let first = Arc::new(NatsChains::create(&config, options.clone()).unwrap());
+    let table = Arc::new(MemoryStore::new(&config).with_split_batches());
+    let limits = Limits { batch_requests_max: batch, ..Limits::default() };
+    let ledgers: Vec<Ledger> = (0..engines)
+        .map(|which| {
+            let chains = if which == 0 { first.clone() } else { Arc::new(NatsChains::open(options.clone()).unwrap()) };
+            let options = LedgerOptions { limits, ..LedgerOptions::default() };
+            Ledger::with_stores(config.clone(), chains, table.clone(), options).unwrap()
+        })
+        .collect();
+    let began = Instant::now();
+    let applied: u64 = std::thread::scope(|scope| {
+        let each = count / engines;
+        let drivers: Vec<_> = (0..)
+            .zip(&ledgers)
+            .map(|(which, ledger)| scope.spawn(move || drive(ledger, which, engines, batch, customers, each)))
+            .collect();
+        drivers.into_iter().map(|driver| driver.join().unwrap()).sum()
+    });
     let seconds = began.elapsed().as_secs_f64();
-    let per_message = (batch as u64).div_ceil(customers).max(1);
-    let messages = (2 * count / per_message) as usize;
-    let rate = f64::from(applied) / seconds;
-    let bytes = 250 + 60 * per_message as usize;
+    let rate = applied as f64 / seconds;
     println!(
-        "{shards} stream(s), batches of {batch:>5}, {customers} customers: {rate:>8.0} whole transactions/s ({applied} in {seconds:.1} s), about {:.0} messages/s of {bytes} bytes",
-        messages as f64 / seconds
+        "{engines} engine(s), {shards} stream(s), batches of {batch:>5}, {customers} customers: {rate:>8.0} whole transactions/s ({applied} in {seconds:.1} s)"
     );
-    assert_eq!(chains.totals().unwrap().event_count, count, "what the chains say");
+    assert_eq!(first.totals().unwrap().event_count, applied, "what the chains say");
 }
 
 fn main() {
@@ -159,7 +172,9 @@ fn main() {
         let rate = bare(&servers.1, 30_000, bytes, together);
         println!("bare: {rate:>8.0} messages/s of {bytes} bytes, one stream, atomic batches of {together}");
     }
-    for (shards, batch) in [(1, 1024), (1, 4096), (2, 4096), (4, 4096), (4, 16_384), (1, 16_384)] {
-        run(&servers.1, shards, batch, 1000, count);
+    for (shards, batch) in [(1, 1024), (1, 4096), (4, 1024), (4, 4096), (4, 16_384)] {
+        for engines in [1, 2] {
+            run(&servers.1, shards, batch, 1000, count, engines);
+        }
     }
 }

@@ -29,7 +29,7 @@ pub struct NatsOptions {
     pub allow_weak: bool,
     /// How long a call tries before it gives up: longer than it takes to choose a new leader, or to restart a server.
     pub patience: Duration,
-    /// How many heads are kept in memory.
+    /// How many heads are kept in memory. Where more are needed, all but those of the batch are dropped.
     pub cache_customers_max: usize,
     /// How many messages travel in one atomic batch, 1,000 at the most; 1 sends each by itself.
     pub batch_messages_max: usize,
