@@ -348,19 +348,15 @@ impl Shard {
         }
         let mut heads = Vec::with_capacity(customers.len());
         for (customer, subject) in customers.iter().zip(&subjects) {
-            let mut best: Option<&Stored> = None;
-            for (_, found) in &answers {
-                if let Some(message) = found.messages.get(subject).filter(|message| inner.is_sound(message)) {
-                    best = best.filter(|best| best.seq >= message.seq).or(Some(message));
-                }
+            let sound = |found: &Newest| found.messages.get(subject).filter(|message| inner.is_sound(message)).cloned();
+            let there: Vec<Option<Stored>> = answers.iter().map(|(_, found)| sound(found)).collect();
+            let seqs: Vec<(u64, u64)> =
+                answers.iter().zip(&there).map(|((upto, _), m)| (*upto, m.as_ref().map_or(0, |m| m.seq))).collect();
+            let (best_seq, lacking) = judge(&seqs);
+            for place in lacking {
+                inner.note_lost(&self.stream, best_seq, answers[place].1.server.clone());
             }
-            let best_seq = best.map_or(0, |best| best.seq);
-            for (upto, found) in &answers {
-                let there = found.messages.get(subject).filter(|message| inner.is_sound(message));
-                if best_seq <= *upto && there.map_or(0, |message| message.seq) < best_seq {
-                    inner.note_lost(&self.stream, best_seq, found.server.clone());
-                }
-            }
+            let best = there.iter().flatten().find(|message| message.seq == best_seq);
             let unsound =
                 answers.iter().filter_map(|(_, found)| found.messages.get(subject)).map(|message| message.seq);
             if let Some(newest) = unsound.max().filter(|newest| *newest > best_seq) {
@@ -581,5 +577,36 @@ impl Shard {
         let batch = format!("{:x}-{:x}", inner.writer, inner.next_number());
         let patience = ANSWER_WITHIN * 2;
         tokio::time::timeout(patience, inner.net.publish_batch(&batch, &messages)).await.unwrap_or(Published::Unknown)
+    }
+}
+
+/// What several replicas say of one subject: each the sequence up to which it has everything, and that of the newest
+/// message it gives, 0 for none. Gives the newest, and the places of those who lack it although they have to have it.
+fn judge(answers: &[(u64, u64)]) -> (u64, Vec<usize>) {
+    let newest = answers.iter().map(|(_, seq)| *seq).max().unwrap_or(0);
+    let lacks = |(upto, seq): &(u64, u64)| newest <= *upto && *seq < newest;
+    (newest, (0..).zip(answers).filter(|(_, answer)| lacks(answer)).map(|(place, _)| place).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn the_newest_answer_counts_and_who_lacks_it_is_named() {
+        let table: [(&[(u64, u64)], u64, &[usize]); 7] = [
+            (&[], 0, &[]),
+            (&[(10, 0), (10, 0)], 0, &[]),
+            (&[(10, 7), (10, 7)], 7, &[]),
+            // One has lost the newest message, or all of them.
+            (&[(10, 3), (10, 7)], 7, &[0]),
+            (&[(10, 7), (12, 0)], 7, &[1]),
+            // One is further than the other, which does not have to have that yet.
+            (&[(10, 3), (15, 12)], 12, &[]),
+            (&[(12, 3), (15, 12)], 12, &[0]),
+        ];
+        for (answers, newest, lacking) in table {
+            assert_eq!(judge(answers), (newest, lacking.to_vec()), "{answers:?}");
+        }
     }
 }
