@@ -67,7 +67,7 @@ impl Totals {
     }
 
     /// Adds the sums over other customers of the same ledger.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         let plus = |a: Sum, b: Sum| Sum::from_steps(a.steps() + b.steps());
         let count = self.currencies.len().max(other.currencies.len());
         self.currencies.resize(count, CurrencyTotals::default());

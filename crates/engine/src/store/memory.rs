@@ -180,7 +180,7 @@ impl Tables {
             return ProposeResult::Conflict;
         }
         if let Some(before) = entry.proposed.filter(|_| keeps_history) {
-            self.touched.entry(proposal.transaction).or_default().push(before.event);
+            self.touched.entry(proposal.entry).or_default().push(before.event);
         }
         let proposed = Proposed { state: proposal.state, event: proposal.event };
         *entry = TransactionEntry { approved: proposal.approved, proposed: Some(proposed) };

@@ -1,0 +1,676 @@
+//! The store of chains: which stream a customer is in, and the calls of [`Chains`], each taken to all streams at once.
+
+use crate::error::{damaged, failed};
+use crate::follow::Known;
+use crate::ledger::{LedgerMessage, decode_mark, encode_mark};
+use crate::message;
+use crate::net::{Net, Published, Stored};
+use crate::options::NatsOptions;
+use crate::settings::{Weakness, create_stream, weaknesses};
+use crate::shard::{Shard, State};
+use bursar_engine::Totals;
+use bursar_engine::core::commit::Appended;
+use bursar_engine::core::{CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, Record};
+use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How many findings are kept.
+const FINDINGS_MAX: usize = 1000;
+/// How often the first server that answers is looked for.
+const FIRST_ASKS: u32 = 5;
+/// After so many answers without anything a server is a finding.
+const EMPTY_ANSWERS_MAX: u32 = 10;
+/// How long to wait before asking again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// One replica of a stream does not give a message that it must have, or gives it damaged, while another one has it.
+/// Nothing is lost yet; that replica should be made anew (`docs/nats.md`, "Operations").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The server's name, where it is known.
+    pub server: Option<String>,
+    /// Which stream.
+    pub stream: String,
+    /// The message's sequence there.
+    pub seq: u64,
+}
+
+/// Chains in a cluster of NATS `JetStream`.
+#[derive(Debug)]
+pub struct NatsChains {
+    inner: Arc<Inner>,
+    /// Taken out when the store is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// What all calls share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) net: Net,
+    pub(crate) options: NatsOptions,
+    pub(crate) prefix: String,
+    pub(crate) digest: Hash,
+    /// This store among all that ever wrote to these streams.
+    pub(crate) writer: u64,
+    config: LedgerConfig,
+    weaknesses: Vec<Weakness>,
+    /// How many servers must say the same of heads that are not in memory: two, where there are as many.
+    pub(crate) read_replicas: usize,
+    number: AtomicU64,
+    shards: Vec<Shard>,
+    findings: Mutex<Vec<Finding>>,
+    /// How often servers have answered without what they must have, by name.
+    empty_answers: Mutex<HashMap<String, u32>>,
+    poison: Mutex<Option<Arc<StoreError>>>,
+}
+
+/// Runs calls to the cluster on threads of its own, so that a caller may be on any thread.
+fn wait<T: Send + 'static>(
+    runtime: &Runtime,
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        // Whoever asked waits for the answer.
+        drop(sender.send(work.await));
+    });
+    receiver.recv().unwrap_or_else(|_| Err(failed("finish a call to the cluster", "", "the call panicked")))
+}
+
+fn runtime() -> Result<Runtime, StoreError> {
+    let built =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bursar-nats").enable_all().build();
+    built.map_err(|error| failed("start threads", "", error))
+}
+
+fn stream_name(prefix: &str, shard: u16) -> String {
+    format!("{prefix}-chains-{shard}")
+}
+
+fn check_options(options: &NatsOptions) -> Result<(), StoreError> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if options.prefix.is_empty() || options.prefix.len() > 64 || !options.prefix.bytes().all(good) {
+        return Err(failed("use this prefix", &options.prefix, "it has 1 to 64 letters, digits, '-' or '_'"));
+    }
+    if options.shard_count == 0 {
+        return Err(failed("use these settings", "shard_count", "a ledger has at least one stream"));
+    }
+    Ok(())
+}
+
+impl NatsChains {
+    /// Creates a ledger's streams, and opens them.
+    pub fn create(config: &LedgerConfig, options: NatsOptions) -> Result<Self, StoreError> {
+        check_options(&options)?;
+        let runtime = runtime()?;
+        let message = LedgerMessage { config: config.clone(), shard_count: options.shard_count };
+        let inner = wait(&runtime, async move {
+            let net = Net::connect(&options).await?;
+            for shard in 0..options.shard_count {
+                create_stream(&net, &options, &stream_name(&options.prefix, shard), shard).await?;
+            }
+            // Checked before the ledger is there, so that it can be tried again with other settings.
+            let inner = Inner::new(net, options, &message).await?;
+            inner.found(&message).await?;
+            Ok(inner)
+        })?;
+        Ok(Self { inner: Arc::new(inner), runtime: Some(runtime) })
+    }
+
+    /// Opens the chains of a ledger. [`NatsOptions::shard_count`] and [`NatsOptions::replicas`] are the ledger's own.
+    pub fn open(options: NatsOptions) -> Result<Self, StoreError> {
+        check_options(&options)?;
+        let runtime = runtime()?;
+        let inner = wait(&runtime, async move {
+            let net = Net::connect(&options).await?;
+            let message = find_ledger(&net, &options).await?;
+            let inner = Inner::new(net, options, &message).await?;
+            // What was read is not certain to be what was stored first, before a barrier has come behind it.
+            let until = Instant::now() + inner.options.patience;
+            let subject = format!("{}.ledger", inner.prefix);
+            let (stored, _) = inner.newest_of(&subject, until).await?;
+            let same = stored.is_some_and(|stored| LedgerMessage::decode(&stored.payload).as_ref() == Ok(&message));
+            if !same {
+                return Err(damaged(&stream_name(&inner.prefix, 0), 0, "it says two things of which ledger it holds"));
+            }
+            Ok(inner)
+        })?;
+        Ok(Self { inner: Arc::new(inner), runtime: Some(runtime) })
+    }
+
+    /// The ledger's identity, rules and currencies.
+    pub fn config(&self) -> &LedgerConfig {
+        &self.inner.config
+    }
+
+    /// The weak settings that it was opened with all the same; empty unless [`NatsOptions::allow_weak`].
+    pub fn weaknesses(&self) -> &[Weakness] {
+        &self.inner.weaknesses
+    }
+
+    /// What was found wrong with single replicas since it was opened, oldest first. An operator must hear of it.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.inner.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.inner.check_poison()?;
+        let Some(runtime) = &self.runtime else { return Err(failed("ask the cluster", "", "the store is closed")) };
+        wait(runtime, work(self.inner.clone()))
+    }
+
+    /// Like [`NatsChains::run`]; after an error, nobody knows what was written.
+    fn write<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let written = self.run(work);
+        if let Err(error) = &written {
+            let mut poison = self.inner.poison.lock().unwrap_or_else(PoisonError::into_inner);
+            poison.get_or_insert_with(|| Arc::new(error.clone()));
+        }
+        written
+    }
+
+    /// Looks at every chain's end; gives what is made of them.
+    fn fold<T: Send + 'static>(
+        &self,
+        start: T,
+        mut take: impl FnMut(&mut T, CustomerId, &Known) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(|inner| async move {
+            let until = inner.until();
+            let mut made = start;
+            for shard in &inner.shards {
+                let mut state = shard.fresh(&inner, until).await?;
+                let customers: Vec<CustomerId> =
+                    shard.customers(&inner, &mut state, until).await?.iter().copied().collect();
+                for customers in customers.chunks(inner.options.cache_customers_max.clamp(1, 1000)) {
+                    shard.bring(&inner, &mut state, customers, until).await?;
+                    for &customer in customers {
+                        take(&mut made, customer, shard.head(&state, customer)?);
+                    }
+                }
+            }
+            Ok(made)
+        })
+    }
+}
+
+impl Drop for NatsChains {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // May be on a thread of another runtime, which must not wait for this one.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Reads which ledger it is, from any server.
+async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, StoreError> {
+    let stream = stream_name(&options.prefix, 0);
+    let not_found = || StoreError::NotFound { path: PathBuf::from(format!("{}/{stream}", options.servers.join(","))) };
+    if let Err(error) = net.patient_api(&format!("STREAM.INFO.{stream}"), &json!({}), options.patience).await? {
+        // 10059: no such stream.
+        return Err(if error.err_code == 10059 {
+            not_found()
+        } else {
+            failed("look for a ledger", &stream, error.description)
+        });
+    }
+    let subject = format!("{}.ledger", options.prefix);
+    let until = Instant::now() + options.patience;
+    // A replica that has only just come may have nothing yet.
+    for ask in 0.. {
+        if ask >= FIRST_ASKS && Instant::now() > until {
+            break;
+        }
+        let Some(found) = net.newest(&stream, std::slice::from_ref(&subject)).await else { continue };
+        if let Some(stored) = found.messages.get(&subject) {
+            return LedgerMessage::decode(&stored.payload)
+                .map_err(|error| damaged(&stream, stored.seq, format!("which ledger it is: {}", error.0)));
+        }
+        if ask >= FIRST_ASKS {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Err(not_found())
+}
+
+impl Inner {
+    async fn new(net: Net, options: NatsOptions, message: &LedgerMessage) -> Result<Self, StoreError> {
+        let streams: Vec<String> = (0..message.shard_count).map(|shard| stream_name(&options.prefix, shard)).collect();
+        let (weaknesses, replicas) = weaknesses(&net, &options, &streams).await?;
+        if !weaknesses.is_empty() && !options.allow_weak {
+            let all: Vec<String> = weaknesses.iter().map(ToString::to_string).collect();
+            return Err(failed("keep money safe with these settings", &options.prefix, all.join("; ")));
+        }
+        for weakness in &weaknesses {
+            tracing::warn!(%weakness, "opened with a weak setting");
+        }
+        let mut writer = [0; 8];
+        getrandom::fill(&mut writer).map_err(|error| failed("get random bytes", "", error))?;
+        let shards = (0..).zip(streams).map(|(number, stream)| Shard::new(number, stream)).collect();
+        Ok(Self {
+            net,
+            prefix: options.prefix.clone(),
+            options,
+            digest: message.config.digest(),
+            writer: u64::from_be_bytes(writer),
+            config: message.config.clone(),
+            weaknesses,
+            read_replicas: if replicas < 2 { 1 } else { 2 },
+            number: AtomicU64::new(1),
+            shards,
+            findings: Mutex::default(),
+            empty_answers: Mutex::default(),
+            poison: Mutex::default(),
+        })
+    }
+
+    /// Makes the ledger be there; only one can.
+    async fn found(&self, message: &LedgerMessage) -> Result<(), StoreError> {
+        let subject = format!("{}.ledger", self.prefix);
+        let until = self.until();
+        let payload = Bytes::from(message.encode());
+        loop {
+            match self.net.publish(&subject, Some(0), payload.clone()).await {
+                Published::At(_) => return Ok(()),
+                Published::Refused(..) | Published::Unknown => {
+                    let (stored, _) = self.newest_of(&subject, until).await?;
+                    match stored {
+                        Some(stored) if stored.payload == payload => return Ok(()),
+                        Some(_) => return Err(StoreError::Exists { path: PathBuf::from(&self.prefix) }),
+                        None if Instant::now() > until => {
+                            return Err(failed("create a ledger", &subject, "it is not taken"));
+                        }
+                        None => tokio::time::sleep(PAUSE).await,
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn until(&self) -> Instant {
+        Instant::now() + self.options.patience
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whose chain a subject is.
+    pub(crate) fn customer_of(&self, subject: &str) -> Option<CustomerId> {
+        let rest = subject.strip_prefix(self.prefix.as_str())?.strip_prefix(".chain.")?;
+        let (_, customer) = rest.split_once('.')?;
+        CustomerId::parse(customer.as_bytes()).ok()
+    }
+
+    /// Whether a message is as it was written.
+    pub(crate) fn is_sound(&self, stored: &Stored) -> bool {
+        stored.payload.is_empty() != self.is_written(&stored.subject)
+            && (stored.payload.is_empty() || message::is_whole(&stored.payload))
+    }
+
+    /// Whether messages of this subject have content.
+    fn is_written(&self, subject: &str) -> bool {
+        !subject.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with(".sync."))
+    }
+
+    /// Notes that a replica does not give a message that it must have.
+    pub(crate) fn note_lost(&self, stream: &str, seq: u64, server: Option<String>) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let finding = Finding { server, stream: stream.to_owned(), seq };
+        if !findings.contains(&finding) && findings.len() < FINDINGS_MAX {
+            let server = finding.server.as_deref().unwrap_or("unknown");
+            tracing::error!(server, stream, seq, "a replica has lost or damaged a message; another one has it");
+            findings.push(finding);
+        }
+    }
+
+    /// A server has answered with nothing at all, not even a barrier: as one does that finds a damaged message among
+    /// those asked for, or that is only just taking in the stream. If it goes on, it is a finding.
+    pub(crate) fn note_empty(&self, stream: &str, seq: u64, server: Option<String>) {
+        let Some(server) = server else { return };
+        let mut empty = self.empty_answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = empty.entry(server.clone()).or_insert(0);
+        *count += 1;
+        if *count == EMPTY_ANSWERS_MAX {
+            self.note_lost(stream, seq, Some(server));
+        }
+    }
+
+    fn check_poison(&self) -> Result<(), StoreError> {
+        match &*self.poison.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(cause) => Err(StoreError::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn shard_of(&self, customer: CustomerId) -> &Shard {
+        let place = message::crc32c(&customer.bits().to_be_bytes()) as usize % self.shards.len();
+        &self.shards[place]
+    }
+
+    /// Things about customers, by the shard that each is in.
+    fn by_shard<T>(&self, things: impl Iterator<Item = (CustomerId, T)>) -> Vec<(&Shard, Vec<(CustomerId, T)>)> {
+        let mut groups: Vec<(&Shard, Vec<(CustomerId, T)>)> =
+            self.shards.iter().map(|shard| (shard, Vec::new())).collect();
+        for (customer, thing) in things {
+            groups[usize::from(self.shard_of(customer).number)].1.push((customer, thing));
+        }
+        groups.retain(|(_, group)| !group.is_empty());
+        groups
+    }
+
+    /// The heads of customers, and where their newest messages are, as of a moment within this call.
+    async fn heads(&self, customers: &[CustomerId]) -> Result<Vec<Known>, StoreError> {
+        let until = self.until();
+        let mut heads: Vec<Option<Known>> = vec![None; customers.len()];
+        let groups = self.by_shard(customers.iter().enumerate().map(|(place, customer)| (*customer, place)));
+        let found = try_join_all(groups.into_iter().map(|(shard, group)| async move {
+            let mut state = shard.fresh(self, until).await?;
+            let wanted: Vec<CustomerId> = group.iter().map(|(customer, _)| *customer).collect();
+            shard.bring(self, &mut state, &wanted, until).await?;
+            let state: &State = &state;
+            group
+                .into_iter()
+                .map(|(customer, place)| Ok((place, shard.head(state, customer)?.clone())))
+                .collect::<Result<Vec<_>, StoreError>>()
+        }));
+        for (place, known) in found.await?.into_iter().flatten() {
+            heads[place] = Some(known);
+        }
+        heads.into_iter().map(|head| head.ok_or_else(|| failed("load heads", &self.prefix, "one is missing"))).collect()
+    }
+
+    /// The subjects of a stream that match, and the sequence up to which that is so: `at_least`, or later.
+    pub(crate) async fn subjects(
+        &self,
+        stream: &str,
+        filter: &str,
+        at_least: u64,
+        until: Instant,
+    ) -> Result<(Vec<String>, u64), StoreError> {
+        let mut subjects: Vec<String> = Vec::new();
+        let mut seq = 0;
+        loop {
+            let body = json!({ "subjects_filter": filter, "offset": subjects.len() });
+            let info = self.net.api(&format!("STREAM.INFO.{stream}"), &body).await;
+            if let Ok(Ok(info)) = info {
+                let last_seq = info["state"]["last_seq"].as_u64().unwrap_or(0);
+                if last_seq >= at_least {
+                    seq = if seq == 0 { last_seq } else { seq.min(last_seq) };
+                    let found = info["state"]["subjects"].as_object();
+                    let before = subjects.len();
+                    subjects.extend(found.into_iter().flat_map(|found| found.keys().cloned()));
+                    let total = info["total"].as_u64().unwrap_or(0) as usize;
+                    if subjects.len() >= total || subjects.len() == before {
+                        return Ok((subjects, seq));
+                    }
+                    continue;
+                }
+            }
+            if Instant::now() > until {
+                return Err(failed("list the subjects of a stream", stream, "no server knows them all"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The newest message of a subject of the first stream, as of a moment within this call, and that moment.
+    async fn newest_of(&self, subject: &str, until: Instant) -> Result<(Option<Stored>, u64), StoreError> {
+        let Some(shard) = self.shards.first() else {
+            return Err(failed("find a stream", &self.prefix, "there is none"));
+        };
+        let seq = shard.fresh(self, until).await?.barrier_seq;
+        let barrier = shard.barrier_subject(self);
+        loop {
+            let found = self.net.newest(&shard.stream, &[subject.to_owned(), barrier.clone()]).await;
+            if let Some(mut found) = found {
+                // A replica that has the barrier has all before it.
+                if found.messages.get(&barrier).is_some_and(|stored| stored.seq >= seq) {
+                    return Ok((found.messages.remove(subject), seq));
+                }
+            }
+            if Instant::now() > until {
+                return Err(failed("read a subject", subject, "no server gives it"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn source_subject(prefix: &str, source: SourceId) -> String {
+    format!("{prefix}.source.{}", Hash(source.0))
+}
+
+fn read_mark(stored: &Stored) -> Result<SourceMark, StoreError> {
+    decode_mark(&stored.payload).map_err(|error| damaged(&stored.subject, stored.seq, error.0))
+}
+
+impl Chains for NatsChains {
+    fn whole_batches(&self) -> bool {
+        false
+    }
+
+    fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
+        let customers = customers.to_vec();
+        let known = self.run(|inner| async move { inner.heads(&customers).await })?;
+        heads.extend(known.into_iter().map(|known| (known.seq > 0).then_some(known.head)));
+        Ok(())
+    }
+
+    fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
+        let mut places: HashMap<CustomerId, usize> = HashMap::new();
+        let mut work: Vec<(CustomerId, Vec<(usize, Record)>)> = Vec::new();
+        for (place, record) in records.iter().enumerate() {
+            let customer = record.customer();
+            let at = *places.entry(customer).or_insert_with(|| {
+                work.push((customer, Vec::new()));
+                work.len() - 1
+            });
+            work[at].1.push((place, record.clone()));
+        }
+        let mut became = self.write(|inner| async move {
+            let until = inner.until();
+            let groups = inner.by_shard(work.into_iter());
+            let appended = groups.into_iter().map(|(shard, work)| shard.append(&inner, work, until));
+            Ok(try_join_all(appended).await?.into_iter().flatten().collect::<Vec<_>>())
+        })?;
+        became.sort_unstable_by_key(|(place, _)| *place);
+        results.extend(became.into_iter().map(|(_, result)| result));
+        Ok(())
+    }
+
+    fn end_batch(&self, _time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
+        let Some(mark) = mark else { return self.inner.check_poison() };
+        let subject = source_subject(&self.inner.prefix, mark.source);
+        let payload = Bytes::from(encode_mark(mark));
+        self.write(|inner| async move {
+            let until = inner.until();
+            loop {
+                let (last, _) = inner.newest_of(&subject, until).await?;
+                if last.as_ref().is_some_and(|last| last.payload == payload) {
+                    return Ok(());
+                }
+                let expected = last.map_or(0, |last| last.seq);
+                if let Published::At(_) = inner.net.publish(&subject, Some(expected), payload.clone()).await {
+                    return Ok(());
+                }
+                if Instant::now() > until {
+                    return Err(failed("keep a source's position", &subject, "no server takes it"));
+                }
+            }
+        })
+    }
+
+    /// What was appended is durable already: no append returns before a majority has synced it.
+    fn sync(&self) -> Result<(), StoreError> {
+        self.inner.check_poison()
+    }
+
+    fn status(&self, events: &[EventRef], statuses: &mut Vec<Option<EventStatus>>) -> Result<(), StoreError> {
+        let events = events.to_vec();
+        let found = self.run(|inner| async move {
+            let until = inner.until();
+            let mut customers: Vec<CustomerId> = events.iter().map(|event| event.customer).collect();
+            customers.sort_unstable();
+            customers.dedup();
+            let heads = inner.heads(&customers).await?;
+            let mut found: Vec<Option<EventStatus>> = vec![None; events.len()];
+            let mut long_ago: HashMap<CustomerId, Vec<usize>> = HashMap::new();
+            for (place, event) in events.iter().enumerate() {
+                let known = customers.binary_search(&event.customer).ok().and_then(|at| heads.get(at));
+                match known.map(|known| known.status(event)) {
+                    Some(Ok(status)) => found[place] = status,
+                    Some(Err(())) => long_ago.entry(event.customer).or_default().push(place),
+                    None => return Err(failed("load heads", &inner.prefix, "one is missing")),
+                }
+            }
+            // What was closed long ago is read from the chain, at once for all of a customer.
+            for (customer, places) in long_ago {
+                let seqs = places.iter().map(|place| events[*place].seq);
+                let (low, high) = (seqs.clone().min().unwrap_or(1), seqs.max().unwrap_or(1));
+                let known = customers.binary_search(&customer).ok().and_then(|at| heads.get(at));
+                let Some(known) = known else { continue };
+                let range = (low, high, known.newest_seq());
+                let entries = inner.shard_of(customer).entries(&inner, customer, range, known.seq, until).await?;
+                for place in places {
+                    let entry = entries.get((events[place].seq - low) as usize);
+                    let entry = entry.filter(|entry| entry.linked.id() == events[place].id);
+                    found[place] = entry.map(|entry| entry.status.clone());
+                }
+            }
+            Ok(found)
+        })?;
+        statuses.extend(found);
+        Ok(())
+    }
+
+    fn read(&self, customer: CustomerId, range: ReadRange, entries: &mut Vec<ChainEntry>) -> Result<(), StoreError> {
+        let found = self.run(|inner| async move {
+            let Some(known) = inner.heads(&[customer]).await?.pop() else { return Ok(Vec::new()) };
+            let newest = known.newest_seq();
+            let (mut low, mut high) = (range.from_seq.max(1), range.to_seq.min(newest));
+            let limit = u64::try_from(range.limit).unwrap_or(u64::MAX);
+            if range.newest_first {
+                low = low.max(high.saturating_add(1).saturating_sub(limit));
+            } else {
+                high = high.min(low.saturating_add(limit).saturating_sub(1));
+            }
+            if low > high || limit == 0 {
+                return Ok(Vec::new());
+            }
+            let shard = inner.shard_of(customer);
+            shard.entries(&inner, customer, (low, high, newest), known.seq, inner.until()).await
+        })?;
+        if range.newest_first {
+            entries.extend(found.into_iter().rev());
+        } else {
+            entries.extend(found);
+        }
+        Ok(())
+    }
+
+    fn open_customers(&self) -> Result<Vec<CustomerId>, StoreError> {
+        let mut open = self.fold(Vec::new(), |open, customer, known| {
+            if !known.head.open.is_empty() {
+                open.push(customer);
+            }
+        })?;
+        open.sort_unstable();
+        Ok(open)
+    }
+
+    fn list(&self, after: Option<CustomerId>, limit: usize, heads: &mut Vec<CustomerHead>) -> Result<(), StoreError> {
+        use std::ops::Bound;
+        let found = self.run(|inner| async move {
+            let until = inner.until();
+            let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut page = Vec::new();
+            for shard in &inner.shards {
+                let mut state = shard.fresh(&inner, until).await?;
+                let customers = shard.customers(&inner, &mut state, until).await?;
+                page.extend(customers.range((bound, Bound::Unbounded)).take(limit).copied());
+            }
+            page.sort_unstable();
+            page.truncate(limit);
+            let heads = inner.heads(&page).await?;
+            let listed = page.into_iter().zip(heads).filter(|(_, known)| known.seq > 0);
+            Ok(listed.map(|(customer, known)| CustomerHead { customer, head: known.head }).collect::<Vec<_>>())
+        })?;
+        heads.extend(found);
+        Ok(())
+    }
+
+    fn source(&self, source: SourceId) -> Result<Option<SourceMark>, StoreError> {
+        let subject = source_subject(&self.inner.prefix, source);
+        let found = self.run(|inner| async move { Ok(inner.newest_of(&subject, inner.until()).await?.0) })?;
+        let mark = found.as_ref().map(read_mark).transpose()?;
+        Ok(mark.map(|mark| SourceMark { rejected_lines: Vec::new(), ..mark }))
+    }
+
+    fn sources(&self) -> Result<Vec<SourceMark>, StoreError> {
+        let marks = self.run(|inner| async move {
+            let until = inner.until();
+            let filter = format!("{}.source.*", inner.prefix);
+            let stream = stream_name(&inner.prefix, 0);
+            let Some(first) = inner.shards.first() else { return Ok(Vec::new()) };
+            let seq = first.fresh(&inner, until).await?.seq;
+            let (subjects, _) = inner.subjects(&stream, &filter, seq, until).await?;
+            let mut marks = Vec::new();
+            for subject in subjects {
+                marks.extend(inner.newest_of(&subject, until).await?.0.as_ref().map(read_mark).transpose()?);
+            }
+            Ok(marks)
+        })?;
+        Ok(marks.into_iter().map(|mark| SourceMark { rejected_lines: Vec::new(), ..mark }).collect())
+    }
+
+    fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
+        let subject = source_subject(&self.inner.prefix, source);
+        self.run(|inner| async move {
+            let until = inner.until();
+            let (last, _) = inner.newest_of(&subject, until).await?;
+            let Some(last) = last else { return Ok(Vec::new()) };
+            let stream = stream_name(&inner.prefix, 0);
+            let (mut lines, mut next) = (Vec::new(), 1);
+            while next <= last.seq {
+                let found = inner.net.from(&stream, next, Some(&subject), 256).await.unwrap_or_default();
+                if found.is_empty() {
+                    if Instant::now() > until {
+                        return Err(failed("read a source's positions", &subject, "no server gives them"));
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                for stored in found.iter().filter(|stored| stored.seq <= last.seq) {
+                    lines.extend(read_mark(stored)?.rejected_lines);
+                    next = stored.seq + 1;
+                }
+            }
+            Ok(lines)
+        })
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        self.fold(Totals::default(), |sums, _, known| sums.add(&known.totals))
+    }
+
+    fn last_time_ms(&self) -> Result<u64, StoreError> {
+        self.fold(0, |newest: &mut u64, _, known| *newest = known.newest_time_ms().max(*newest))
+    }
+}

@@ -1,0 +1,230 @@
+//! What only a cluster shows: settings, engines beside each other, replicas that lose a message, strangers that write.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
+
+mod common;
+
+use bursar_engine::core::commit::Appended;
+use bursar_engine::core::rules::{Decision, Known, decide};
+use bursar_engine::core::{
+    Amount, CustomerId, Event, EventStatus, Head, LedgerConfig, LinkedEvent, Record, Request, TransactionId,
+};
+use bursar_engine::store::{Chains, ReadRange, StoreError};
+use bursar_nats::{NatsChains, NatsOptions, Weakness};
+use bytes::Bytes;
+use common::{Cluster, Sync, config};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn customer(number: u128) -> CustomerId {
+    CustomerId::new(number)
+}
+
+fn head(chains: &NatsChains, config: &LedgerConfig, of: CustomerId) -> Head {
+    let mut heads = Vec::new();
+    chains.load(&[of], &mut heads).unwrap();
+    heads.pop().unwrap().unwrap_or_else(|| Head::start(&config.digest(), of))
+}
+
+/// The event of a deposit on top of a head.
+fn deposit(config: &LedgerConfig, head: &Head, of: CustomerId, transaction: u128) -> LinkedEvent {
+    let request = Request::deposit(of, TransactionId::new(transaction), Amount::from_steps(5));
+    let Ok(Decision::Change(change)) = decide(config, &head.state, Known::default(), &request) else {
+        panic!("a deposit is always possible")
+    };
+    LinkedEvent::new(Event::new(of, head.seq + 1, 1_700_000_000_000, change, None), &head.link)
+}
+
+fn append(chains: &NatsChains, records: &[Record]) -> Vec<Appended> {
+    let mut results = Vec::new();
+    chains.append(records, &mut results).unwrap();
+    results
+}
+
+/// Appends a deposit and its end.
+fn commit(chains: &NatsChains, config: &LedgerConfig, of: CustomerId, transaction: u128) -> LinkedEvent {
+    let event = deposit(config, &head(chains, config, of), of, transaction);
+    assert_eq!(append(chains, &[Record::Started(event.clone())]), [Appended::Yes]);
+    assert_eq!(append(chains, &[Record::Done(event.reference())]), [Appended::Yes]);
+    event
+}
+
+/// A client of one's own, beside the store.
+struct Raw {
+    runtime: tokio::runtime::Runtime,
+    client: async_nats::Client,
+}
+
+impl Raw {
+    fn new(cluster: &Cluster) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let connect = async_nats::ConnectOptions::with_user_and_password("books".into(), "books".into());
+        let client = runtime.block_on(connect.connect(cluster.nodes[0].address())).unwrap();
+        Self { runtime, client }
+    }
+
+    fn ask(&self, subject: &str, payload: impl Into<Bytes>) -> Bytes {
+        self.runtime.block_on(self.client.request(subject.to_owned(), payload.into())).unwrap().payload
+    }
+
+    fn api(&self, subject: &str, body: &Value) -> Value {
+        serde_json::from_slice(&self.ask(&format!("$JS.API.{subject}"), body.to_string())).unwrap()
+    }
+}
+
+#[test]
+fn weak_settings_are_refused_and_named() {
+    let cluster = Cluster::start(3, Sync::Default);
+    let options = cluster.options();
+    let config = config(1);
+    let refused = |options: &NatsOptions| match NatsChains::create(&config, options.clone()) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("weak settings were taken"),
+    };
+    let text = refused(&options);
+    assert!(text.contains("server n1 does not sync") && text.contains("sync_interval: always"), "{text}");
+    let blind = NatsOptions { system_user: None, ..options.clone() };
+    assert!(refused(&blind).contains("nobody can see"), "{}", refused(&blind));
+    let alone = NatsOptions { replicas: 1, shard_count: 1, prefix: "alone".to_owned(), ..options.clone() };
+    assert!(refused(&alone).contains("1 replica(s)"), "{}", refused(&alone));
+    let missing = NatsChains::open(options.clone());
+    assert!(matches!(missing, Err(StoreError::NotFound { .. })), "{missing:?}");
+
+    let told = NatsOptions { allow_weak: true, ..options };
+    let chains = NatsChains::create(&config, told.clone()).unwrap();
+    let unsynced = chains.weaknesses().iter().filter(|weakness| matches!(weakness, Weakness::NotSynced { .. }));
+    assert_eq!(unsynced.count(), 3, "{:?}", chains.weaknesses());
+    assert_eq!(chains.weaknesses().len(), 3);
+    let again = NatsChains::create(&config, told.clone());
+    assert!(matches!(again, Err(StoreError::Exists { .. })) || again.is_ok_and(|again| *again.config() == config));
+    let other = NatsChains::create(&common::config(2), told.clone());
+    assert!(matches!(other, Err(StoreError::Exists { .. })), "{other:?}");
+
+    // Somebody changes a stream afterwards.
+    let raw = Raw::new(&cluster);
+    let stream = format!("{}-chains-1", told.prefix);
+    let mut changed = raw.api(&format!("STREAM.INFO.{stream}"), &json!({}))["config"].clone();
+    changed["max_age"] = json!(86_400_000_000_000_u64);
+    assert!(raw.api(&format!("STREAM.UPDATE.{stream}"), &changed).get("error").is_none());
+    let strict = NatsOptions { allow_weak: false, ..told };
+    let text = NatsChains::open(strict).map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains(&format!("stream {stream} has `max_age`")), "{text}");
+}
+
+#[test]
+fn engines_beside_each_other_see_and_fence_each_other() {
+    let cluster = Cluster::start(3, Sync::Always);
+    let (options, config) = (cluster.options(), config(3));
+    let first = NatsChains::create(&config, options.clone()).unwrap();
+    let second = NatsChains::open(options).unwrap();
+    // What one has appended, the other sees with its next call: from servers that lag behind, too.
+    for number in 0..100_u128 {
+        let of = customer(number % 5);
+        let (writer, reader) = if number % 3 == 0 { (&second, &first) } else { (&first, &second) };
+        let event = commit(writer, &config, of, number);
+        let seen = head(reader, &config, of);
+        assert_eq!((seen.seq, seen.link), (event.event.seq, event.hash), "after append {number}");
+    }
+    // Whoever decided on what was true before is refused, whole runs of it.
+    let of = customer(1);
+    let stale = head(&first, &config, of);
+    let late = deposit(&config, &stale, of, 1001);
+    let mut after = stale;
+    after.done(&late);
+    let later = deposit(&config, &after, of, 1002);
+    let winner = commit(&second, &config, of, 1000);
+    let run = [Record::Started(late.clone()), Record::Started(later), Record::Done(late.reference())];
+    assert_eq!(append(&first, &run), [Appended::Conflict, Appended::Conflict, Appended::Conflict]);
+    assert_eq!(head(&first, &config, of).link, winner.hash);
+    // The first end wins, and the second hears it: of two that saw the event open.
+    let open = deposit(&config, &head(&first, &config, of), of, 1003);
+    assert_eq!(append(&first, &[Record::Started(open.clone())]), [Appended::Yes]);
+    assert_eq!(head(&second, &config, of).open, std::slice::from_ref(&open));
+    let reason = bursar_engine::core::AbortReason::TransactionConflict;
+    assert_eq!(append(&second, &[Record::Aborted(open.reference(), reason.clone())]), [Appended::Yes]);
+    assert_eq!(append(&first, &[Record::Done(open.reference())]), [Appended::AlreadyAborted(reason)]);
+    assert!(first.findings().is_empty() && second.findings().is_empty());
+}
+
+#[test]
+fn a_byte_that_flips_on_one_replica_is_noticed_and_another_is_asked() {
+    let mut cluster = Cluster::start(3, Sync::Always);
+    let options = NatsOptions { shard_count: 1, ..cluster.options() };
+    let config = config(4);
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    let events: Vec<LinkedEvent> = (0..20).map(|number| commit(&chains, &config, customer(number), number)).collect();
+    drop(chains);
+    // One server's disk changes a byte of the newest messages of customers 5 and 9. (A server that was killed would read
+    // everything again when it starts, notice, and take what it lacks from the others.)
+    cluster.nodes[1].stop();
+    let mut flipped = 0;
+    let directory = cluster.directory.path().join("n2");
+    let mut files = vec![directory];
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "blk")
+            && path.to_string_lossy().contains("streams")
+        {
+            let mut bytes = std::fs::read(&path).unwrap();
+            for number in [5, 9] {
+                // Behind the last place where the subject stands, the message has the event's hash as its link.
+                let link = events[number].hash;
+                let at = bytes.windows(32).rposition(|window| window == link.as_bytes());
+                if let Some(at) = at {
+                    bytes[at + 3] ^= 1;
+                    flipped += 1;
+                }
+            }
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    assert_eq!(flipped, 2);
+    cluster.nodes[1].start();
+    cluster.wait_until_healthy();
+    // It answers some time after it is healthy, and then one question in three. With hardly a head in memory all are
+    // read again and again; none is ever an older one.
+    let until = Instant::now() + Duration::from_mins(2);
+    let chains = NatsChains::open(NatsOptions { cache_customers_max: 1, ..options }).unwrap();
+    let is_named = || chains.findings().iter().any(|finding| finding.server.is_some());
+    while !is_named() {
+        assert!(Instant::now() < until, "nobody noticed: {:?}", chains.findings());
+        for (number, event) in (0..).zip(&events) {
+            assert_eq!(head(&chains, &config, customer(number)).link, event.hash, "customer {number}");
+        }
+    }
+    let named = chains.findings().into_iter().filter_map(|finding| finding.server);
+    assert!(named.into_iter().all(|server| server == "n2"), "{:?}", chains.findings());
+    for number in 0..20 {
+        let mut entries = Vec::new();
+        chains.read(customer(number), ReadRange::ALL, &mut entries).unwrap();
+        assert_eq!(entries.len(), 1, "customer {number}");
+        assert_eq!(entries[0].status, EventStatus::Done, "customer {number}");
+    }
+}
+
+/// A message that is whole, but does not belong where it is: stored again by somebody who may write to the stream.
+#[test]
+fn a_message_in_the_wrong_place_is_noticed() {
+    let cluster = Cluster::start(3, Sync::Always);
+    let options = NatsOptions { shard_count: 1, ..cluster.options() };
+    let config = config(5);
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    for number in 0..4 {
+        commit(&chains, &config, customer(number % 2), number);
+    }
+    let raw = Raw::new(&cluster);
+    let subject = format!("{}.chain.0.0", options.prefix);
+    let body = json!({ "seq": 1, "next_by_subj": subject });
+    let old = raw.ask(&format!("$JS.API.DIRECT.GET.{}-chains-0", options.prefix), body.to_string());
+    raw.ask(&subject, old);
+    let mut heads = Vec::new();
+    let noticed = chains.load(&[customer(0)], &mut heads).unwrap_err();
+    assert!(noticed.to_string().contains("forked"), "{noticed}");
+    // A store that knew nothing before takes the newest message for what it says; the history shows it.
+    let fresh = NatsChains::open(options).unwrap();
+    let noticed = fresh.read(customer(0), ReadRange { from_seq: 1, ..ReadRange::ALL }, &mut Vec::new());
+    assert!(matches!(noticed, Err(StoreError::Damaged(_))), "{noticed:?}");
+    let mut entries = Vec::new();
+    fresh.read(customer(1), ReadRange::ALL, &mut entries).unwrap();
+    assert_eq!(entries.len(), 2, "the others are as they were");
+}
