@@ -206,7 +206,7 @@ impl Ledger {
         let mut statuses = Vec::with_capacity(events.len());
         self.shared.chains.status(&events, &mut statuses)?;
         let mut in_effect_or_open = statuses.iter().map(|status| match status {
-            Some(EventStatus::Started | EventStatus::Done) => true,
+            Some(EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_)) => true,
             Some(EventStatus::Aborted(_)) | None => false,
         });
         events.retain(|_| in_effect_or_open.next().unwrap_or(false));
