@@ -106,8 +106,14 @@ pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
     let rows = RowErrorKind::ALL.iter().filter(move |info| !is_rejection(info.code)).map(CodeInfo::row);
     let engine = HEADERS.into_iter().chain(STORES).chain(BACKUPS).chain(ENGINES).chain(SUBMITS);
     let commands = FailureKind::ALL.into_iter().map(FailureKind::info);
-    // The service is busy for the same reason as the engine, and does not know the codes that the program does not.
-    let own = |problem: &ServiceProblem| ![ServiceProblem::Busy, ServiceProblem::UnknownCode].contains(problem);
+    // The service is busy for the same reason as the engine, and the program says some things in the same words.
+    let shared = [
+        ServiceProblem::Busy,
+        ServiceProblem::UnknownCode,
+        ServiceProblem::NotPending,
+        ServiceProblem::ClosedOtherwise,
+    ];
+    let own = move |problem: &ServiceProblem| !shared.contains(problem);
     let services = ServiceProblem::ALL.into_iter().filter(own);
     let services = services.map(|problem| CodeInfo::service(problem.info()));
     requests.chain(rows).chain(engine).chain(FINDINGS).chain(CHAINS).chain(services).chain(commands)
