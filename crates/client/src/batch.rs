@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::fmt;
 use tokio::sync::mpsc;
@@ -37,6 +37,15 @@ pub struct BatchSender {
     gathered: BytesMut,
 }
 
+/// A row as it is sent: here the idempotency key is a field.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    submission: &'a Submission,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
+}
+
 /// Nobody takes rows any more: the batch has ended early. [`BatchOutcomes`] says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchEnded;
@@ -53,7 +62,8 @@ impl BatchSender {
     /// Adds a row. It may wait with others until there are enough for a piece; see [`BatchSender::flush`].
     pub async fn send(&mut self, submission: &Submission) -> Result<(), BatchEnded> {
         // Writing into memory cannot fail, and a submission is made of strings.
-        let row = serde_json::to_vec(submission).map_err(|_| BatchEnded)?;
+        let row = Row { submission, idempotency_key: submission.idempotency_key() };
+        let row = serde_json::to_vec(&row).map_err(|_| BatchEnded)?;
         self.gathered.extend_from_slice(&row);
         self.gathered.extend_from_slice(b"\n");
         if self.gathered.len() >= PIECE_BYTES { self.flush().await } else { Ok(()) }
@@ -252,5 +262,22 @@ impl BatchOutcomes {
 
     fn not_understood(&self, why: &dyn fmt::Display) -> Error {
         Error::NotUnderstood(format!("{}: an outcome cannot be read: {why}", self.client.server()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bursar_core::{CustomerId, TransactionId};
+
+    #[test]
+    fn a_row_carries_its_idempotency_key() {
+        let dispute = Submission::dispute(CustomerId::new(1), TransactionId::new(2));
+        let json = |submission: &Submission| {
+            serde_json::to_string(&Row { submission, idempotency_key: submission.idempotency_key() }).unwrap()
+        };
+        assert_eq!(json(&dispute), r#"{"kind":"dispute","customer":"1","transaction":"2"}"#);
+        let expected = r#"{"kind":"dispute","customer":"1","transaction":"2","idempotency_key":"a\"b"}"#;
+        assert_eq!(json(&dispute.with_idempotency_key("a\"b")), expected);
     }
 }

@@ -264,8 +264,9 @@ impl Client {
         for attempt in 0.. {
             let mut request = self.call(Method::POST, "/v1/requests", &[]);
             if let Some(key) = submission.idempotency_key() {
-                // A structured field: a string in quotes.
-                request = request.header("Idempotency-Key", format!("\"{key}\""));
+                // A string of a structured field (RFC 9651): in quotes, and its own escaped.
+                let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
+                request = request.header("Idempotency-Key", format!("\"{escaped}\""));
             }
             let request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
             let error = match self.json::<RawOutcome>(request).await.map(RawOutcome::into_outcome) {
