@@ -11,10 +11,10 @@
 #[path = "../../server/tests/common/client.rs"]
 mod client;
 mod common;
-#[path = "common/service.rs"]
-mod service;
 #[path = "../../server/tests/common/receiver.rs"]
 mod receiver;
+#[path = "common/service.rs"]
+mod service;
 
 use client::Client;
 use common::{Random, Sandbox, code, stderr, stdout};
