@@ -50,7 +50,8 @@ fn root(error: &StoreError) -> &StoreError {
         | StoreError::NotFound { .. }
         | StoreError::Exists { .. }
         | StoreError::Version { .. }
-        | StoreError::BatchTooLarge { .. } => error,
+        | StoreError::BatchTooLarge { .. }
+        | StoreError::Database { .. } => error,
     }
 }
 
