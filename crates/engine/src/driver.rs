@@ -388,7 +388,7 @@ pub(crate) fn recall(chains: &dyn Chains, events: &[EventRef]) -> Result<Vec<Opt
     for event in events {
         let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: false };
         chains.read(event.customer, range, &mut entries)?;
-        let is_it = |entry: &ChainEntry| entry.status == EventStatus::Done && entry.linked.reference() == *event;
+        let is_it = |entry: &ChainEntry| entry.status.is_done() && entry.linked.reference() == *event;
         found.push(entries.pop().filter(is_it).map(|entry| entry.linked));
         entries.clear();
     }

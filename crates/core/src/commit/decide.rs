@@ -421,7 +421,7 @@ fn close_answered(batch: &mut Batch, closing: Closing) {
             }
         }
     }
-    if let Some(key) = linked.event.key.filter(|_| was_open && status == EventStatus::Done) {
+    if let Some(key) = linked.event.key.filter(|_| was_open && status.is_done()) {
         batch.used.insert(key, linked.clone());
     }
     let reference = linked.reference();

@@ -89,7 +89,7 @@ impl View {
     /// An event in effect.
     fn done(&self, event: &EventRef) -> Option<&LinkedEvent> {
         let entry = self.chain(event.customer.bits()).get((event.seq as usize).wrapping_sub(1))?;
-        (entry.status == EventStatus::Done && entry.linked.reference() == *event).then_some(&entry.linked)
+        (entry.status.is_done() && entry.linked.reference() == *event).then_some(&entry.linked)
     }
 
     /// The events in effect that have keys, by key.
