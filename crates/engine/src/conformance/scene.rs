@@ -305,7 +305,9 @@ impl Scene {
         let mut statuses = Vec::new();
         self.stores.chains.status(&events, &mut statuses)?;
         equal("the count of statuses", &statuses.len(), &events.len())?;
-        let mut stands = statuses.iter().map(|status| matches!(status, Some(EventStatus::Started | EventStatus::Done)));
+        let mut stands = statuses.iter().map(|status| {
+            matches!(status, Some(EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_)))
+        });
         events.retain(|_| stands.next().unwrap_or(false));
         Ok(events)
     }
