@@ -1,6 +1,6 @@
 //! What is known of a chain's end, and how records and messages move it on. No I/O.
 
-use crate::message::ChainMessage;
+use crate::message::{ChainMessage, closed_by};
 use bursar_engine::Totals;
 use bursar_engine::core::commit::Appended;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Hash, Head, LinkedEvent, Record};
@@ -77,11 +77,7 @@ impl Known {
     }
 
     fn remember(&mut self, record: &Record) {
-        let closed = match record {
-            Record::Started(_) => return,
-            Record::Done(event) => (*event, EventStatus::Done),
-            Record::Aborted(event, reason) => (*event, EventStatus::Aborted(reason.clone())),
-        };
+        let Some(closed) = closed_by(record) else { return };
         self.recent.push_back(closed);
         if self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
@@ -113,18 +109,14 @@ impl Known {
                 self.head.open.push(linked.clone());
                 self.open_at.push(NOT_STORED);
             }
-            Record::Done(event) | Record::Aborted(event, _) => {
-                let Some(open) = self.head.open.first().filter(|open| open.reference() == *event) else { return false };
-                let status = match record {
-                    Record::Aborted(_, reason) => {
-                        self.totals.aborted();
-                        EventStatus::Aborted(reason.clone())
-                    }
-                    Record::Done(_) | Record::Started(_) => {
-                        self.totals.done(&open.event);
-                        EventStatus::Done
-                    }
-                };
+            Record::Done(_) | Record::DoneByHand(..) | Record::Aborted(..) => {
+                let Some((event, status)) = closed_by(record) else { return false };
+                let Some(open) = self.head.open.first().filter(|open| open.reference() == event) else { return false };
+                if status.is_done() {
+                    self.totals.done(&open.event);
+                } else {
+                    self.totals.aborted();
+                }
                 self.head.close(&status);
                 self.open_at.remove(0);
                 self.remember(record);
@@ -143,9 +135,9 @@ impl Known {
         for record in &message.records {
             if let Record::Started(linked) = record {
                 let builds_on = next.head.open.last().map_or(next.head.link, |open| open.hash);
-                // What was begun on an event that is aborted by now builds on that event's own hash.
+                // What was begun on an event that is aborted or settled by now builds on that event's own hash.
                 let on_tentative = next.head.open.is_empty()
-                    && next.recent.back().is_some_and(|(_, status)| matches!(status, EventStatus::Aborted(_)));
+                    && next.recent.back().is_some_and(|(_, status)| *status != EventStatus::Done);
                 if linked.event.hash(&builds_on) != linked.hash && !on_tentative {
                     return Some(Err("an event's hash is not that of its content behind the event before"));
                 }
@@ -264,19 +256,12 @@ impl Job {
         record: &Record,
         statuses: &HashMap<EventRef, Option<EventStatus>>,
     ) -> Result<Appended, Ask> {
-        let event = match record {
-            Record::Started(_) => return Ok(Appended::Conflict),
-            Record::Done(event) | Record::Aborted(event, _) => event,
-        };
-        let status = match known.status(event) {
+        let Some((event, _)) = closed_by(record) else { return Ok(Appended::Conflict) };
+        let status = match known.status(&event) {
             Ok(status) => status,
-            Err(()) => statuses.get(event).cloned().ok_or(Ask(*event))?,
+            Err(()) => statuses.get(&event).cloned().ok_or(Ask(event))?,
         };
-        Ok(match status {
-            Some(EventStatus::Done) => Appended::AlreadyDone,
-            Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason),
-            Some(EventStatus::Started) | None => Appended::Conflict,
-        })
+        Ok(status.and_then(|status| Appended::closed_already(&status)).unwrap_or(Appended::Conflict))
     }
 
     /// Notes what became of the records of a draft.
@@ -296,8 +281,9 @@ impl Job {
 /// About how many bytes a record takes.
 fn bytes_of(record: &Record) -> usize {
     match record {
-        Record::Started(LinkedEvent { event, .. }) => 90 + 17 * event.state.accounts.len(),
+        Record::Started(LinkedEvent { event, .. }) => 106 + 17 * event.state.accounts.len(),
         Record::Done(_) => 22,
+        Record::DoneByHand(_, reason) => 25 + reason.as_str().len(),
         Record::Aborted(_, reason) => 25 + reason.text().len(),
     }
 }
