@@ -287,3 +287,98 @@ fn bytes_of(record: &Record) -> usize {
         Record::Aborted(_, reason) => 25 + reason.text().len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bursar_engine::core::rules::{Decision, Known as OfTransaction, decide};
+    use bursar_engine::core::{
+        AbortReason, Amount, Currencies, Event, LedgerConfig, Policy, ReasonText, Request, RequestKey, TransactionId,
+    };
+
+    const CUSTOMER: CustomerId = CustomerId::new(5);
+
+    fn config() -> LedgerConfig {
+        LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() }
+    }
+
+    /// A deposit at the next place, on top of `link`.
+    fn deposit(known: &Known, seq: u64, link: &Hash) -> LinkedEvent {
+        let request = Request::deposit(CUSTOMER, TransactionId::new(u128::from(seq)), Amount::from_steps(300));
+        let Ok(Decision::Change(change)) = decide(&config(), &known.head.state, OfTransaction::default(), &request)
+        else {
+            panic!("a deposit is always possible")
+        };
+        let event = Event::new(CUSTOMER, seq, 1_700_000_000_000 + seq, change, None);
+        LinkedEvent::new(Event { key: RequestKey::from_bits(u128::from(seq)), ..event }, link)
+    }
+
+    fn plan(known: &Known, records: &[Record]) -> Draft {
+        let records = records.iter().cloned().enumerate().collect();
+        let job = Job { customer: CUSTOMER, records, done: 0, failed: false, draft: None };
+        job.plan(known, &HashMap::new(), usize::MAX, 1).unwrap()
+    }
+
+    /// Writes records as one store, and follows the message as another; gives what each record heard.
+    fn write(writer: &mut Known, reader: &mut Known, records: &[Record]) -> Vec<Appended> {
+        let draft = plan(writer, records);
+        let became = draft.results.iter().map(|(_, result)| result.clone()).collect();
+        if draft.records.is_empty() {
+            return became;
+        }
+        let message = ChainMessage::decode(&draft.message(CUSTOMER, 1).encode(), CUSTOMER).unwrap();
+        let seq = writer.seq + 1;
+        *writer = draft.stored(seq).0;
+        assert_eq!(reader.follow(&message, seq), Some(Ok(())));
+        assert_eq!((&reader.head, &reader.totals), (&writer.head, &writer.totals));
+        became
+    }
+
+    #[test]
+    fn what_is_settled_by_hand_is_in_effect_and_keeps_its_reason() {
+        let mut writer = Known::nobody(&config().digest(), CUSTOMER);
+        let mut reader = writer.clone();
+        let first = deposit(&writer, 1, &writer.head.link);
+        let begun = [Record::Started(first.clone())];
+        assert_eq!(write(&mut writer, &mut reader, &begun), [Appended::Yes]);
+        let before = writer.clone();
+        let status = EventStatus::DoneByHand(ReasonText::new("seen"));
+        let closing = Record::closing(first.reference(), &status).unwrap();
+        assert_eq!(write(&mut writer, &mut reader, std::slice::from_ref(&closing)), [Appended::Yes]);
+        let mut expected = Head { open: Vec::new(), ..before.head.clone() };
+        expected.take(first.clone(), &status);
+        assert_eq!(reader.head, expected);
+        assert_ne!(reader.head.link, first.hash);
+        let mut totals = before.totals.clone();
+        totals.done(&first.event);
+        assert_eq!(reader.totals, totals);
+        assert_eq!(reader.status(&first.reference()), Ok(Some(status.clone())));
+        // Who comes later hears what was decided, and what rests on it is not taken.
+        let second = deposit(&writer, 2, &first.hash);
+        let late = [Record::Done(first.reference()), Record::Started(second.clone())];
+        let expected = [Appended::AlreadyDoneByHand(ReasonText::new("seen")), Appended::Conflict];
+        assert_eq!(write(&mut writer, &mut reader, &late), expected);
+        let again = [closing, Record::Started(deposit(&writer, 2, &writer.head.link))];
+        let expected = [Appended::AlreadyDoneByHand(ReasonText::new("seen")), Appended::Yes];
+        assert_eq!(plan(&writer, &again).results.into_iter().map(|(_, result)| result).collect::<Vec<_>>(), expected);
+        // What was begun on its own hash by itself is taken, and only to be aborted.
+        let reason = AbortReason::TransactionConflict;
+        let run = [Record::Started(second.clone()), Record::Aborted(second.reference(), reason)];
+        assert_eq!(write(&mut writer, &mut reader, &run), [Appended::Yes, Appended::Yes]);
+    }
+
+    #[test]
+    fn another_reason_for_the_same_head_is_noticed() {
+        let mut writer = Known::nobody(&config().digest(), CUSTOMER);
+        let mut reader = writer.clone();
+        let first = deposit(&writer, 1, &writer.head.link);
+        write(&mut writer, &mut reader, &[Record::Started(first.clone())]);
+        let by_hand = |reason| Record::DoneByHand(first.reference(), ReasonText::new(reason));
+        let message = plan(&writer, &[by_hand("seen")]).message(CUSTOMER, 1);
+        for record in [by_hand("seem"), Record::Done(first.reference())] {
+            let changed = ChainMessage { records: vec![record], ..message.clone() };
+            assert!(matches!(reader.clone().follow(&changed, 2), Some(Err(_))));
+        }
+        assert_eq!(reader.follow(&message, 2), Some(Ok(())));
+    }
+}
