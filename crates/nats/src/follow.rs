@@ -1,6 +1,6 @@
 //! What is known of a chain's end, and how records and messages move it on. No I/O.
 
-use crate::message::ChainMessage;
+use crate::message::{ChainMessage, closed_by};
 use bursar_engine::Totals;
 use bursar_engine::core::commit::Appended;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Hash, Head, LinkedEvent, Record};
@@ -77,11 +77,7 @@ impl Known {
     }
 
     fn remember(&mut self, record: &Record) {
-        let closed = match record {
-            Record::Started(_) => return,
-            Record::Done(event) => (*event, EventStatus::Done),
-            Record::Aborted(event, reason) => (*event, EventStatus::Aborted(reason.clone())),
-        };
+        let Some(closed) = closed_by(record) else { return };
         self.recent.push_back(closed);
         if self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
@@ -113,18 +109,14 @@ impl Known {
                 self.head.open.push(linked.clone());
                 self.open_at.push(NOT_STORED);
             }
-            Record::Done(event) | Record::Aborted(event, _) => {
-                let Some(open) = self.head.open.first().filter(|open| open.reference() == *event) else { return false };
-                let status = match record {
-                    Record::Aborted(_, reason) => {
-                        self.totals.aborted();
-                        EventStatus::Aborted(reason.clone())
-                    }
-                    Record::Done(_) | Record::Started(_) => {
-                        self.totals.done(&open.event);
-                        EventStatus::Done
-                    }
-                };
+            Record::Done(_) | Record::DoneByHand(..) | Record::Aborted(..) => {
+                let Some((event, status)) = closed_by(record) else { return false };
+                let Some(open) = self.head.open.first().filter(|open| open.reference() == event) else { return false };
+                if status.is_done() {
+                    self.totals.done(&open.event);
+                } else {
+                    self.totals.aborted();
+                }
                 self.head.close(&status);
                 self.open_at.remove(0);
                 self.remember(record);
@@ -143,9 +135,9 @@ impl Known {
         for record in &message.records {
             if let Record::Started(linked) = record {
                 let builds_on = next.head.open.last().map_or(next.head.link, |open| open.hash);
-                // What was begun on an event that is aborted by now builds on that event's own hash.
+                // What was begun on an event that is aborted or settled by now builds on that event's own hash.
                 let on_tentative = next.head.open.is_empty()
-                    && next.recent.back().is_some_and(|(_, status)| matches!(status, EventStatus::Aborted(_)));
+                    && next.recent.back().is_some_and(|(_, status)| *status != EventStatus::Done);
                 if linked.event.hash(&builds_on) != linked.hash && !on_tentative {
                     return Some(Err("an event's hash is not that of its content behind the event before"));
                 }
@@ -264,19 +256,12 @@ impl Job {
         record: &Record,
         statuses: &HashMap<EventRef, Option<EventStatus>>,
     ) -> Result<Appended, Ask> {
-        let event = match record {
-            Record::Started(_) => return Ok(Appended::Conflict),
-            Record::Done(event) | Record::Aborted(event, _) => event,
-        };
-        let status = match known.status(event) {
+        let Some((event, _)) = closed_by(record) else { return Ok(Appended::Conflict) };
+        let status = match known.status(&event) {
             Ok(status) => status,
-            Err(()) => statuses.get(event).cloned().ok_or(Ask(*event))?,
+            Err(()) => statuses.get(&event).cloned().ok_or(Ask(event))?,
         };
-        Ok(match status {
-            Some(EventStatus::Done) => Appended::AlreadyDone,
-            Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason),
-            Some(EventStatus::Started) | None => Appended::Conflict,
-        })
+        Ok(status.and_then(|status| Appended::closed_already(&status)).unwrap_or(Appended::Conflict))
     }
 
     /// Notes what became of the records of a draft.
@@ -296,8 +281,104 @@ impl Job {
 /// About how many bytes a record takes.
 fn bytes_of(record: &Record) -> usize {
     match record {
-        Record::Started(LinkedEvent { event, .. }) => 90 + 17 * event.state.accounts.len(),
+        Record::Started(LinkedEvent { event, .. }) => 106 + 17 * event.state.accounts.len(),
         Record::Done(_) => 22,
+        Record::DoneByHand(_, reason) => 25 + reason.as_str().len(),
         Record::Aborted(_, reason) => 25 + reason.text().len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bursar_engine::core::rules::{Decision, Known as OfTransaction, decide};
+    use bursar_engine::core::{
+        AbortReason, Amount, Currencies, Event, LedgerConfig, Policy, ReasonText, Request, RequestKey, TransactionId,
+    };
+
+    const CUSTOMER: CustomerId = CustomerId::new(5);
+
+    fn config() -> LedgerConfig {
+        LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() }
+    }
+
+    /// A deposit at the next place, on top of `link`.
+    fn deposit(known: &Known, seq: u64, link: &Hash) -> LinkedEvent {
+        let request = Request::deposit(CUSTOMER, TransactionId::new(u128::from(seq)), Amount::from_steps(300));
+        let Ok(Decision::Change(change)) = decide(&config(), &known.head.state, OfTransaction::default(), &request)
+        else {
+            panic!("a deposit is always possible")
+        };
+        let event = Event::new(CUSTOMER, seq, 1_700_000_000_000 + seq, change, None);
+        LinkedEvent::new(Event { key: RequestKey::from_bits(u128::from(seq)), ..event }, link)
+    }
+
+    fn plan(known: &Known, records: &[Record]) -> Draft {
+        let records = records.iter().cloned().enumerate().collect();
+        let job = Job { customer: CUSTOMER, records, done: 0, failed: false, draft: None };
+        job.plan(known, &HashMap::new(), usize::MAX, 1).unwrap()
+    }
+
+    /// Writes records as one store, and follows the message as another; gives what each record heard.
+    fn write(writer: &mut Known, reader: &mut Known, records: &[Record]) -> Vec<Appended> {
+        let draft = plan(writer, records);
+        let became = draft.results.iter().map(|(_, result)| result.clone()).collect();
+        if draft.records.is_empty() {
+            return became;
+        }
+        let message = ChainMessage::decode(&draft.message(CUSTOMER, 1).encode(), CUSTOMER).unwrap();
+        let seq = writer.seq + 1;
+        *writer = draft.stored(seq).0;
+        assert_eq!(reader.follow(&message, seq), Some(Ok(())));
+        assert_eq!((&reader.head, &reader.totals), (&writer.head, &writer.totals));
+        became
+    }
+
+    #[test]
+    fn what_is_settled_by_hand_is_in_effect_and_keeps_its_reason() {
+        let mut writer = Known::nobody(&config().digest(), CUSTOMER);
+        let mut reader = writer.clone();
+        let first = deposit(&writer, 1, &writer.head.link);
+        let begun = [Record::Started(first.clone())];
+        assert_eq!(write(&mut writer, &mut reader, &begun), [Appended::Yes]);
+        let before = writer.clone();
+        let status = EventStatus::DoneByHand(ReasonText::new("seen"));
+        let closing = Record::closing(first.reference(), &status).unwrap();
+        assert_eq!(write(&mut writer, &mut reader, std::slice::from_ref(&closing)), [Appended::Yes]);
+        let mut expected = Head { open: Vec::new(), ..before.head.clone() };
+        expected.take(first.clone(), &status);
+        assert_eq!(reader.head, expected);
+        assert_ne!(reader.head.link, first.hash);
+        let mut totals = before.totals.clone();
+        totals.done(&first.event);
+        assert_eq!(reader.totals, totals);
+        assert_eq!(reader.status(&first.reference()), Ok(Some(status.clone())));
+        // Who comes later hears what was decided, and what rests on it is not taken.
+        let second = deposit(&writer, 2, &first.hash);
+        let late = [Record::Done(first.reference()), Record::Started(second.clone())];
+        let expected = [Appended::AlreadyDoneByHand(ReasonText::new("seen")), Appended::Conflict];
+        assert_eq!(write(&mut writer, &mut reader, &late), expected);
+        let again = [closing, Record::Started(deposit(&writer, 2, &writer.head.link))];
+        let expected = [Appended::AlreadyDoneByHand(ReasonText::new("seen")), Appended::Yes];
+        assert_eq!(plan(&writer, &again).results.into_iter().map(|(_, result)| result).collect::<Vec<_>>(), expected);
+        // What was begun on its own hash by itself is taken, and only to be aborted.
+        let reason = AbortReason::TransactionConflict;
+        let run = [Record::Started(second.clone()), Record::Aborted(second.reference(), reason)];
+        assert_eq!(write(&mut writer, &mut reader, &run), [Appended::Yes, Appended::Yes]);
+    }
+
+    #[test]
+    fn another_reason_for_the_same_head_is_noticed() {
+        let mut writer = Known::nobody(&config().digest(), CUSTOMER);
+        let mut reader = writer.clone();
+        let first = deposit(&writer, 1, &writer.head.link);
+        write(&mut writer, &mut reader, &[Record::Started(first.clone())]);
+        let by_hand = |reason| Record::DoneByHand(first.reference(), ReasonText::new(reason));
+        let message = plan(&writer, &[by_hand("seen")]).message(CUSTOMER, 1);
+        for record in [by_hand("seem"), Record::Done(first.reference())] {
+            let changed = ChainMessage { records: vec![record], ..message.clone() };
+            assert!(matches!(reader.clone().follow(&changed, 2), Some(Err(_))));
+        }
+        assert_eq!(reader.follow(&message, 2), Some(Ok(())));
     }
 }

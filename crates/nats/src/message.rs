@@ -9,8 +9,8 @@
 
 use crate::bytes::{Reader, Unreadable, put_sum, put_varint};
 use bursar_engine::core::{
-    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, Hash, Head,
-    LinkedEvent, RailId, Record, RequestKind, Sum, TransactionId, TransactionKind,
+    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus,
+    Hash, Head, LinkedEvent, RailId, ReasonText, Record, RequestKey, RequestKind, Sum, TransactionId, TransactionKind,
 };
 use bursar_engine::{CurrencyTotals, Totals};
 use crc_fast::{CrcAlgorithm, checksum};
@@ -31,12 +31,14 @@ pub(crate) enum Kind {
 const STARTED: u8 = 1;
 const DONE: u8 = 2;
 const ABORTED: u8 = 3;
+const DONE_BY_HAND: u8 = 4;
 
 const LOCKED: u8 = 1;
 const OF_WITHDRAWAL: u8 = 1 << 1;
 const HAS_TRANSACTION: u8 = 1 << 2;
 const HAS_RAIL: u8 = 1 << 3;
-const KNOWN_FLAGS: u8 = LOCKED | OF_WITHDRAWAL | HAS_TRANSACTION | HAS_RAIL;
+const HAS_KEY: u8 = 1 << 4;
+const KNOWN_FLAGS: u8 = LOCKED | OF_WITHDRAWAL | HAS_TRANSACTION | HAS_RAIL | HAS_KEY;
 
 /// A message of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,20 +102,15 @@ impl ChainMessage {
         Ok(message)
     }
 
-    /// The newest record that closes an event says what the head must be.
+    /// The newest record that closes an event says what the head must be. The link behind one that is not plainly done
+    /// is made of the link before it, which is not known here.
     fn check(&self) -> Result<(), Unreadable> {
-        let closing = self.records.iter().rev().find_map(|record| match record {
-            Record::Started(_) => None,
-            Record::Done(event) => Some((event, true)),
-            Record::Aborted(event, _) => Some((event, false)),
-        });
-        match closing {
-            Some((event, done))
-                if event.seq != self.head.seq || (done && event.id != EventId::from_hash(&self.head.link)) =>
-            {
-                Err(Unreadable("its head is not what its records lead to"))
-            }
-            Some(_) | None => Ok(()),
+        let Some((event, status)) = self.records.iter().rev().find_map(closed_by) else { return Ok(()) };
+        let is_link = event.id == EventId::from_hash(&self.head.link);
+        if event.seq == self.head.seq && (is_link || status != EventStatus::Done) {
+            Ok(())
+        } else {
+            Err(Unreadable("its head is not what its records lead to"))
         }
     }
 
@@ -121,8 +118,18 @@ impl ChainMessage {
     pub(crate) fn started(&self) -> impl DoubleEndedIterator<Item = &LinkedEvent> {
         self.records.iter().filter_map(|record| match record {
             Record::Started(linked) => Some(linked),
-            Record::Done(_) | Record::Aborted(..) => None,
+            Record::Done(_) | Record::DoneByHand(..) | Record::Aborted(..) => None,
         })
+    }
+}
+
+/// The event that a record closes, and how it stands then.
+pub(crate) fn closed_by(record: &Record) -> Option<(EventRef, EventStatus)> {
+    match record {
+        Record::Started(_) => None,
+        Record::Done(event) => Some((*event, EventStatus::Done)),
+        Record::DoneByHand(event, reason) => Some((*event, EventStatus::DoneByHand(reason.clone()))),
+        Record::Aborted(event, reason) => Some((*event, EventStatus::Aborted(reason.clone()))),
     }
 }
 
@@ -183,10 +190,20 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
             out.push(ABORTED);
             put_reference(out, event);
             out.push(reason.code());
-            out.push(reason.text().len() as u8);
-            out.extend_from_slice(reason.text().as_bytes());
+            put_text(out, reason.text());
+        }
+        Record::DoneByHand(event, reason) => {
+            out.push(DONE_BY_HAND);
+            put_reference(out, event);
+            put_text(out, reason.as_str());
         }
     }
+}
+
+/// A reason's text, whose type keeps it to 255 bytes.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.push(text.len() as u8);
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn put_reference(out: &mut Vec<u8>, event: &EventRef) {
@@ -201,6 +218,7 @@ fn put_event(out: &mut Vec<u8>, linked: &LinkedEvent) {
     flags |= if event.transaction_kind == TransactionKind::Withdrawal { OF_WITHDRAWAL } else { 0 };
     flags |= if event.transaction.is_some() { HAS_TRANSACTION } else { 0 };
     flags |= if event.rail.is_some() { HAS_RAIL } else { 0 };
+    flags |= if event.key.is_some() { HAS_KEY } else { 0 };
     out.extend_from_slice(&[flags, event.kind.code(), event.currency.0]);
     put_varint(out, event.seq);
     put_varint(out, event.time_ms);
@@ -209,6 +227,9 @@ fn put_event(out: &mut Vec<u8>, linked: &LinkedEvent) {
     }
     if let Some(rail) = event.rail {
         out.push(rail.number());
+    }
+    if let Some(key) = event.key {
+        out.extend_from_slice(&key.bits().to_be_bytes());
     }
     out.extend_from_slice(&event.amount.steps().to_be_bytes());
     put_accounts(out, &event.state);
@@ -244,13 +265,17 @@ fn record(reader: &mut Reader<'_>, customer: CustomerId) -> Result<Record, Unrea
         ABORTED => {
             let event = reference(reader, customer)?;
             let code = reader.u8()?;
-            let length = usize::from(reader.u8()?);
-            let text = std::str::from_utf8(reader.take(length)?).map_err(|_| Unreadable("a reason is no text"))?;
-            let reason = AbortReason::from_code(code, text).ok_or(Unreadable("a reason is not known"))?;
+            let reason = AbortReason::from_code(code, text(reader)?).ok_or(Unreadable("a reason is not known"))?;
             Ok(Record::Aborted(event, reason))
         }
+        DONE_BY_HAND => Ok(Record::DoneByHand(reference(reader, customer)?, ReasonText::new(text(reader)?))),
         _ => Err(Unreadable("a record is of a kind that is not known")),
     }
+}
+
+fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Unreadable> {
+    let length = usize::from(reader.u8()?);
+    std::str::from_utf8(reader.take(length)?).map_err(|_| Unreadable("a reason is no text"))
 }
 
 fn reference(reader: &mut Reader<'_>, customer: CustomerId) -> Result<EventRef, Unreadable> {
@@ -270,11 +295,17 @@ fn event(reader: &mut Reader<'_>, customer: CustomerId) -> Result<LinkedEvent, U
     let (seq, time_ms) = (reader.varint()?, reader.varint()?);
     let transaction = if flags & HAS_TRANSACTION == 0 { None } else { Some(TransactionId::new(reader.u128()?)) };
     let rail = if flags & HAS_RAIL == 0 { None } else { RailId::new(reader.u8()?) };
+    let key = if flags & HAS_KEY == 0 {
+        None
+    } else {
+        Some(RequestKey::from_bits(reader.u128()?).ok_or(Unreadable("an event's key is none"))?)
+    };
     let withdrawal = flags & OF_WITHDRAWAL != 0;
     let transaction_kind = if withdrawal { TransactionKind::Withdrawal } else { TransactionKind::Deposit };
     let amount = Amount::from_steps(reader.u64()?.cast_signed());
     let state = CustomerState { locked: flags & LOCKED != 0, ..accounts(reader)? };
-    let event = Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state };
+    let event =
+        Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, key, state };
     Ok(LinkedEvent { event, hash: Hash(reader.array()?) })
 }
 
@@ -325,6 +356,31 @@ mod tests {
     use bursar_engine::core::rules::{Decision, Known, decide};
     use bursar_engine::core::{Currencies, LedgerConfig, Policy, ReasonText, Request};
 
+    /// Goes on behind [`message`]: what was begun there is settled by hand, and a dispute with a key is begun.
+    fn settled() -> ChainMessage {
+        let ChainMessage { customer, records, mut head, mut totals, .. } = message();
+        let [Record::Started(first), _, Record::Started(open)] = &records[..] else {
+            panic!("one event is done, and one is begun")
+        };
+        let status = EventStatus::DoneByHand(ReasonText::new("séen"));
+        totals.begun(&open.event);
+        totals.done(&open.event);
+        head.take(open.clone(), &status);
+        let request = Request::dispute(customer, TransactionId::new(1));
+        let known = Known { state: first.event.transaction_state(), reserved: false };
+        let config = LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() };
+        let Ok(Decision::Change(change)) = decide(&config, &head.state, known, &request) else {
+            panic!("what was deposited can be disputed")
+        };
+        let event = Event::new(customer, 3, 1_700_000_000_002, change, RailId::new(9));
+        let event = Event { key: RequestKey::from_bits(0xabc << 100 | 7), ..event };
+        let disputed = LinkedEvent::new(event, &head.link);
+        totals.begun(&disputed.event);
+        let records =
+            Record::closing(open.reference(), &status).into_iter().chain([Record::Started(disputed)]).collect();
+        ChainMessage { customer, writer: 1, number: 3, previous: 301, records, head, open_in: Vec::new(), totals }
+    }
+
     /// A chain of two events: one done, one begun.
     fn message() -> ChainMessage {
         let config = LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() };
@@ -362,7 +418,7 @@ mod tests {
         ] {
             aborted.records.push(Record::Aborted(event, reason));
         }
-        for message in [message(), aborted] {
+        for message in [message(), settled(), aborted] {
             let bytes = message.encode();
             assert_eq!(ChainMessage::decode(&bytes, message.customer), Ok(message.clone()));
             assert!(ChainMessage::decode(&bytes, CustomerId::new(6)).is_err());
@@ -405,14 +461,20 @@ mod tests {
         let mut wrong = message();
         wrong.head.seq = 2;
         assert!(ChainMessage::decode(&wrong.encode(), wrong.customer).is_err());
+        let mut wrong = settled();
+        wrong.head.seq = 3;
+        assert!(ChainMessage::decode(&wrong.encode(), wrong.customer).is_err());
     }
 
     /// Golden: these bytes are the format. A change here is a new version of the encoding.
     #[test]
     fn a_message_is_what_the_format_says() {
-        let bytes = message().encode();
-        let hex: String = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-        assert_eq!(hex, include_str!("message_golden.txt").trim());
+        let hex = |message: ChainMessage| {
+            let bytes = message.encode();
+            bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+        };
+        let golden: Vec<&str> = include_str!("message_golden.txt").lines().collect();
+        assert_eq!([hex(message()), hex(settled())].to_vec(), golden);
     }
 
     impl ChainMessage {

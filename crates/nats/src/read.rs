@@ -3,7 +3,7 @@
 
 use crate::chains::Inner;
 use crate::error::damaged;
-use crate::message::ChainMessage;
+use crate::message::{ChainMessage, closed_by};
 use crate::net::Stored;
 use crate::shard::Shard;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record};
@@ -40,19 +40,15 @@ impl Walk {
         self.previous = Some(seq);
         let mut closed = Vec::new();
         for record in &message.records {
-            let (event, status) = match record {
-                Record::Started(linked) => {
-                    self.begin(linked)?;
-                    continue;
-                }
-                Record::Done(event) => (event, EventStatus::Done),
-                Record::Aborted(event, reason) => (event, EventStatus::Aborted(reason.clone())),
-            };
+            if let Record::Started(linked) = record {
+                self.begin(linked)?;
+            }
+            let Some((event, status)) = closed_by(record) else { continue };
             if let Some(head) = &mut self.head {
                 head.close(&status);
             }
             match self.open.pop_front() {
-                Some(linked) if linked.reference() == *event => closed.push(ChainEntry { linked, status }),
+                Some(linked) if linked.reference() == event => closed.push(ChainEntry { linked, status }),
                 // It began before the messages that are read.
                 Some(linked) if self.head.is_none() && linked.event.seq > event.seq => self.open.push_front(linked),
                 None if self.head.is_none() => {}

@@ -10,8 +10,8 @@ mod common;
 
 use bursar_engine::core::commit::{Appended, Outcome, Receipt};
 use bursar_engine::core::{
-    Action, Amount, ChainCheck, CustomerId, EventRef, EventStatus, Head, LedgerConfig, Record, Rejection, Request,
-    RequestKind, TransactionId, TransactionState,
+    Action, Amount, ChainCheck, CustomerId, EntryId, EventRef, EventStatus, Head, LedgerConfig, Record, Rejection,
+    Request, RequestKind, TransactionId, TransactionState,
 };
 use bursar_engine::store::{
     ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions,
@@ -326,7 +326,7 @@ fn check(config: &LedgerConfig, options: &NatsOptions, table: &PairTable, book: 
                     assert!(twice || !made.contains_key(&movement.transaction), "refused, and made: {request:?}");
                 }
             }
-            Some(Outcome::AlreadyApplied) => {
+            Some(Outcome::AlreadyApplied(_)) => {
                 let there = request.action.transaction().is_some_and(|transaction| states.contains_key(&transaction));
                 assert!(there, "applied before, and not there: {request:?}");
             }
@@ -336,7 +336,8 @@ fn check(config: &LedgerConfig, options: &NatsOptions, table: &PairTable, book: 
     assert!(applied.values().all(|count| *count == 1), "told twice to have been applied");
     let transactions: Vec<TransactionId> = states.keys().copied().collect();
     let (mut table_says, mut statuses) = (Vec::new(), Vec::new());
-    table.get(&transactions, &mut table_says).unwrap();
+    let ids: Vec<EntryId> = transactions.iter().map(|transaction| EntryId::from(*transaction)).collect();
+    table.get(&ids, &mut table_says).unwrap();
     let proposed: Vec<EventRef> = table_says.iter().map(|entry| entry.proposed.unwrap().event).collect();
     chains.status(&proposed, &mut statuses).unwrap();
     for ((transaction, entry), status) in transactions.iter().zip(&table_says).zip(statuses) {

@@ -3,7 +3,9 @@
 
 use bursar_engine::conformance::Stores;
 use bursar_engine::core::commit::{Approval, Proposal, ProposeResult};
-use bursar_engine::core::{Currencies, EventRef, EventStatus, LedgerConfig, Policy, TransactionEntry, TransactionId};
+use bursar_engine::core::{
+    Currencies, EntryId, EventRef, EventStatus, LedgerConfig, Policy, TransactionEntry, TransactionId,
+};
 use bursar_engine::store::{Chains, MemoryStore, ReadRange, StoreError, Transactions};
 use bursar_nats::{NatsChains, NatsOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -194,7 +196,7 @@ impl PairTable {
         Self { table: MemoryStore::new(config).with_split_batches(), chains, events: Mutex::default() }
     }
 
-    /// What the chains say: each transaction's last state in effect, and what is proposed.
+    /// What the chains say: the last state in effect of each transaction and key, and what is proposed.
     pub(crate) fn rebuilt(config: &LedgerConfig, chains: Arc<dyn Chains>) -> Result<Self, StoreError> {
         let table = Self::new(config, chains);
         let mut listed = Vec::new();
@@ -203,25 +205,25 @@ impl PairTable {
             let mut entries = Vec::new();
             table.chains.read(of.customer, ReadRange::ALL, &mut entries)?;
             for entry in entries {
-                let event = &entry.linked.event;
-                let Some((transaction, state)) = event.transaction.zip(event.transaction_state()) else { continue };
                 if matches!(entry.status, EventStatus::Aborted(_)) {
                     continue;
                 }
-                let mut before = Vec::new();
-                table.table.get(&[transaction], &mut before)?;
-                let before = before.pop().unwrap_or_default();
-                let proposal = Proposal {
-                    transaction,
-                    seen_approved: before.approved,
-                    seen_proposed: before.proposed.map(|proposed| proposed.event.id),
-                    approved: before.approved,
-                    state,
-                    event: entry.linked.reference(),
-                };
-                table.propose(&[proposal], &mut Vec::new())?;
-                if entry.status == EventStatus::Done {
-                    table.approve(&[Approval { transaction, event: entry.linked.id(), state }])?;
+                for (id, state) in entry.linked.event.entries() {
+                    let mut before = Vec::new();
+                    table.table.get(&[id], &mut before)?;
+                    let before = before.pop().unwrap_or_default();
+                    let proposal = Proposal {
+                        entry: id,
+                        seen_approved: before.approved,
+                        seen_proposed: before.proposed.map(|proposed| proposed.event.id),
+                        approved: before.approved,
+                        state,
+                        event: entry.linked.reference(),
+                    };
+                    table.propose(&[proposal], &mut Vec::new())?;
+                    if entry.status.is_done() {
+                        table.approve(&[Approval { entry: id, event: entry.linked.id(), state }])?;
+                    }
                 }
             }
         }
@@ -230,8 +232,8 @@ impl PairTable {
 }
 
 impl Transactions for PairTable {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        self.table.get(transactions, entries)
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.table.get(ids, entries)
     }
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
@@ -239,7 +241,8 @@ impl Transactions for PairTable {
         self.table.propose(proposals, results)?;
         let mut events = self.events.lock().unwrap();
         for (proposal, result) in proposals.iter().zip(&results[before..]) {
-            let touched = events.entry(proposal.transaction).or_default();
+            let Some(transaction) = proposal.entry.transaction() else { continue };
+            let touched = events.entry(transaction).or_default();
             if *result == ProposeResult::Proposed && touched.iter().all(|(event, _)| *event != proposal.event) {
                 touched.push((proposal.event, false));
             }
@@ -250,7 +253,8 @@ impl Transactions for PairTable {
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError> {
         let mut events = self.events.lock().unwrap();
         for approval in approvals {
-            let touched = events.get_mut(&approval.transaction).into_iter().flatten();
+            let Some(transaction) = approval.entry.transaction() else { continue };
+            let touched = events.get_mut(&transaction).into_iter().flatten();
             touched.filter(|(event, _)| event.id == approval.event).for_each(|(_, in_effect)| *in_effect = true);
         }
         self.table.approve(approvals)
@@ -264,7 +268,8 @@ impl Transactions for PairTable {
             if !in_effect {
                 self.chains.status(&[event], &mut statuses)?;
             }
-            if in_effect || matches!(statuses[..], [Some(EventStatus::Started | EventStatus::Done)]) {
+            let counts = |status: &EventStatus| *status == EventStatus::Started || status.is_done();
+            if in_effect || statuses.iter().flatten().any(counts) {
                 events.push(event);
             }
         }
