@@ -196,7 +196,9 @@ impl FailureKind {
             Self::CannotReach | Self::NoAnswer | Self::NotUnderstood | Self::OutcomeUnknown | Self::RowsUndecided => {
                 Exit::Server
             }
-            Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable | Self::RailsUnready => Exit::Io,
+            Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable | Self::RailsUnready => {
+                Exit::Io
+            }
             Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged | Self::NotFit => Exit::Ledger,
             Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey | Self::NotPending | Self::ClosedOtherwise => {
                 Exit::Refused
