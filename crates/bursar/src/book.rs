@@ -12,16 +12,18 @@ pub(crate) mod remote;
 
 use crate::checked::AsOf;
 use crate::cli::Global;
+use crate::config;
 use crate::engine_failure::rejected;
-use crate::exit::Failure;
+use crate::exit::{Failure, FailureKind};
 use crate::ledger_dir::with_ledger;
-use bursar_core::commit::{Outcome, Receipt};
+use bursar_client::Waits;
+use bursar_core::commit::{Minimum, Outcome, Receipt, Settlement, Terms};
 use bursar_core::{
-    Account, Accounts, Amount, Currencies, CurrencyIndex, CustomerId, CustomerState, EventId, EventStatus, Hash, Head,
-    Request, RequestKind, TransactionId, TransactionState,
+    Account, Accounts, Amount, Currencies, CurrencyIndex, CustomerId, CustomerState, EventId, EventRef, EventStatus,
+    Hash, Head, Request, RequestKind, TransactionId, TransactionState,
 };
-use bursar_engine::Ledger;
 use bursar_engine::store::{ChainEntry, ReadRange};
+use bursar_engine::{Ledger, PendingEvent};
 use remote::Remote;
 
 /// How many events are read at once.
@@ -92,6 +94,66 @@ pub(crate) struct InEffect {
     pub(crate) receipt: Receipt,
 }
 
+/// What is set beside a request.
+#[derive(Default)]
+pub(crate) struct Under {
+    /// The text of its idempotency key.
+    pub(crate) key: Option<String>,
+    pub(crate) expected_seq: Option<u64>,
+    pub(crate) minimum_available: Option<Minimum>,
+}
+
+/// What would come of a request.
+pub(crate) enum Outlook {
+    WouldApply(Would),
+    /// It took effect before; the receipt is that of then.
+    InEffect(Receipt),
+}
+
+/// The event that would be made. Its hash, and so its id, depend on when that is.
+pub(crate) struct Would {
+    pub(crate) customer: CustomerId,
+    pub(crate) seq: u64,
+    pub(crate) currency: CurrencyIndex,
+    pub(crate) account: Account,
+    pub(crate) locked: bool,
+}
+
+/// A customer in the past.
+pub(crate) enum Then {
+    Was(CustomerState),
+    /// It had no account yet.
+    NoAccount,
+    /// It has none now either.
+    Unknown,
+}
+
+/// An event that waits for its rail.
+pub(crate) struct Waiting {
+    pub(crate) event: EventRef,
+    pub(crate) kind: RequestKind,
+    pub(crate) transaction: Option<TransactionId>,
+    pub(crate) currency: CurrencyIndex,
+    pub(crate) amount: Amount,
+    pub(crate) rail: String,
+    pub(crate) since_ms: u64,
+    pub(crate) deadline_ms: Option<u64>,
+    /// How the rail is asked, where somebody asks it: a process that has the directory to itself calls none.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// An event that is closed as an operator wanted it.
+pub(crate) struct SettledView {
+    pub(crate) event: EventRef,
+    pub(crate) status: &'static str,
+    pub(crate) reason: String,
+}
+
+/// What a rail is called that no settings name.
+fn not_named(number: u8) -> String {
+    format!("{number} (not in {})", config::FILE_NAME)
+}
+
 /// Events in order, read as they are taken.
 pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, Failure>> + 'a>;
 
@@ -112,10 +174,14 @@ impl Book<'_> {
         }
     }
 
-    /// A customer's state in the past; `None` if it had none yet.
-    pub(crate) fn customer_as_of(&self, customer: CustomerId, at: AsOf) -> Result<Option<CustomerState>, Failure> {
+    /// A customer's state in the past.
+    pub(crate) fn customer_as_of(&self, customer: CustomerId, at: AsOf) -> Result<Then, Failure> {
         match self {
-            Self::Directory(ledger) => Ok(ledger.customer_as_of(customer, crate::commands::as_of(at))?),
+            Self::Directory(ledger) => Ok(match ledger.customer_as_of(customer, crate::commands::as_of(at))? {
+                Some(state) => Then::Was(state),
+                None if ledger.customer(customer)?.is_some() => Then::NoAccount,
+                None => Then::Unknown,
+            }),
             Self::Server(remote) => remote.customer_as_of(customer, at),
         }
     }
@@ -150,29 +216,95 @@ impl Book<'_> {
     }
 
     /// Submits a request; its outcome is durable then.
-    pub(crate) fn submit(&self, request: Request) -> Result<InEffect, Failure> {
+    pub(crate) fn submit(&self, request: Request, under: &Under) -> Result<InEffect, Failure> {
         let ledger = match self {
             Self::Directory(ledger) => ledger,
-            Self::Server(remote) => return remote.submit(&request),
+            Self::Server(remote) => return remote.submit(&request, under),
         };
-        match ledger.submit(request)? {
+        match ledger.submit_under(request, terms(ledger, under)?)? {
             Outcome::Applied(receipt) => Ok(InEffect { before: false, receipt }),
-            Outcome::AlreadyApplied(Some(receipt)) => Ok(InEffect { before: true, receipt }),
-            Outcome::AlreadyApplied(None) => {
-                let made_by = |id| -> Result<Option<Receipt>, Failure> {
-                    let Some(view) = ledger.transaction(id)? else { return Ok(None) };
-                    let Some(first) = view.events.first() else { return Ok(None) };
-                    let range = ReadRange { from_seq: first.seq, to_seq: first.seq, limit: 1, newest_first: false };
-                    Ok(ledger.chain(first.customer, range)?.first().map(|entry| Receipt::of(&entry.linked)))
-                };
-                let receipt = request.action.transaction().map(made_by).transpose()?.flatten();
-                receipt.map(|receipt| InEffect { before: true, receipt }).ok_or_else(|| {
-                    Failure::new(crate::exit::FailureKind::CannotRead, "the event of a transaction was not found")
-                })
+            Outcome::AlreadyApplied(receipt) => {
+                Ok(InEffect { before: true, receipt: receipt_of_then(ledger, &request, receipt)? })
             }
             Outcome::Rejected(rejection) => Err(rejected(&rejection, self.currencies())),
         }
     }
+
+    /// What would come of a request now. Nothing is done.
+    pub(crate) fn dry_run(&self, request: Request, under: &Under) -> Result<Outlook, Failure> {
+        let ledger = match self {
+            Self::Directory(ledger) => ledger,
+            Self::Server(remote) => return remote.dry_run(&request, under),
+        };
+        match ledger.dry_run(request, terms(ledger, under)?)? {
+            Outcome::Applied(Receipt { event, currency, account, locked, .. }) => {
+                let EventRef { customer, seq, .. } = event;
+                Ok(Outlook::WouldApply(Would { customer, seq, currency, account, locked }))
+            }
+            Outcome::AlreadyApplied(receipt) => Ok(Outlook::InEffect(receipt_of_then(ledger, &request, receipt)?)),
+            Outcome::Rejected(rejection) => Err(rejected(&rejection, self.currencies())),
+        }
+    }
+
+    /// The events that wait for their rails, the oldest first.
+    pub(crate) fn pending(&self, global: &Global) -> Result<Vec<Waiting>, Failure> {
+        let ledger = match self {
+            Self::Directory(ledger) => ledger,
+            Self::Server(remote) => return remote.pending(),
+        };
+        let settings = config::without_secrets(global)?;
+        let waiting = |PendingEvent { pending, .. }: PendingEvent| {
+            let event = &pending.linked.event;
+            let rail = settings.rails.iter().find(|rail| rail.id == pending.rail);
+            let deadline_ms = rail.and_then(|rail| rail.schedule.deadline_ms);
+            Waiting {
+                event: pending.linked.reference(),
+                kind: event.kind,
+                transaction: event.transaction,
+                currency: event.currency,
+                amount: event.amount,
+                rail: rail.map_or_else(|| not_named(pending.rail.number()), |rail| rail.name.clone()),
+                since_ms: event.time_ms,
+                deadline_ms: deadline_ms.map(|deadline_ms| event.time_ms.saturating_add(deadline_ms)),
+                waits: None,
+            }
+        };
+        Ok(ledger.pending()?.into_iter().map(waiting).collect())
+    }
+
+    /// Settles an event by hand; its end is durable then.
+    pub(crate) fn settle(&self, event: EventId, settlement: &Settlement) -> Result<SettledView, Failure> {
+        match self {
+            Self::Directory(ledger) => {
+                let settled = ledger.settle(event, settlement.clone())?;
+                let reason = settled.status.by_hand().unwrap_or_default().to_owned();
+                Ok(SettledView { event: settled.event, status: settled.status.name(), reason })
+            }
+            Self::Server(remote) => remote.settle(event, settlement),
+        }
+    }
+}
+
+fn terms(ledger: &Ledger, under: &Under) -> Result<Terms, Failure> {
+    // That the text is a key was checked when the command line was read.
+    let no_key = || Failure::new(FailureKind::BadArgument, "this is no idempotency key");
+    let key = under.key.as_ref().map(|text| ledger.key(text.as_bytes()).ok_or_else(no_key)).transpose()?;
+    Ok(Terms { key, expected_seq: under.expected_seq, minimum_available: under.minimum_available })
+}
+
+/// The receipt of a request that took effect before; of one without a key, by its transaction.
+fn receipt_of_then(ledger: &Ledger, request: &Request, known: Option<Receipt>) -> Result<Receipt, Failure> {
+    if let Some(receipt) = known {
+        return Ok(receipt);
+    }
+    let made_by = |id| -> Result<Option<Receipt>, Failure> {
+        let Some(view) = ledger.transaction(id)? else { return Ok(None) };
+        let Some(first) = view.events.first() else { return Ok(None) };
+        let range = ReadRange { from_seq: first.seq, to_seq: first.seq, limit: 1, newest_first: false };
+        Ok(ledger.chain(first.customer, range)?.first().map(|entry| Receipt::of(&entry.linked)))
+    };
+    let receipt = request.action.transaction().map(made_by).transpose()?.flatten();
+    receipt.ok_or_else(|| Failure::new(FailureKind::CannotRead, "the event of a transaction was not found"))
 }
 
 fn head_view(head: &Head) -> HeadView {

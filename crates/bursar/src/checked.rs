@@ -11,7 +11,8 @@ use bursar_client::{After, Subscription};
 use bursar_core::commit::Settlement;
 use bursar_core::event::REASON_BYTES_MAX;
 use bursar_core::{
-    Currencies, Currency, CustomerId, Decimals, EventId, Hash, IdError, Policy, ReasonText, RequestKind, TransactionId,
+    Currencies, Currency, CustomerId, Decimals, EventId, Hash, IdError, KEY_TEXT_BYTES_MAX, Policy, ReasonText,
+    RequestKey, RequestKind, TransactionId,
 };
 use bursar_server::keys::Role;
 use bursar_server::{Rate, logging};
@@ -90,7 +91,12 @@ pub(crate) enum LedgerCommand {
         every_s: u64,
     },
     /// `unlock`
-    Unlock(CustomerId),
+    Unlock {
+        /// Whom.
+        customer: CustomerId,
+        /// By which it takes effect once.
+        idempotency_key: Option<String>,
+    },
     /// `verify`
     Verify(Verify),
     /// `serve`
@@ -185,6 +191,14 @@ pub(crate) struct Submit {
     pub(crate) amount: Option<String>,
     /// A currency's code; not there for an unlock.
     pub(crate) currency: Option<String>,
+    /// By which it takes effect once; not there for a deposit or withdrawal.
+    pub(crate) idempotency_key: Option<String>,
+    /// The place that the customer's newest event must have.
+    pub(crate) expected_seq: Option<u64>,
+    /// How much must be left; not there for an unlock. Read as the amount is.
+    pub(crate) minimum_available: Option<String>,
+    /// Change nothing.
+    pub(crate) dry_run: bool,
 }
 
 /// Which events are to be printed or forwarded.
@@ -295,7 +309,10 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
         Raw::Submit(args) => Command::Ledger(LedgerCommand::Submit(submit(args)?)),
         Raw::Listen(args) => Command::Ledger(LedgerCommand::Listen(listen(args)?)),
         Raw::Top(args) => Command::Ledger(LedgerCommand::Top { once: args.once, every_s: args.every.into() }),
-        Raw::Unlock(args) => Command::Ledger(LedgerCommand::Unlock(customer(&args.client)?)),
+        Raw::Unlock(args) => Command::Ledger(LedgerCommand::Unlock {
+            customer: customer(&args.client)?,
+            idempotency_key: args.idempotency_key.map(idempotency_key).transpose()?,
+        }),
         Raw::Verify(args) => Command::Ledger(LedgerCommand::Verify(match (args.file, args.client) {
             (Some(file), _) => Verify::File(file, args.receipt.as_deref().map(receipt).transpose()?),
             (None, Some(client)) => {
@@ -371,7 +388,9 @@ fn settle(args: &cli::SettleArgs) -> Result<Settle, Failure> {
 }
 
 fn submit(args: cli::SubmitArgs) -> Result<Submit, Failure> {
-    let cli::SubmitArgs { kind, client, transaction: tx, amount, currency } = args;
+    let cli::SubmitArgs { kind, client, transaction: tx, amount, currency, .. } = args;
+    let expected_seq = args.expected_seq.as_deref().map(|text| count_of("--expected-seq", text, 0)).transpose()?;
+    let (minimum_available, dry_run) = (args.minimum_available, args.dry_run);
     let missing = |what: &str| {
         let sentence = format!("{what} is missing: it belongs to every {}", kind.name());
         Failure::new(FailureKind::BadArgument, sentence)
@@ -382,7 +401,11 @@ fn submit(args: cli::SubmitArgs) -> Result<Submit, Failure> {
         RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback if tx.is_none() => {
             return Err(missing("TX"));
         }
-        RequestKind::Unlock if tx.is_some() || currency.is_some() => {
+        RequestKind::Deposit | RequestKind::Withdrawal if args.idempotency_key.is_some() => {
+            let sentence = format!("a {} takes no --idempotency-key: its TX takes effect once", kind.name());
+            return Err(Failure::new(FailureKind::BadArgument, sentence));
+        }
+        RequestKind::Unlock if tx.is_some() || currency.is_some() || minimum_available.is_some() => {
             return Err(Failure::new(FailureKind::BadArgument, "an unlock takes only a CLIENT"));
         }
         RequestKind::Deposit
@@ -393,7 +416,28 @@ fn submit(args: cli::SubmitArgs) -> Result<Submit, Failure> {
         | RequestKind::Unlock => {}
     }
     let transaction = tx.as_deref().map(transaction).transpose()?;
-    Ok(Submit { kind, customer: customer(&client)?, transaction, amount, currency })
+    let idempotency_key = args.idempotency_key.map(idempotency_key).transpose()?;
+    let customer = customer(&client)?;
+    Ok(Submit {
+        kind,
+        customer,
+        transaction,
+        amount,
+        currency,
+        idempotency_key,
+        expected_seq,
+        minimum_available,
+        dry_run,
+    })
+}
+
+/// The text of a key. Whether it is one does not depend on the ledger.
+fn idempotency_key(text: String) -> Result<String, Failure> {
+    if RequestKey::of_text(&Hash([0; 32]), text.as_bytes()).is_none() {
+        let why = format!("a key has 1 to {KEY_TEXT_BYTES_MAX} visible ASCII characters or spaces");
+        return Err(bad("--idempotency-key", &text, why));
+    }
+    Ok(text)
 }
 
 fn listen(args: cli::ListenArgs) -> Result<Listen, Failure> {

@@ -180,7 +180,8 @@ that is not known; the code says which.
 Examples:
   bursar submit deposit 42 1001 12.5
   bursar submit withdrawal 42 1002 2.5 --currency EUR
-  bursar submit dispute 42 1001
+  bursar submit dispute 42 1001 --idempotency-key 'case 17'
+  bursar submit withdrawal 42 1004 5 --minimum-available 10 --expected-seq 3 --dry-run
   BURSAR_KEY=… bursar submit deposit 42 1003 1 --server https://bursar.example")]
     Submit(SubmitArgs),
 
@@ -195,11 +196,11 @@ Example:
     /// Print the events that wait for their rail
     #[command(after_help = "\
 An event waits until its rail has agreed or refused; its customer waits with it, and all others go on. Only `bursar \
-serve` calls rails. `GET /v1/pending` of the running service says more: attempts, the last answer, the next attempt.
+serve` calls rails. With --server, there is more: whether the rail is being asked, how often it was, what it said last.
 
 Examples:
   bursar pending
-  bursar pending --output json")]
+  bursar pending --server http://127.0.0.1:7400 --output json")]
     Pending,
 
     /// Settle an event by hand that waits for a rail that will never answer
@@ -468,6 +469,22 @@ pub(crate) struct SubmitArgs {
     /// Its currency; may be left out where the ledger has only one
     #[arg(long, value_name = "CODE")]
     pub(crate) currency: Option<String>,
+
+    /// Not for a deposit or withdrawal: submitted again with the same key, the request takes effect once
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) idempotency_key: Option<String>,
+
+    /// Only if the customer's newest event has this place in the chain; 0: there is none yet
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) expected_seq: Option<String>,
+
+    /// Only if at least so much is available afterwards, in the currency of the request
+    #[arg(long, value_name = "AMOUNT", allow_negative_numbers = true)]
+    pub(crate) minimum_available: Option<String>,
+
+    /// Show what would come of it, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `bursar listen`.
@@ -516,6 +533,10 @@ pub(crate) struct UnlockArgs {
     /// The customer's id: a number below 2^64, or a UUID
     #[arg(value_name = "CLIENT")]
     pub(crate) client: String,
+
+    /// Run again with the same key, it takes effect once
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) idempotency_key: Option<String>,
 }
 
 /// `bursar settle`.

@@ -118,7 +118,9 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Submit(submit) => commands::submit::run(global, &submit, format),
         LedgerCommand::Listen(listen) => commands::listen::run(global, listen),
         LedgerCommand::Top { once, every_s } => commands::top::run(global, once, every_s, format),
-        LedgerCommand::Unlock(customer) => commands::unlock::run(global, customer, format),
+        LedgerCommand::Unlock { customer, idempotency_key } => {
+            commands::unlock::run(global, customer, idempotency_key, format)
+        }
         LedgerCommand::Verify(Verify::Ledger) => commands::verify::run(global, None, format),
         LedgerCommand::Verify(Verify::Customer(customer, receipt)) => match global.remote()? {
             Some(remote) => commands::verify_file::run_remote(&remote, customer, receipt, format),
@@ -146,8 +148,6 @@ fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
         LedgerCommand::Doctor => Some("doctor"),
         LedgerCommand::Backup(_) => Some("backup"),
         LedgerCommand::Restore(_) => Some("restore"),
-        LedgerCommand::Pending => Some("pending"),
-        LedgerCommand::Settle(_) => Some("settle"),
         LedgerCommand::Verify(Verify::Ledger) => Some("verify"),
         LedgerCommand::Ingest(asked) if asked.in_memory => Some("ingest --in-memory"),
         LedgerCommand::Ingest(asked) if asked.dry_run => Some("ingest --dry-run"),
@@ -158,10 +158,12 @@ fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
         | LedgerCommand::Account { .. }
         | LedgerCommand::Chain(_)
         | LedgerCommand::Transaction(_)
+        | LedgerCommand::Pending
+        | LedgerCommand::Settle(_)
         | LedgerCommand::Submit(_)
         | LedgerCommand::Listen(_)
         | LedgerCommand::Top { .. }
-        | LedgerCommand::Unlock(_)
+        | LedgerCommand::Unlock { .. }
         | LedgerCommand::Verify(Verify::Customer(..) | Verify::File(..))
         | LedgerCommand::Export { .. } => None,
     }

@@ -4,7 +4,7 @@ use crate::book::remote::{Remote, options};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure, FailureKind};
 use bursar_client::blocking::Client;
-use bursar_client::{Error, Key, Problem, SubmitError};
+use bursar_client::{Error, Key, Problem, SettleError, SubmitError};
 
 impl Global {
     /// A client of the server that was named; `None` if none was.
@@ -64,6 +64,19 @@ impl From<SubmitError> for Failure {
             SubmitError::Refused(problem) => of_problem(*problem),
             SubmitError::NotTaken(error) | SubmitError::NotDecided(error) => error.into(),
             SubmitError::Unknown(error) => Self::new(FailureKind::OutcomeUnknown, error.to_string()),
+        }
+    }
+}
+
+impl From<SettleError> for Failure {
+    fn from(error: SettleError) -> Self {
+        match error {
+            // With hints that name commands, as for a directory.
+            SettleError::NotPending(_) => bursar_engine::SettleError::NotOpen.into(),
+            SettleError::ClosedOtherwise(problem) => Self::new(FailureKind::ClosedOtherwise, problem.detail),
+            SettleError::NotTaken(error) | SettleError::NotDecided(error) => error.into(),
+            SettleError::Unknown(error) => Self::new(FailureKind::OutcomeUnknown, error.to_string())
+                .with_hint("Run the same command again: settled like this before, it is told so."),
         }
     }
 }

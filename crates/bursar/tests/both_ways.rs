@@ -99,6 +99,8 @@ fn what_is_read_is_the_same_byte_for_byte() {
         &["transaction", "1"],
         &["transaction", "2"],
         &["transaction", "987654321"],
+        &["account", "987654321", "--as-of", "1"],
+        &["settle", "00000000-0000-8000-8000-000000000000", "--as", "done", "--reason", "x"],
         &["export", "--chain", "1"],
         &["export", "--chain", "987654321"],
         &["verify", "987654321"],
@@ -185,6 +187,67 @@ fn what_is_submitted_is_the_same_but_for_its_time() {
             applied += usize::from(code(&server) == 0);
         }
         assert_eq!(applied, 10);
+    }
+}
+
+#[test]
+fn once_only_if_and_what_if_are_the_same() {
+    const KEY: &str = "case \"17\" \\ a";
+    const SUBMITS: &[(&[&str], i32, &str)] = &[
+        (&["submit", "deposit", "50", "1001", "12.5", "--expected-seq", "0", "--dry-run"], 0, "would_apply"),
+        (&["submit", "deposit", "50", "1001", "12.5", "--expected-seq", "0"], 0, "applied"),
+        (&["submit", "deposit", "50", "1001", "12.5", "--expected-seq", "0"], 0, "already_applied"),
+        (&["submit", "deposit", "50", "1001", "12.5", "--dry-run", "--output", "json"], 0, "already_applied"),
+        (&["submit", "deposit", "50", "1002", "1", "--expected-seq", "0"], 1, "seq_mismatch"),
+        (&["submit", "withdrawal", "50", "1003", "2.5", "--minimum-available", "10.01"], 1, "below_minimum"),
+        (
+            &["submit", "withdrawal", "50", "1003", "2.5", "--minimum-available", "10.01", "--dry-run"],
+            1,
+            "below_minimum",
+        ),
+        (&["submit", "withdrawal", "50", "1003", "99", "--dry-run"], 1, "insufficient_funds"),
+        (
+            &["submit", "withdrawal", "50", "1003", "2.5", "--minimum-available", "10", "--expected-seq", "1"],
+            0,
+            "applied",
+        ),
+        (&["submit", "dispute", "50", "1001", "--minimum-available", "-2.50", "--dry-run"], 0, "would_apply"),
+        (&["submit", "dispute", "50", "1001", "--minimum-available", "-2.49"], 1, "below_minimum"),
+        (&["submit", "dispute", "50", "1001", "--idempotency-key", KEY], 0, "applied"),
+        (&["submit", "dispute", "50", "1001", "--idempotency-key", KEY], 0, "already_applied"),
+        (&["submit", "dispute", "50", "1001", "--idempotency-key", KEY, "--dry-run"], 0, "already_applied"),
+        (&["submit", "dispute", "50", "1001"], 1, "already_disputed"),
+        (&["submit", "resolve", "50", "1001", "--idempotency-key", KEY], 1, "idempotency_key_reused"),
+        (&["submit", "chargeback", "50", "1001", "--idempotency-key", "c"], 0, "applied"),
+        (&["unlock", "50", "--idempotency-key", "u"], 0, ""),
+        (&["unlock", "50", "--idempotency-key", "u"], 0, ""),
+        (&["unlock", "50"], 1, "not_locked"),
+        (&["submit", "unlock", "50", "--idempotency-key", "u", "--dry-run"], 0, "already_applied"),
+        (&["submit", "unlock", "50", "--minimum-available", "1"], 2, "bad_argument"),
+        (&["submit", "deposit", "50", "1004", "1", "--idempotency-key", "k"], 2, "bad_argument"),
+        (&["submit", "dispute", "50", "1001", "--idempotency-key", ""], 2, "bad_argument"),
+        (&["submit", "dispute", "50", "1001", "--idempotency-key", "\u{e9}"], 2, "bad_argument"),
+        (&["submit", "dispute", "50", "1001", "--expected-seq", "-1"], 2, "bad_argument"),
+        (&["submit", "dispute", "50", "1001", "--minimum-available", "x"], 2, "bad_argument"),
+        (&["chain", "50"], 0, ""),
+    ];
+    for (sandbox, currency) in sandboxes().iter().zip([&[][..], &["--currency", "EUR"]]) {
+        let other = copy(sandbox);
+        let service = Service::start(&other);
+        for (arguments, exit, expected) in SUBMITS {
+            let is_named = arguments[0] == "submit" && arguments[1] != "unlock";
+            let arguments = [*arguments, if is_named { currency } else { &[] }].concat();
+            let (directory, server) = (sandbox.run(&arguments), service.run(&other, &arguments));
+            assert_eq!(masked(&stdout(&server)), masked(&stdout(&directory)), "{arguments:?}: {}", stderr(&server));
+            assert_eq!((code(&server), stderr(&server)), (code(&directory), stderr(&directory)), "{arguments:?}");
+            let told = stdout(&server) + &stderr(&server);
+            let word = if told.contains("error[") { format!("error[{expected}]") } else { (*expected).to_owned() };
+            assert!(code(&server) == *exit && told.contains(&word), "{arguments:?}: {told}");
+        }
+        // An event that would be made has no hash yet.
+        let arguments = [&["submit", "deposit", "50", "1009", "1", "--dry-run", "--output", "csv"], currency].concat();
+        let told = sandbox.done(&arguments);
+        assert!(told.lines().count() == 2 && told.ends_with(",false,,\n"), "{told}");
     }
 }
 
@@ -311,6 +374,8 @@ fn each_failure_has_its_code_and_its_exit() {
         (&["init", "--server", &nobody], 2, "needs_directory"),
         (&["verify", "--server", &nobody], 2, "needs_directory"),
         (&["serve", "--server", &nobody], 2, "needs_directory"),
+        (&["pending", "--server", &nobody], 6, "cannot_reach"),
+        (&["submit", "deposit", "1", "5000", "1", "--dry-run", "--server", &nobody], 6, "cannot_reach"),
         (&["key", "list", "--server", &nobody], 2, "needs_directory"),
         (&["ingest", "payments.csv", "--dry-run", "--server", &nobody], 2, "needs_directory"),
         (&["ingest", "payments.csv", "--in-memory", "--server", &nobody], 2, "needs_directory"),

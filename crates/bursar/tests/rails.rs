@@ -14,7 +14,7 @@ mod common;
 mod service;
 
 use client::Client;
-use common::{Random, Sandbox};
+use common::{Random, Sandbox, stderr, stdout};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use service::Service;
@@ -334,15 +334,40 @@ fn an_operator_sees_what_waits_and_settles_it() {
     assert_eq!((&again["reason"], &again["repeated"]), (&json!("on the statement of today"), &json!(true)));
     let other = client.post(&path, "application/json", r#"{"as":"aborted","reason":"no"}"#);
     assert_eq!(other.problem(), (409, "closed_otherwise".to_owned()));
+    // The commands say the same of a server: the end that counted, and its exit code.
+    let url = format!("http://{}", service.address);
+    let settle = |event: &str, end: &str| {
+        ["settle", event, "--as", end, "--reason", "a third time", "--output", "csv", "--server", &url]
+            .map(str::to_owned)
+    };
+    let run = |arguments: &[String]| sandbox.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let again = run(&settle(&event, "done"));
+    assert!(stdout(&again).contains(&format!(",{event},done,on the statement of today")), "{}", stderr(&again));
+    for (event, code) in [(event.as_str(), "closed_otherwise"), ("00000000-0000-8000-8000-000000000000", "not_pending")]
+    {
+        let refused = run(&settle(event, "aborted"));
+        assert!(refused.status.code() == Some(1) && stderr(&refused).contains(&format!("error[{code}]")), "{code}");
+    }
     // The one behind it goes to the rail now, and hangs as well. It is settled with the ledger's own command.
-    let pending = until(&|pending| pending["items"][0]["event"].as_str().is_some_and(|id| id != event));
+    let pending = until(&|pending| {
+        let is_other = pending["items"][0]["event"].as_str().is_some_and(|id| id != event);
+        is_other && field(pending, "asking") == "stopped"
+    });
     let second = pending["items"][0]["event"].as_str().unwrap().to_owned();
+    let of_server = sandbox.done(&["pending", "--output", "csv", "--server", &url]);
+    let waits = &pending["items"][0]["waits"];
+    let own = format!(",stopped,,{},", waits["calls"]);
+    assert!(of_server.contains(&own) && of_server.contains("no answer within 250ms"), "{of_server}");
+    assert!(of_server.contains(waits["deadline"].as_str().unwrap()), "{of_server}");
     // Killed: to stop in order would wait for the client who waits for the rail.
     service.signal(Signal::KILL);
     let (_, log) = service.end();
     assert!(log.contains("a rail could not tell") && !log.contains(&SECRET[6..]), "{log}");
     let listed = sandbox.done(&["pending", "--output", "csv"]);
     assert!(listed.contains(&second) && listed.contains(",payouts,"), "{listed}");
+    // What both know is the same.
+    assert!(listed.lines().zip(of_server.lines()).all(|(own, served)| served.starts_with(own)), "{listed}{of_server}");
+    assert_eq!(listed.lines().count(), 2);
     let settle = ["settle", &second, "--as", "aborted", "--reason", "cancelled by phone", "--output", "csv"];
     let told = sandbox.done(&settle);
     assert!(told.contains(",aborted,cancelled by phone"), "{told}");

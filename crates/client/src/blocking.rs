@@ -5,12 +5,15 @@
 use crate::batch::{BatchEnded, BatchOutcomes, BatchSender, RowOutcome};
 use crate::chain::ChainDownload;
 use crate::client::{EventList, Options};
-use crate::error::{Error, SubmitError};
+use crate::error::{Error, SettleError, SubmitError};
 use crate::events::{EventStream, LedgerEvent, Subscription};
 use crate::key::Key;
-use crate::types::{Customer, Event, Ledger, Outcome, Submission, Transaction};
+use crate::types::{
+    Customer, CustomerThen, Event, Ledger, Moment, Outcome, Outlook, Pending, Settled, Submission, Transaction,
+};
 use crate::{BatchSummary, client, webhook};
-use bursar_core::{CustomerId, TransactionId};
+use bursar_core::commit::Settlement;
+use bursar_core::{CustomerId, EventId, TransactionId};
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -60,6 +63,16 @@ impl Client {
         self.runtime.block_on(self.client.submit(submission))
     }
 
+    /// As [`crate::Client::dry_run`].
+    pub fn dry_run(&self, submission: &Submission) -> Result<Outlook, SubmitError> {
+        self.runtime.block_on(self.client.dry_run(submission))
+    }
+
+    /// As [`crate::Client::customer_as_of`].
+    pub fn customer_as_of(&self, customer: CustomerId, moment: Moment) -> Result<CustomerThen, Error> {
+        self.runtime.block_on(self.client.customer_as_of(customer, moment))
+    }
+
     /// As [`crate::Client::customer`].
     pub fn customer(&self, customer: CustomerId) -> Result<Option<Customer>, Error> {
         self.runtime.block_on(self.client.customer(customer))
@@ -91,8 +104,13 @@ impl Client {
     }
 
     /// As [`crate::Client::pending`].
-    pub fn pending(&self) -> Iter<Event> {
+    pub fn pending(&self) -> Iter<Pending> {
         self.iter(self.client.pending())
+    }
+
+    /// As [`crate::Client::settle`].
+    pub fn settle(&self, event: EventId, settlement: &Settlement) -> Result<Settled, SettleError> {
+        self.runtime.block_on(self.client.settle(event, settlement))
     }
 
     fn iter<T>(&self, stream: BoxStream<'static, Result<T, Error>>) -> Iter<T> {

@@ -4,10 +4,14 @@
 //! takes effect once), requests with an idempotency key, and everything that the server says it did not decide. What
 //! was once *unknown* stays so until an answer comes: a later attempt that finds nobody does not make it known.
 
-use crate::error::{Error, Problem, SubmitError};
+use crate::error::{Error, Problem, SettleError, SubmitError};
 use crate::key::Key;
-use crate::types::{Customer, Event, Ledger, Outcome, Page, RawOutcome, Submission, Transaction};
-use bursar_core::{CustomerId, RequestKind, TransactionId};
+use crate::types::{
+    Customer, CustomerThen, Event, Ledger, Moment, Outcome, Outlook, Page, Pending, RawOutcome, RawOutlook, Settled,
+    Submission, Transaction,
+};
+use bursar_core::commit::Settlement;
+use bursar_core::{CustomerId, EventId, RequestKind, TransactionId};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -231,9 +235,15 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, Error> {
+        self.ask(self.call(Method::GET, path, query).header(ACCEPT, "application/json")).await
+    }
+
+    /// Asks for what does nothing, and asks again where that may help.
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let started = Instant::now();
         for attempt in 0.. {
-            match self.json(self.call(Method::GET, path, query).header(ACCEPT, "application/json")).await {
+            let again = request.try_clone().ok_or_else(|| Error::Setup("a request cannot be sent again".to_owned()))?;
+            match self.json(again).await {
                 Ok(value) => return Ok(value),
                 Err(error) if self.pause(attempt, started, &error).await => {}
                 Err(error) => return Err(error),
@@ -257,18 +267,10 @@ impl Client {
     /// [`Submission::is_idempotent`].
     pub async fn submit(&self, submission: &Submission) -> Result<Outcome, SubmitError> {
         let started = Instant::now();
-        let body = serde_json::to_vec(submission)
-            .map_err(|error| SubmitError::NotTaken(Error::Setup(format!("the request cannot be written: {error}"))))?;
-        let body = Bytes::from(body);
+        let body = body_of(submission).map_err(SubmitError::NotTaken)?;
         let mut unknown: Option<Error> = None;
         for attempt in 0.. {
-            let mut request = self.call(Method::POST, "/v1/requests", &[]);
-            if let Some(key) = submission.idempotency_key() {
-                // A string of a structured field (RFC 9651): in quotes, and its own escaped.
-                let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
-                request = request.header("Idempotency-Key", format!("\"{escaped}\""));
-            }
-            let request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            let request = self.request(submission, &[], body.clone());
             let error = match self.json::<RawOutcome>(request).await.map(RawOutcome::into_outcome) {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) => Error::NotUnderstood("the outcome is one that this client does not know".to_owned()),
@@ -293,6 +295,84 @@ impl Client {
             }
         }
         Err(SubmitError::Unknown(Error::TimedOut(self.inner.options.deadline)))
+    }
+
+    fn request(&self, submission: &Submission, query: &[(&str, &str)], body: Bytes) -> RequestBuilder {
+        let mut request = self.call(Method::POST, "/v1/requests", query);
+        if let Some(key) = submission.idempotency_key() {
+            // A string of a structured field (RFC 9651): in quotes, and its own escaped.
+            let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
+            request = request.header("Idempotency-Key", format!("\"{escaped}\""));
+        }
+        request.header(CONTENT_TYPE, "application/json").body(body)
+    }
+
+    /// What would come of a request, if it were submitted now. Nothing is done, so it is asked again where that may help,
+    /// and the error is never [`SubmitError::Unknown`].
+    pub async fn dry_run(&self, submission: &Submission) -> Result<Outlook, SubmitError> {
+        let body = body_of(submission).map_err(SubmitError::NotTaken)?;
+        let told = self.ask::<RawOutlook>(self.request(submission, &[("dry_run", "true")], body)).await;
+        let error = match told.map(RawOutlook::into_outlook) {
+            Ok(Some(outlook)) => return Ok(outlook),
+            Ok(None) => Error::NotUnderstood("the outlook is one that this client does not know".to_owned()),
+            Err(error) => error,
+        };
+        Err(match SubmitError::of(error) {
+            SubmitError::Unknown(error) => SubmitError::NotDecided(error),
+            known @ (SubmitError::Refused(_) | SubmitError::NotTaken(_) | SubmitError::NotDecided(_)) => known,
+        })
+    }
+
+    /// Settles an event by hand that waits for its rail. Answered only after its end is durable.
+    ///
+    /// Settled like this before, it is [`Settled::repeated`]: so it is sent again where no answer came.
+    pub async fn settle(&self, event: EventId, settlement: &Settlement) -> Result<Settled, SettleError> {
+        let started = Instant::now();
+        let (end, reason) = match settlement {
+            Settlement::Done(reason) => ("done", reason),
+            Settlement::Aborted(reason) => ("aborted", reason),
+        };
+        let body = serde_json::json!({ "as": end, "reason": reason.as_str() }).to_string();
+        let mut unknown: Option<Error> = None;
+        for attempt in 0.. {
+            let request = self.call(Method::POST, &format!("/v1/pending/{event}/settle"), &[]);
+            let error = match self.json(request.header(CONTENT_TYPE, "application/json").body(body.clone())).await {
+                Ok(settled) => return Ok(settled),
+                Err(error) => error,
+            };
+            let failed = SettleError::of(error.clone());
+            match &failed {
+                // Whatever came before: how the event ended is told.
+                SettleError::ClosedOtherwise(_) => return Err(failed),
+                SettleError::NotPending(_) | SettleError::NotTaken(_) => {
+                    return Err(unknown.map_or(failed, SettleError::Unknown));
+                }
+                SettleError::NotDecided(_) => {}
+                SettleError::Unknown(_) => unknown = Some(error.clone()),
+            }
+            if !self.pause(attempt, started, &error).await {
+                return Err(unknown.map_or(failed, SettleError::Unknown));
+            }
+        }
+        Err(SettleError::Unknown(Error::TimedOut(self.inner.options.deadline)))
+    }
+
+    /// One customer as it was.
+    pub async fn customer_as_of(&self, customer: CustomerId, moment: Moment) -> Result<CustomerThen, Error> {
+        let (name, value) = match moment {
+            Moment::Seq(seq) => ("seq", seq.to_string()),
+            Moment::Time(time) => ("at", time.to_string()),
+        };
+        match self.get(&format!("/v1/customers/{customer}"), &[(name, value.as_str())]).await {
+            Ok(found) => Ok(CustomerThen::Was(found)),
+            Err(Error::Problem(problem)) if problem.status == 404 && problem.code == "no_account_then" => {
+                Ok(CustomerThen::NoAccount)
+            }
+            Err(Error::Problem(problem)) if problem.status == 404 && problem.code == "unknown_customer" => {
+                Ok(CustomerThen::Unknown)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// One customer; `None` if nothing was ever accepted for it.
@@ -326,8 +406,8 @@ impl Client {
         self.list(format!("/v1/customers/{customer}/events"), query)
     }
 
-    /// Events that wait for their rail, by customer.
-    pub fn pending(&self) -> BoxStream<'static, Result<Event, Error>> {
+    /// Events that wait for their rail, by customer, each with how it stands about it.
+    pub fn pending(&self) -> BoxStream<'static, Result<Pending, Error>> {
         self.list("/v1/pending".to_owned(), Vec::new())
     }
 
@@ -370,6 +450,11 @@ impl Client {
         String::from_utf8(self.body(response).await?)
             .map_err(|_| Error::NotUnderstood("the metrics are no text".to_owned()))
     }
+}
+
+fn body_of(submission: &Submission) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(submission);
+    body.map(Bytes::from).map_err(|error| Error::Setup(format!("the request cannot be written: {error}")))
 }
 
 /// Connections as this crate makes them.

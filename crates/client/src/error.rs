@@ -149,6 +149,58 @@ impl fmt::Display for SubmitError {
 
 impl std::error::Error for SubmitError {}
 
+/// Why an event is not known to be settled as it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettleError {
+    /// No event with this id waits for a rail, nor did one end lately.
+    NotPending(Box<Problem>),
+    /// It was closed otherwise: by its rail, which was first, or by another operator.
+    ClosedOtherwise(Box<Problem>),
+    /// It says nothing that could be decided, or this key may not settle. The same again does not help.
+    NotTaken(Error),
+    /// Nothing was decided. Ask again.
+    NotDecided(Error),
+    /// Not known. Ask for the event, or send the same again.
+    Unknown(Error),
+}
+
+impl SettleError {
+    /// What an attempt that failed says.
+    pub(crate) fn of(error: Error) -> Self {
+        if let Error::Problem(problem) = error {
+            return match (problem.status, problem.code.as_str()) {
+                (404, "not_pending") => Self::NotPending(problem),
+                (409, "closed_otherwise") => Self::ClosedOtherwise(problem),
+                (_, _) => Self::of_other(SubmitError::of(Error::Problem(problem))),
+            };
+        }
+        Self::of_other(SubmitError::of(error))
+    }
+
+    /// What holds for every request holds for this one.
+    fn of_other(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Refused(problem) => Self::NotTaken(Error::Problem(problem)),
+            SubmitError::NotTaken(error) => Self::NotTaken(error),
+            SubmitError::NotDecided(error) => Self::NotDecided(error),
+            SubmitError::Unknown(error) => Self::Unknown(error),
+        }
+    }
+}
+
+impl fmt::Display for SettleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPending(problem) | Self::ClosedOtherwise(problem) => problem.fmt(f),
+            Self::NotTaken(error) => error.fmt(f),
+            Self::NotDecided(error) => write!(f, "nothing was decided: {error}"),
+            Self::Unknown(error) => write!(f, "it is not known whether the event was settled: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SettleError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +232,7 @@ mod tests {
             (400, "bad_amount", "not taken"),
             (401, "key_unknown", "not taken"),
             (404, "no_such_path", "not taken"),
-            (409, "idempotency_key_in_use", "unknown"),
+            (409, "request_in_progress", "unknown"),
             (408, "too_slow", "not decided"),
             (429, "rate", "not decided"),
             (503, "busy", "not decided"),

@@ -27,11 +27,11 @@ pub mod webhook;
 pub use batch::{BatchEnded, BatchOutcomes, BatchSender, BatchSummary, RowOutcome, RowProblem, RowResult};
 pub use chain::ChainDownload;
 pub use client::{Client, EventList, Options};
-pub use error::{Error, Problem, SubmitError};
+pub use error::{Error, Problem, SettleError, SubmitError};
 pub use events::{After, EventStream, LedgerEvent, Subscription};
 pub use figure::{BadFigure, Figure, TimeMs};
 pub use key::{KEY_VARIABLE, Key, KeyError};
 pub use types::{
-    Account, CurrencyTotals, Customer, Event, EventStatus, Figures, Ledger, Outcome, Policy, Receipt, Submission,
-    Transaction, TransactionState,
+    Account, Asking, CurrencyTotals, Customer, CustomerThen, Event, EventStatus, Figures, LastAnswer, Ledger, Moment,
+    Outcome, Outlook, Pending, Policy, Receipt, Settled, Submission, Transaction, TransactionState, Waits, Would,
 };

@@ -92,6 +92,10 @@ pub struct Submission {
     amount: Option<Figure>,
     #[serde(skip_serializing_if = "Option::is_none")]
     currency: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_seq: Option<u64>,
+    #[serde(serialize_with = "show_maybe", skip_serializing_if = "Option::is_none")]
+    minimum_available: Option<Figure>,
     #[serde(skip)]
     idempotency_key: Option<String>,
 }
@@ -103,7 +107,16 @@ fn kind_name<S: Serializer>(kind: &RequestKind, serializer: S) -> Result<S::Ok, 
 
 impl Submission {
     fn new(kind: RequestKind, customer: CustomerId, transaction: Option<TransactionId>) -> Self {
-        Self { kind, customer, transaction, amount: None, currency: None, idempotency_key: None }
+        Self {
+            kind,
+            customer,
+            transaction,
+            amount: None,
+            currency: None,
+            expected_seq: None,
+            minimum_available: None,
+            idempotency_key: None,
+        }
     }
 
     /// Money comes in.
@@ -147,6 +160,20 @@ impl Submission {
     #[must_use]
     pub fn in_currency(mut self, code: &str) -> Self {
         self.currency = Some(code.to_owned());
+        self
+    }
+
+    /// Only if the customer's newest event, aborted ones included, has this sequence number; 0: there is none yet.
+    #[must_use]
+    pub fn with_expected_seq(mut self, seq: u64) -> Self {
+        self.expected_seq = Some(seq);
+        self
+    }
+
+    /// Only if at least so much is available afterwards, in the currency of the request. Not for an unlock.
+    #[must_use]
+    pub fn with_minimum_available(mut self, minimum: Figure) -> Self {
+        self.minimum_available = Some(minimum);
         self
     }
 
@@ -247,6 +274,47 @@ impl Outcome {
     }
 }
 
+/// What would come of a request, if nothing happened meanwhile. Not a promise, and no proof of anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It would take effect.
+    WouldApply(Would),
+    /// It took effect before. The receipt is that of then.
+    AlreadyApplied(Receipt),
+}
+
+/// The event that would be made.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Would {
+    /// Whose chain.
+    #[serde(deserialize_with = "text")]
+    pub customer: CustomerId,
+    /// The event's place in it.
+    pub seq: u64,
+    /// The account after the event.
+    #[serde(flatten)]
+    pub account: Account,
+    /// Whether the customer is locked after it.
+    pub locked: bool,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RawOutlook {
+    outcome: String,
+    receipt: Option<Receipt>,
+    would: Option<Would>,
+}
+
+impl RawOutlook {
+    pub(crate) fn into_outlook(self) -> Option<Outlook> {
+        match (self.outcome.as_str(), self.receipt, self.would) {
+            ("would_apply", None, Some(would)) => Some(Outlook::WouldApply(would)),
+            ("already_applied", Some(receipt), None) => Some(Outlook::AlreadyApplied(receipt)),
+            (_, _, _) => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 pub(crate) struct RawOutcome {
     outcome: String,
@@ -321,6 +389,113 @@ pub struct Customer {
     pub accounts: Vec<Account>,
     /// Events that wait for their rail.
     pub open_events: u64,
+}
+
+/// A moment of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// After the event with this sequence number, at least 1; behind the newest one, as it is.
+    Seq(u64),
+    /// After the last event that is not later.
+    Time(TimeMs),
+}
+
+/// A customer at a moment of the past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CustomerThen {
+    /// As it was.
+    Was(Customer),
+    /// Nothing was accepted for it by then.
+    NoAccount,
+    /// Nothing was ever accepted for it.
+    Unknown,
+}
+
+/// An event that waits for its rail.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Pending {
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+    /// How it stands about it and its rail.
+    pub waits: Waits,
+}
+
+/// How it stands about an event and its rail.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Waits {
+    /// What the rail is called in the server's settings.
+    pub rail: Option<String>,
+    /// Whether the rail is in the server's settings. If not, nobody asks it.
+    pub configured: bool,
+    /// Whether the rail is being asked.
+    pub asking: Asking,
+    /// How many times the rail was called since the server was started.
+    pub calls: u32,
+    /// The last answer that said nothing certain.
+    pub last_answer: Option<LastAnswer>,
+    /// When the rail is called next, if it is not being called.
+    #[serde(default, deserialize_with = "maybe_text")]
+    pub next_call: Option<TimeMs>,
+    /// Until when the rail is called of itself.
+    #[serde(default, deserialize_with = "maybe_text")]
+    pub deadline: Option<TimeMs>,
+    /// It is past its deadline: an operator has to settle it.
+    pub past_deadline: bool,
+    /// How many requests of the customer wait behind it.
+    pub requests_behind: u64,
+}
+
+/// Whether a rail is being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asking {
+    /// A call is under way.
+    UnderWay,
+    /// It will be called at a time that is known.
+    Scheduled,
+    /// It is not called any more.
+    Stopped,
+}
+
+impl Asking {
+    /// Its name, as the interface has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnderWay => "under_way",
+            Self::Scheduled => "scheduled",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// An answer of a rail that said nothing certain.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LastAnswer {
+    /// When it came.
+    #[serde(deserialize_with = "text")]
+    pub time: TimeMs,
+    /// What is known of it.
+    pub said: String,
+}
+
+/// An event that is closed as an operator wanted it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Settled {
+    /// Whose chain.
+    #[serde(deserialize_with = "text")]
+    pub customer: CustomerId,
+    /// Its place in it.
+    pub seq: u64,
+    /// Its id.
+    #[serde(deserialize_with = "text")]
+    pub event: EventId,
+    /// Done or aborted.
+    pub status: EventStatus,
+    /// The reason that is in the chain.
+    pub reason: String,
+    /// It was settled like this before, with that reason.
+    pub repeated: bool,
 }
 
 /// How an event stands.
@@ -621,6 +796,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&deposit).unwrap(), json);
         let unlock = Submission::unlock(customer);
         assert_eq!(serde_json::to_string(&unlock).unwrap(), r#"{"kind":"unlock","customer":"42"}"#);
+        let withdrawal = Submission::withdrawal(customer, transaction, "2".parse().unwrap());
+        let withdrawal = withdrawal.with_expected_seq(3).with_minimum_available("-1.50".parse().unwrap());
+        let json = r#"{"kind":"withdrawal","customer":"42","transaction":"7","amount":"2","expected_seq":3,"minimum_available":"-1.50"}"#;
+        assert_eq!(serde_json::to_string(&withdrawal).unwrap(), json);
         assert!(deposit.is_idempotent() && !unlock.is_idempotent());
         assert!(unlock.with_idempotency_key("k").is_idempotent());
         assert!(!Submission::dispute(customer, transaction).is_idempotent());

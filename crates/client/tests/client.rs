@@ -6,8 +6,12 @@
 mod common;
 
 use bursar_client::blocking::Client;
-use bursar_client::{Error, EventList, EventStatus, Key, Options, Outcome, RowResult, Submission, SubmitError, TimeMs};
-use bursar_core::{CustomerId, RequestKind, TransactionId};
+use bursar_client::{
+    CustomerThen, Error, EventList, EventStatus, Key, Moment, Options, Outcome, Outlook, RowResult, SettleError,
+    Submission, SubmitError, TimeMs,
+};
+use bursar_core::commit::Settlement;
+use bursar_core::{CustomerId, ReasonText, RequestKind, TransactionId};
 use bursar_engine::chain_file::verify_chain_file;
 use bursar_server::Limits;
 use common::TestServer;
@@ -206,7 +210,7 @@ fn a_batch_goes_both_ways_at_once_and_says_what_became_of_each_row() {
 fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     let service = TestServer::new();
     let straight = client_at(service.address);
-    straight.submit(&deposit(1, 1, "10")).unwrap();
+    let first_event = straight.submit(&deposit(1, 1, "10")).unwrap().receipt().event;
 
     // The head of the answer is cut, twice; then its body. The third attempt hears that the first was in effect.
     for (transaction, cuts) in [(2, &[20, 1][..]), (3, &[250][..])] {
@@ -224,10 +228,39 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     assert_eq!(straight.transaction(transaction_id(1)).unwrap().unwrap().current.unwrap().state, "disputed");
     assert_eq!(straight.ledger().unwrap().events, 4);
 
+    // One with a key is sent again, and is in effect once.
+    let wire = Wire::to(service.address, &[20, 1]);
+    let resolve = Submission::resolve(customer_id(1), transaction_id(1)).with_idempotency_key("case \"17\"");
+    let outcome = client_at(wire.address).submit(&resolve).unwrap();
+    assert!(matches!(outcome, Outcome::AlreadyApplied(_)), "{outcome:?}");
+    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    assert_eq!(straight.ledger().unwrap().events, 5);
+    // A dry run does nothing, however often it is asked; its answers are as exact as those of the real one.
+    let wire = Wire::to(service.address, &[20, 1]);
+    let withdrawal = Submission::withdrawal(customer_id(1), transaction_id(9), "2".parse().unwrap());
+    let left = |minimum: &str| withdrawal.clone().with_expected_seq(5).with_minimum_available(minimum.parse().unwrap());
+    let Ok(Outlook::WouldApply(would)) = client_at(wire.address).dry_run(&left("10")) else { panic!() };
+    assert_eq!((would.seq, would.account.available.to_string().as_str(), would.locked), (6, "10.0000", false));
+    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    let Err(SubmitError::Refused(problem)) = straight.dry_run(&left("10.01")) else { panic!() };
+    assert_eq!(problem.code, "below_minimum");
+    assert_eq!(straight.dry_run(&resolve), Ok(Outlook::AlreadyApplied(outcome.receipt().clone())));
+    assert_eq!(straight.ledger().unwrap().events, 5);
+
     // Reads are repeated; what they give is whole.
     let wire = Wire::to(service.address, &[300, 20]);
     let client = client_at(wire.address);
-    assert_eq!(client.customer(customer_id(1)).unwrap().unwrap().seq, 4);
+    assert_eq!(client.customer(customer_id(1)).unwrap().unwrap().seq, 5);
+    let then = |moment| straight.customer_as_of(customer_id(1), moment).unwrap();
+    let CustomerThen::Was(first) = then(Moment::Seq(1)) else { panic!() };
+    assert_eq!((first.seq, first.accounts[0].total.to_string().as_str()), (1, "10.0000"));
+    assert_eq!(then(Moment::Time(first.time)), CustomerThen::Was(first));
+    assert_eq!(then(Moment::Time(TimeMs(0))), CustomerThen::NoAccount);
+    assert_eq!(straight.customer_as_of(customer_id(7), Moment::Seq(1)), Ok(CustomerThen::Unknown));
+    // What waits for no rail cannot be settled.
+    let settled = straight.settle(first_event, &Settlement::Done(ReasonText::new("x")));
+    let Err(SettleError::NotPending(problem)) = settled else { panic!("{settled:?}") };
+    assert_eq!(problem.status, 404);
     assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
     // Chains and batches are not, and say so.
     let wire = Wire::to(service.address, &[600]);

@@ -1,20 +1,22 @@
 //! A ledger behind a server, read into the values of the rules. What a server says is checked for sense, not believed in
 //! full: amounts must fit their currencies, and who wants proof downloads the chain.
 
-use super::{Entries, Entry, HeadView, InEffect, TransactionView};
+use super::{
+    Entries, Entry, HeadView, InEffect, Outlook, SettledView, Then, TransactionView, Under, Waiting, Would, not_named,
+};
 use crate::checked::AsOf;
 use crate::exit::{Failure, note};
 use bursar_client::blocking::{ChainReader, Client};
 use bursar_client::{
-    Account as AccountAnswer, Customer, Error, Event, EventList, EventStatus, Figure, Ledger as LedgerAnswer, Options,
-    Outcome, Receipt as ReceiptAnswer, Submission, TimeMs,
+    Account as AccountAnswer, Customer, CustomerThen, Error, Event, EventList, EventStatus, Figure,
+    Ledger as LedgerAnswer, Moment, Options, Outcome, Outlook as OutlookAnswer, Pending, Receipt as ReceiptAnswer,
+    Settled, Submission, TimeMs,
 };
-use bursar_core::commit::Receipt;
+use bursar_core::commit::{Minimum, Receipt, Settlement};
 use bursar_core::{
     Account, Accounts, Action, Amount, Currencies, Currency, CurrencyIndex, CustomerId, CustomerState, Decimals,
-    EventRef, Movement, Reference, Request, TransactionId,
+    EventId, EventRef, Movement, Reference, Request, TransactionId,
 };
-use std::collections::BTreeSet;
 
 /// A ledger behind a server.
 #[derive(Debug)]
@@ -113,43 +115,33 @@ impl Remote {
     /// All customers with their state.
     pub(crate) fn customers(&self) -> impl Iterator<Item = Result<(CustomerId, CustomerState), Failure>> {
         self.client.customers(None).map(|found| {
-            let Customer { customer, locked, accounts: listed, .. } = found?;
-            let mut accounts = Accounts::default();
-            for account in &listed {
-                let (currency, account) = self.account(account)?;
-                accounts.set(currency, account);
-            }
-            Ok((customer, CustomerState { locked, accounts }))
+            let found = found?;
+            Ok((found.customer, self.state(&found)?))
         })
     }
 
-    /// The state of a customer in the past, from its events: the newest of each currency, and of all of them whether the
-    /// customer was locked.
-    pub(super) fn customer_as_of(&self, customer: CustomerId, at: AsOf) -> Result<Option<CustomerState>, Failure> {
-        let mut list = EventList { status: Some(EventStatus::Done), ..EventList::default() };
-        let to_seq = match at {
-            AsOf::Seq(seq) => seq,
-            AsOf::Time(time) => {
-                let ms = u64::try_from(time.as_millisecond()).unwrap_or(0);
-                // That very millisecond is in it.
-                list.until = Some(TimeMs(ms.saturating_add(1)));
-                u64::MAX
-            }
+    /// The state of a customer in the past.
+    pub(super) fn customer_as_of(&self, customer: CustomerId, at: AsOf) -> Result<Then, Failure> {
+        let moment = match crate::commands::as_of(at) {
+            bursar_engine::AsOf::Seq(seq) => Moment::Seq(seq),
+            bursar_engine::AsOf::TimeMs(ms) => Moment::Time(TimeMs(ms)),
         };
-        let mut state: Option<CustomerState> = None;
-        let mut seen = BTreeSet::new();
-        for event in self.client.events(customer, &list) {
-            let entry = self.entry(event?)?;
-            let Some((account, locked)) = entry.effect.filter(|_| entry.seq <= to_seq) else { continue };
-            let state = state.get_or_insert_with(|| CustomerState { locked, accounts: Accounts::default() });
-            if seen.insert(entry.currency.0) {
-                state.accounts.set(entry.currency, account);
-            }
-            if seen.len() == self.currencies.len() {
-                break;
-            }
+        Ok(match self.client.customer_as_of(customer, moment)? {
+            // There were events, and none of them is in effect.
+            CustomerThen::Was(found) if found.accounts.is_empty() => Then::NoAccount,
+            CustomerThen::Was(found) => Then::Was(self.state(&found)?),
+            CustomerThen::NoAccount => Then::NoAccount,
+            CustomerThen::Unknown => Then::Unknown,
+        })
+    }
+
+    fn state(&self, found: &Customer) -> Result<CustomerState, Failure> {
+        let mut accounts = Accounts::default();
+        for account in &found.accounts {
+            let (currency, account) = self.account(account)?;
+            accounts.set(currency, account);
         }
-        Ok(state)
+        Ok(CustomerState { locked: found.locked, accounts })
     }
 
     /// The server gives events from an end only: those before `from` are read, and passed over.
@@ -189,8 +181,64 @@ impl Remote {
         Ok(Some(TransactionView { customer: shown.customer, kind: shown.kind, currency, amount, state, events }))
     }
 
-    pub(super) fn submit(&self, request: &Request) -> Result<InEffect, Failure> {
-        let outcome = self.client.submit(&submission(request, &self.currencies))?;
+    /// A request with what is set beside it.
+    fn submission(&self, request: &Request, under: &Under) -> Submission {
+        let mut submission = submission(request, &self.currencies);
+        if let Some(key) = &under.key {
+            submission = submission.with_idempotency_key(key);
+        }
+        if let Some(seq) = under.expected_seq {
+            submission = submission.with_expected_seq(seq);
+        }
+        if let Some(Minimum { currency, amount }) = under.minimum_available {
+            let figure = Figure::new(amount.steps().into(), self.currencies.decimals(currency));
+            submission = submission.with_minimum_available(figure);
+        }
+        submission
+    }
+
+    pub(super) fn dry_run(&self, request: &Request, under: &Under) -> Result<Outlook, Failure> {
+        match self.client.dry_run(&self.submission(request, under))? {
+            OutlookAnswer::WouldApply(would) => {
+                let (currency, account) = self.account(&would.account)?;
+                let (customer, seq, locked) = (would.customer, would.seq, would.locked);
+                Ok(Outlook::WouldApply(Would { customer, seq, currency, account, locked }))
+            }
+            OutlookAnswer::AlreadyApplied(receipt) => Ok(Outlook::InEffect(self.receipt(&receipt)?)),
+        }
+    }
+
+    /// The oldest first, as in a directory.
+    pub(super) fn pending(&self) -> Result<Vec<Waiting>, Failure> {
+        let mut all = self.client.pending().map(|found| self.waiting(found?)).collect::<Result<Vec<_>, _>>()?;
+        all.sort_by_key(|waiting| (waiting.since_ms, waiting.event.customer));
+        Ok(all)
+    }
+
+    fn waiting(&self, pending: Pending) -> Result<Waiting, Failure> {
+        let Pending { event, waits } = pending;
+        let currency = self.currency(event.currency.as_deref())?;
+        let rail = waits.rail.clone().filter(|_| waits.configured);
+        Ok(Waiting {
+            event: EventRef { customer: event.customer, seq: event.seq, id: event.event },
+            kind: event.kind,
+            transaction: event.transaction,
+            currency,
+            amount: event.amount.map_or(Ok(Amount::ZERO), |amount| self.amount(currency, amount))?,
+            rail: rail.unwrap_or_else(|| not_named(event.rail.unwrap_or_default())),
+            since_ms: event.time.0,
+            deadline_ms: waits.deadline.map(|TimeMs(deadline_ms)| deadline_ms),
+            waits: Some(waits),
+        })
+    }
+
+    pub(super) fn settle(&self, event: EventId, settlement: &Settlement) -> Result<SettledView, Failure> {
+        let Settled { customer, seq, event, status, reason, .. } = self.client.settle(event, settlement)?;
+        Ok(SettledView { event: EventRef { customer, seq, id: event }, status: status.name(), reason })
+    }
+
+    pub(super) fn submit(&self, request: &Request, under: &Under) -> Result<InEffect, Failure> {
+        let outcome = self.client.submit(&self.submission(request, under))?;
         let before = match &outcome {
             Outcome::Applied(_) => false,
             Outcome::AlreadyApplied(_) => true,

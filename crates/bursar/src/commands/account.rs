@@ -2,7 +2,7 @@
 
 use super::accounts::print_rows;
 use super::unknown_customer;
-use crate::book::{Book, HeadView, with_book};
+use crate::book::{Book, HeadView, Then, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
@@ -26,14 +26,12 @@ const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TO
 
 /// Prints one customer's accounts, now or as they were.
 pub(crate) fn run(global: &Global, customer: CustomerId, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
-    with_book(global, |book| {
-        let head = book.customer(customer)?.ok_or_else(|| unknown_customer(customer))?;
-        match at {
-            None => {
-                print_now(Money(book.currencies()), customer, head, format).map_err(|error| Failure::stdout(&error))
-            }
-            Some(at) => print_then(book, customer, at, format),
+    with_book(global, |book| match at {
+        None => {
+            let head = book.customer(customer)?.ok_or_else(|| unknown_customer(customer))?;
+            print_now(Money(book.currencies()), customer, head, format).map_err(|error| Failure::stdout(&error))
         }
+        Some(at) => print_then(book, customer, at, format),
     })
 }
 
@@ -60,9 +58,13 @@ fn print_now(money: Money<'_>, customer: CustomerId, head: HeadView, format: For
 }
 
 fn print_then(book: &Book<'_>, customer: CustomerId, at: AsOf, format: Format) -> Result<(), Failure> {
-    let Some(state) = book.customer_as_of(customer, at)? else {
-        let sentence = format!("customer {customer} had no account then");
-        return Err(Failure::new(FailureKind::NoAccountThen, sentence));
+    let state = match book.customer_as_of(customer, at)? {
+        Then::Was(state) => state,
+        Then::NoAccount => {
+            let sentence = format!("customer {customer} had no account then");
+            return Err(Failure::new(FailureKind::NoAccountThen, sentence));
+        }
+        Then::Unknown => return Err(unknown_customer(customer)),
     };
     let rows = state.accounts.iter().map(|(currency, account)| (customer, currency, account, state.locked));
     print_rows(Money(book.currencies()), format, rows).map_err(|error| Failure::stdout(&error))

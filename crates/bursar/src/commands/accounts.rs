@@ -1,7 +1,7 @@
 //! `bursar accounts`, and the report of `bursar ingest`: all accounts, ordered by client.
 
 use crate::book::remote::Remote;
-use crate::book::{Book, with_book};
+use crate::book::{Book, Then, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::Failure;
@@ -99,7 +99,13 @@ impl<'a> Customers<'a> {
             Book::Directory(ledger) => return Self::of(ledger, at),
             Book::Server(remote) => Box::new(Remote::customers(remote)),
         };
-        Self { listed: then(now, at, |customer, at| book.customer_as_of(customer, at)), failed: None }
+        let as_of = |customer, at| {
+            Ok(match book.customer_as_of(customer, at)? {
+                Then::Was(state) => Some(state),
+                Then::NoAccount | Then::Unknown => None,
+            })
+        };
+        Self { listed: then(now, at, as_of), failed: None }
     }
 
     /// The same for a ledger that is open.

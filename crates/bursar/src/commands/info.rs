@@ -62,8 +62,8 @@ fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>
 fn of_server(remote: &Remote) -> Result<Vec<(&'static str, Entry)>, Failure> {
     let ledger = remote.ledger();
     let mut open = Vec::new();
-    for event in remote.client().pending() {
-        let event = event?;
+    for waiting in remote.client().pending() {
+        let event = waiting?.event;
         open.push(vec![
             ("client", Value::shown(&event.customer)),
             ("seq", Value::Count(event.seq)),

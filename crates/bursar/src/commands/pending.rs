@@ -1,13 +1,11 @@
 //! `bursar pending`
 
+use crate::book::{Waiting, with_book};
 use crate::cli::Global;
-use crate::config;
 use crate::exit::Failure;
-use crate::ledger_dir::with_ledger;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
-use bursar_engine::PendingEvent;
-use bursar_rails::settings::Checked;
+use bursar_client::Waits;
 use std::io;
 
 const fn left(name: &'static str) -> Column {
@@ -25,41 +23,55 @@ const COLUMNS: &[Column] = &[
     left("rail"),
     left("since"),
     left("deadline"),
+    // From here on: what only the process knows that calls rails.
+    left("asking"),
+    left("next_call"),
+    Column { name: "calls", align: Align::Right },
+    left("last_answer"),
+    Column { name: "behind", align: Align::Right },
 ];
+
+/// How many of the columns a directory has.
+const COLUMNS_OF_DIRECTORY: usize = 10;
 
 /// Prints the events that wait for their rails, the oldest first. This process has called none of them.
 pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
-    let settings = config::without_secrets(global)?;
-    with_ledger(global, |ledger| {
-        let money = Money(&ledger.config().currencies);
-        print(&ledger.pending()?, &settings, money, format).map_err(|error| Failure::stdout(&error))
+    with_book(global, |book| {
+        let all = book.pending(global)?;
+        let is_served = global.server.is_some();
+        print(&all, is_served, Money(book.currencies()), format).map_err(|error| Failure::stdout(&error))
     })
 }
 
-fn print(pending: &[PendingEvent], settings: &Checked, money: Money<'_>, format: Format) -> io::Result<()> {
-    let mut records = Records::list(format, COLUMNS, stdout())?;
-    for waiting in pending {
-        let linked = &waiting.pending.linked;
-        let event = &linked.event;
-        let rail = settings.rails.iter().find(|rail| rail.id == waiting.pending.rail);
-        let number = waiting.pending.rail.number();
-        let name = rail.map_or_else(|| format!("{number} (not in bursar.toml)"), |rail| rail.name.clone());
-        let deadline_ms = rail.and_then(|rail| rail.schedule.deadline_ms);
-        let deadline = deadline_ms.map(|deadline_ms| Time(event.time_ms.saturating_add(deadline_ms)));
-        let (id, since) = (linked.id(), Time(event.time_ms));
-        let amount = money.amount(event.currency, event.amount);
-        records.row(&[
-            Cell::Shown(&id),
+fn print(all: &[Waiting], is_served: bool, money: Money<'_>, format: Format) -> io::Result<()> {
+    let columns = if is_served { COLUMNS } else { &COLUMNS[..COLUMNS_OF_DIRECTORY] };
+    let mut records = Records::list(format, columns, stdout())?;
+    for waiting in all {
+        let Waiting { event, kind, transaction, currency, amount, rail, since_ms, deadline_ms, waits } = waiting;
+        let (since, deadline, amount) = (Time(*since_ms), deadline_ms.map(Time), money.amount(*currency, *amount));
+        let next_call = waits.as_ref().and_then(|waits| waits.next_call);
+        let mut cells = vec![
+            Cell::Shown(&event.id),
             Cell::Shown(&event.customer),
             Cell::Count(event.seq),
-            Cell::Text(event.kind.name()),
-            event.transaction.as_ref().map_or(Cell::Empty, |transaction| Cell::Shown(transaction)),
-            Cell::Text(money.code(event.currency)),
+            Cell::Text(kind.name()),
+            transaction.as_ref().map_or(Cell::Empty, |transaction| Cell::Shown(transaction)),
+            Cell::Text(money.code(*currency)),
             Cell::Shown(&amount),
-            Cell::Text(&name),
+            Cell::Text(rail),
             Cell::Shown(&since),
             deadline.as_ref().map_or(Cell::Empty, |deadline| Cell::Shown(deadline)),
-        ])?;
+        ];
+        if let Some(Waits { asking, calls, last_answer, requests_behind, .. }) = waits {
+            cells.extend([
+                Cell::Text(asking.name()),
+                next_call.as_ref().map_or(Cell::Empty, |time| Cell::Shown(time)),
+                Cell::Count((*calls).into()),
+                last_answer.as_ref().map_or(Cell::Empty, |answer| Cell::Text(&answer.said)),
+                Cell::Count(*requests_behind),
+            ]);
+        }
+        records.row(&cells)?;
     }
     records.finish()
 }

@@ -1,11 +1,10 @@
 //! `bursar settle`
 
+use crate::book::{SettledView, with_book};
 use crate::checked::Settle;
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::ledger_dir::with_ledger;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
-use bursar_engine::Settled;
 use std::io;
 
 const COLUMNS: &[Column] = &[
@@ -18,21 +17,21 @@ const COLUMNS: &[Column] = &[
 
 /// Settles an event by hand and prints how it stands, which is durable then.
 pub(crate) fn run(global: &Global, settle: &Settle, format: Format) -> Result<(), Failure> {
-    with_ledger(global, |ledger| {
-        let settled = ledger.settle(settle.event, settle.settlement.clone())?;
+    with_book(global, |book| {
+        let settled = book.settle(settle.event, &settle.settlement)?;
         print(&settled, format).map_err(|error| Failure::stdout(&error))
     })
 }
 
-fn print(settled: &Settled, format: Format) -> io::Result<()> {
+fn print(settled: &SettledView, format: Format) -> io::Result<()> {
     let mut records = Records::list(format, COLUMNS, stdout())?;
-    let Settled { event, status, .. } = settled;
+    let SettledView { event, status, reason } = settled;
     records.row(&[
         Cell::Shown(&event.customer),
         Cell::Count(event.seq),
         Cell::Shown(&event.id),
-        Cell::Text(status.name()),
-        Cell::Text(status.by_hand().unwrap_or_default()),
+        Cell::Text(status),
+        Cell::Text(reason),
     ])?;
     records.finish()
 }

@@ -1,11 +1,12 @@
 //! `bursar submit`: one request, and its receipt.
 
-use crate::book::{InEffect, with_book};
+use crate::book::{InEffect, Outlook, Under, Would, with_book};
 use crate::checked::{Submit, bad};
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
+use bursar_core::commit::{Minimum, Receipt};
 use bursar_core::{
     Action, Amount, Currencies, CurrencyIndex, Movement, Reference, Rejection, Request, RequestKind, TransactionId,
 };
@@ -49,13 +50,36 @@ const COLUMNS_WITH_CURRENCY: &[Column] = &[
 /// Submits a request and prints the receipt, which is durable then.
 pub(crate) fn run(global: &Global, asked: &Submit, format: Format) -> Result<(), Failure> {
     with_book(global, |book| {
-        let in_effect = book.submit(request(asked, book.currencies())?)?;
-        print(Money(book.currencies()), &in_effect, format).map_err(|error| Failure::stdout(&error))
+        let (request, under) = request(asked, book.currencies())?;
+        let outlook = if asked.dry_run { Some(book.dry_run(request, &under)?) } else { None };
+        let (outcome, receipt) = match outlook {
+            None => {
+                let InEffect { before, receipt } = book.submit(request, &under)?;
+                (if before { "already_applied" } else { "applied" }, Shown::of(receipt))
+            }
+            Some(Outlook::InEffect(receipt)) => ("already_applied", Shown::of(receipt)),
+            Some(Outlook::WouldApply(would)) => ("would_apply", Shown { would, made: None }),
+        };
+        print(Money(book.currencies()), outcome, &receipt, format).map_err(|error| Failure::stdout(&error))
     })
 }
 
-/// The request, with its amount in the decimals of the ledger.
-fn request(asked: &Submit, currencies: &Currencies) -> Result<Request, Failure> {
+/// What is printed of an event: that of a dry run has neither time nor hash.
+struct Shown {
+    would: Would,
+    made: Option<Receipt>,
+}
+
+impl Shown {
+    fn of(receipt: Receipt) -> Self {
+        let Receipt { currency, account, locked, .. } = receipt;
+        let would = Would { customer: receipt.event.customer, seq: receipt.event.seq, currency, account, locked };
+        Self { would, made: Some(receipt) }
+    }
+}
+
+/// The request and what is set beside it, with amounts in the decimals of the ledger.
+fn request(asked: &Submit, currencies: &Currencies) -> Result<(Request, Under), Failure> {
     let Submit { kind, customer, transaction, .. } = *asked;
     let currency = match asked.currency.as_deref() {
         None => None,
@@ -66,13 +90,19 @@ fn request(asked: &Submit, currencies: &Currencies) -> Result<Request, Failure> 
         }
     };
     let of_amount = || currency.or(currencies.only());
-    let amount = |text: &str| -> Result<(Amount, CurrencyIndex), Failure> {
-        let missing = || bad("AMOUNT", text, "the ledger has several currencies; say which with --currency");
+    let read = |flag: &str, text: &str| -> Result<(Amount, CurrencyIndex), Failure> {
+        let missing = || bad(flag, text, "the ledger has several currencies; say which with --currency");
         let currency = of_amount().ok_or_else(missing)?;
         let amount = Amount::parse(text.as_bytes(), currencies.decimals(currency));
-        amount.map(|amount| (amount, currency)).map_err(|error| bad("AMOUNT", text, error.kind))
+        amount.map(|amount| (amount, currency)).map_err(|error| bad(flag, text, error.kind))
     };
-    let amount = asked.amount.as_deref().map(amount).transpose()?;
+    let amount = asked.amount.as_deref().map(|text| read("AMOUNT", text)).transpose()?;
+    let minimum = asked.minimum_available.as_deref().map(|text| read("--minimum-available", text)).transpose()?;
+    let under = Under {
+        key: asked.idempotency_key.clone(),
+        expected_seq: asked.expected_seq,
+        minimum_available: minimum.map(|(amount, currency)| Minimum { currency, amount }),
+    };
     // What is missing was refused when the command line was read.
     let transaction = transaction.unwrap_or_default();
     let movement = |transaction: TransactionId| {
@@ -88,19 +118,23 @@ fn request(asked: &Submit, currencies: &Currencies) -> Result<Request, Failure> 
         RequestKind::Chargeback => Action::Chargeback(reference),
         RequestKind::Unlock => Action::Unlock,
     };
-    Ok(Request { customer, action })
+    Ok((Request { customer, action }, under))
 }
 
-fn print(money: Money<'_>, in_effect: &InEffect, format: Format) -> io::Result<()> {
+fn print(money: Money<'_>, outcome: &str, shown: &Shown, format: Format) -> io::Result<()> {
     let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
     let mut records = Records::list(format, columns, stdout())?;
-    let receipt = &in_effect.receipt;
-    let (time, account) = (Time(receipt.time_ms), money.account(receipt.currency, receipt.account));
-    let mut cells = vec![Cell::Text(if in_effect.before { "already_applied" } else { "applied" })];
-    cells.extend([Cell::Shown(&receipt.event.customer), Cell::Count(receipt.event.seq), Cell::Shown(&time)]);
-    cells.extend(money.has_several().then(|| Cell::Text(money.code(receipt.currency))));
+    let Shown { would: Would { customer, seq, currency, account, locked }, made } = shown;
+    let (time, account) = (made.as_ref().map(|made| Time(made.time_ms)), money.account(*currency, *account));
+    let mut cells = vec![Cell::Text(outcome), Cell::Shown(customer), Cell::Count(*seq)];
+    cells.push(time.as_ref().map_or(Cell::Empty, |time| Cell::Shown(time)));
+    cells.extend(money.has_several().then(|| Cell::Text(money.code(*currency))));
     cells.extend(account.iter().map(|amount| Cell::Shown(amount)));
-    cells.extend([Cell::Flag(receipt.locked), Cell::Shown(&receipt.event.id), Cell::Shown(&receipt.hash)]);
+    cells.push(Cell::Flag(*locked));
+    match made {
+        Some(made) => cells.extend([Cell::Shown(&made.event.id), Cell::Shown(&made.hash)]),
+        None => cells.extend([Cell::Empty, Cell::Empty]),
+    }
     records.row(&cells)?;
     records.finish()
 }

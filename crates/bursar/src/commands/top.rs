@@ -36,8 +36,8 @@ struct Look {
 fn look(client: &Client) -> Result<Look, Failure> {
     let samples = Samples::parse(&client.metrics()?);
     let mut pending = Vec::new();
-    for event in client.pending().take(PENDING_MAX) {
-        let event = event?;
+    for waiting in client.pending().take(PENDING_MAX) {
+        let event = waiting?.event;
         let kind = event.kind.name().to_owned();
         pending.push([event.customer.to_string(), event.seq.to_string(), kind, event.time.to_string()]);
     }

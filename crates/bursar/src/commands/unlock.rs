@@ -1,6 +1,6 @@
 //! `bursar unlock`
 
-use crate::book::with_book;
+use crate::book::{Under, with_book};
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Align, Cell, Column, Format, Records, stdout};
@@ -19,9 +19,15 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// Unlocks a customer and prints the receipt, which is durable then.
-pub(crate) fn run(global: &Global, customer: CustomerId, format: Format) -> Result<(), Failure> {
+pub(crate) fn run(
+    global: &Global,
+    customer: CustomerId,
+    idempotency_key: Option<String>,
+    format: Format,
+) -> Result<(), Failure> {
+    let under = Under { key: idempotency_key, ..Under::default() };
     with_book(global, |book| {
-        let receipt = book.submit(Request::unlock(customer))?.receipt;
+        let receipt = book.submit(Request::unlock(customer), &under)?.receipt;
         print(&receipt, format).map_err(|error| Failure::stdout(&error))
     })
 }
