@@ -10,8 +10,8 @@ mod common;
 
 use bursar_engine::core::commit::{Outcome, RailAnswer, RailCall, Routes};
 use bursar_engine::core::{
-    AbortReason, Amount, ChainCheck, CurrencyIndex, CustomerId, EventStatus, LedgerConfig, Policy, RailId, ReasonText,
-    Rejection, Request, TransactionId, TransactionState,
+    AbortReason, Amount, ChainCheck, CurrencyIndex, CustomerId, EntryId, EventStatus, LedgerConfig, Policy, RailId,
+    ReasonText, Rejection, Request, TransactionId, TransactionState,
 };
 use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, Transactions};
 use bursar_engine::{EngineError, Ledger, LedgerOptions, Rail, RailReply, Totals, new_config};
@@ -151,7 +151,7 @@ fn ask(ledger: &Ledger, round: u64, mut dice: Dice, log: &Mutex<File>, stopped: 
                 Ok(Outcome::Applied(receipt)) => {
                     format!("applied {} {} {}", receipt.event.seq, receipt.event.id, receipt.hash)
                 }
-                Ok(Outcome::AlreadyApplied) => "already".to_owned(),
+                Ok(Outcome::AlreadyApplied(_)) => "already".to_owned(),
                 Ok(Outcome::Rejected(Rejection::InsufficientFunds { available, .. })) => {
                     format!("insufficient {}", available.steps())
                 }
@@ -455,7 +455,7 @@ fn check_chains(
             newest = newest.max(linked.event.time_ms);
             match status {
                 EventStatus::Started => wrong.push(format!("{}, event {} is open", head.customer, linked.event.seq)),
-                EventStatus::Done => {
+                EventStatus::Done | EventStatus::DoneByHand(_) => {
                     totals.done(&linked.event);
                     if let Some(id) = transaction {
                         touched.entry(id).or_default().push(linked.reference());
@@ -484,8 +484,9 @@ fn check_table(
     wrong: &mut Vec<String>,
 ) {
     let ids: Vec<TransactionId> = table.keys().copied().collect();
+    let entry_ids: Vec<EntryId> = ids.iter().map(|id| EntryId::from(*id)).collect();
     let mut entries = Vec::new();
-    store.get(&ids, &mut entries).unwrap();
+    store.get(&entry_ids, &mut entries).unwrap();
     for (id, entry) in ids.iter().zip(entries) {
         let mut statuses = Vec::new();
         let proposed: Vec<_> = entry.proposed.iter().map(|proposed| proposed.event).collect();
