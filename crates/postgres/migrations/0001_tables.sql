@@ -28,6 +28,7 @@ CREATE TABLE events (
     kind smallint NOT NULL,
     currency smallint NOT NULL,
     rail smallint,
+    request_key uuid,
     withdrawal boolean NOT NULL,
     locked boolean NOT NULL,
     hash bytea NOT NULL,
@@ -40,8 +41,9 @@ CREATE TABLE events (
 -- One entry for each customer: to go through the customers without their histories.
 CREATE INDEX customers ON events (customer) WHERE seq = 1;
 
--- How an event was closed. The first row for an event wins. Behind an abort, the chain's link, the newest event in
--- effect (0: none) and the time are kept, so that the head of a chain is found without reading back.
+-- How an event was closed: 1 done, 2 aborted, 3 done by an operator. The first row for an event wins. Behind an event
+-- that is not simply done, the chain's link, the newest event in effect (0: none) and the time are kept, so that the
+-- head of a chain is found without reading back.
 CREATE TABLE statuses (
     customer uuid NOT NULL,
     seq bigint NOT NULL,
@@ -70,6 +72,10 @@ CREATE TABLE transactions (
     approved_amount bigint,
     approved_customer uuid
 );
+
+-- The same for keys of requests: each names the event that has it. A space of its own, since anybody may choose the
+-- digits of a key for a transaction.
+CREATE TABLE request_keys (LIKE transactions, PRIMARY KEY (id));
 
 CREATE INDEX disputed ON transactions (customer) WHERE status = 2 OR approved_status = 2;
 
@@ -142,7 +148,7 @@ SELECT
     timestamptz 'epoch' + e.time_ms * interval '1 millisecond' AS changed_at
 FROM events f
 JOIN events e ON e.customer = f.customer
-    AND e.seq = (SELECT max(s.seq) FROM statuses s WHERE s.customer = f.customer AND s.status = 1)
+    AND e.seq = (SELECT max(s.seq) FROM statuses s WHERE s.customer = f.customer AND s.status <> 2)
 JOIN currencies c ON c.currency = e.currency OR c.currency = ANY (e.other_currencies)
 CROSS JOIN LATERAL (SELECT
     (CASE WHEN c.currency = e.currency THEN e.available
@@ -168,8 +174,9 @@ SELECT
     e.held * ('1e-' || c.decimals)::numeric AS held,
     (e.available::numeric + e.held) * ('1e-' || c.decimals)::numeric AS total,
     e.locked,
-    CASE s.status WHEN 1 THEN 'done' WHEN 2 THEN 'aborted' ELSE 'started' END AS status,
+    CASE s.status WHEN 1 THEN 'done' WHEN 2 THEN 'aborted' WHEN 3 THEN 'done' ELSE 'started' END AS status,
     s.said AS reason,
+    coalesce(s.status = 3 OR s.reason = 3, false) AS by_hand,
     e.id AS event_id
 FROM events e
 JOIN kinds k ON k.kind = e.kind
@@ -193,4 +200,4 @@ JOIN currencies c ON c.currency = t.currency
 LEFT JOIN events e ON e.customer = t.customer AND e.seq = t.seq AND e.id = t.event_id
 LEFT JOIN statuses s ON s.customer = e.customer AND s.seq = e.seq
 WHERE (t.status = 2 OR t.approved_status = 2)
-    AND CASE WHEN s.status = 1 THEN t.status ELSE t.approved_status END = 2;
+    AND CASE WHEN s.status <> 2 THEN t.status ELSE t.approved_status END = 2;

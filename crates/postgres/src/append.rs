@@ -15,10 +15,12 @@
 
 use crate::server::Answer;
 use crate::store::PostgresStore;
-use crate::values::{ABORTED, Columns, DONE, Uuid, big, count_of, is_withdrawal, uuid};
+use crate::values::{ABORTED, Columns, DONE, DONE_BY_HAND, Uuid, big, count_of, is_withdrawal, uuid};
 use bursar_core::commit::Appended;
-use bursar_core::event::aborted_link;
-use bursar_core::{AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, RailId, Record};
+use bursar_core::event::{aborted_link, done_by_hand_link};
+use bursar_core::{
+    AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, RailId, ReasonText, Record,
+};
 use bursar_engine::store::StoreError;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -95,7 +97,7 @@ macro_rules! has_event_before {
     };
 }
 
-/// Each customer has one event, and accounts in one currency.
+/// Each customer has one event, accounts in one currency, and no key.
 macro_rules! append_single {
     ($on_conflict:literal) => {
         concat!(
@@ -114,25 +116,25 @@ macro_rules! append_single {
     };
 }
 const APPEND_SINGLE: [&str; 2] = [append_single!(""), append_single!(" ON CONFLICT (customer, seq) DO NOTHING")];
-/// Some have runs, or accounts in several currencies.
+/// Some have runs, accounts in several currencies, or keys.
 const APPEND_RUNS: &str = concat!(
     "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], \
        $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $15::text[], $16::text[], \
-       $17::text[], $18::int[]) AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, \
-       hash, other_currencies, other_available, other_held, at)), \
+       $17::text[], $18::int[], $19::uuid[]) AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, \
+       hash, other_currencies, other_available, other_held, at, request_key)), \
      first AS (",
     into_events!(),
-    ", other_currencies, other_available, other_held) SELECT ",
+    ", other_currencies, other_available, other_held, request_key) SELECT ",
     event_values!(),
-    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
+    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[], n.request_key \
        FROM n WHERE n.at = 0 AND ",
     has_event_before!(),
     " ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
      rest AS (",
     into_events!(),
-    ", other_currencies, other_available, other_held) SELECT ",
+    ", other_currencies, other_available, other_held, request_key) SELECT ",
     event_values!(),
-    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[] \
+    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[], n.request_key \
        FROM n WHERE n.at > 0 AND (n.customer IN (SELECT f.customer FROM first f)) IS TRUE \
        ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
      won AS (SELECT * FROM first UNION ALL SELECT * FROM rest)",
@@ -216,7 +218,7 @@ const CLOSE_ANY: &str = concat!(
     "SELECT $5::smallint, s.* FROM ( \
        SELECT c.currency, c.kind, c.withdrawal, count(*), sum(c.amount) \
          FROM (SELECT customer, seq, currency, withdrawal, amount, \
-           CASE WHEN status = 1 THEN kind ELSE 0 END AS kind FROM c) c \
+           CASE WHEN status = 2 THEN 0 ELSE kind END AS kind FROM c) c \
          WHERE ((c.customer, c.seq) IN (SELECT w.customer, w.seq FROM won w)) IS TRUE \
          GROUP BY c.currency, c.kind, c.withdrawal ORDER BY c.currency, c.kind, c.withdrawal) s",
     add_to_sums!(),
@@ -294,6 +296,7 @@ struct NewEvents<'a> {
     other_available: Vec<Option<String>>,
     other_held: Vec<Option<String>>,
     at: Vec<i32>,
+    keys: Vec<Option<Uuid>>,
 }
 
 impl<'a> NewEvents<'a> {
@@ -321,6 +324,7 @@ impl<'a> NewEvents<'a> {
         self.other_available.push(list(&|(_, account)| account.available.steps()));
         self.other_held.push(list(&|(_, account)| account.held.steps()));
         self.at.push(at);
+        self.keys.push(event.key.map(|key| Uuid(key.bits())));
     }
 }
 
@@ -383,12 +387,47 @@ impl Won {
     }
 }
 
-/// A closing record: which event, and why it is aborted, if it is.
-fn closing(record: &Record) -> Option<(EventRef, Option<&AbortReason>)> {
+/// How a record closes its event.
+#[derive(Clone, Copy)]
+enum Closing<'a> {
+    Done,
+    DoneByHand(&'a ReasonText),
+    Aborted(&'a AbortReason),
+}
+
+impl<'a> Closing<'a> {
+    const fn status(self) -> i16 {
+        match self {
+            Self::Done => DONE,
+            Self::DoneByHand(_) => DONE_BY_HAND,
+            Self::Aborted(_) => ABORTED,
+        }
+    }
+
+    /// The code of the reason, where there are several.
+    fn reason(self) -> Option<i16> {
+        match self {
+            Self::Done | Self::DoneByHand(_) => None,
+            Self::Aborted(reason) => Some(i16::from(reason.code())),
+        }
+    }
+
+    fn said(self) -> Option<&'a str> {
+        match self {
+            Self::Done => None,
+            Self::DoneByHand(reason) => Some(reason.as_str()),
+            Self::Aborted(reason) => Some(reason.text()),
+        }
+    }
+}
+
+/// A closing record: which event, and how.
+const fn closing(record: &Record) -> Option<(EventRef, Closing<'_>)> {
     match record {
         Record::Started(_) => None,
-        Record::Done(event) => Some((*event, None)),
-        Record::Aborted(event, reason) => Some((*event, Some(reason))),
+        Record::Done(event) => Some((*event, Closing::Done)),
+        Record::DoneByHand(event, reason) => Some((*event, Closing::DoneByHand(reason))),
+        Record::Aborted(event, reason) => Some((*event, Closing::Aborted(reason))),
     }
 }
 
@@ -425,7 +464,7 @@ impl PostgresStore {
     ) -> Result<(), StoreError> {
         let started = |place: usize| match records.get(place) {
             Some(Record::Started(linked)) => Some(linked),
-            Some(Record::Done(_) | Record::Aborted(..)) | None => None,
+            Some(Record::Done(_) | Record::DoneByHand(..) | Record::Aborted(..)) | None => None,
         };
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|&place| records[place].customer());
@@ -502,13 +541,15 @@ impl PostgresStore {
             &over,
             &count,
         ];
-        let is_single = columns.at.iter().all(|at| *at == 0) && columns.other_currencies.iter().all(Option::is_none);
+        let is_single = columns.at.iter().all(|at| *at == 0)
+            && columns.other_currencies.iter().all(Option::is_none)
+            && columns.keys.iter().all(Option::is_none);
         let doing = "append events to the chains";
         let answer = if is_single {
             self.server.insert(doing, APPEND_SINGLE, &single)?
         } else {
-            let further: [&(dyn ToSql + Sync); 4] =
-                [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at];
+            let further: [&(dyn ToSql + Sync); 5] =
+                [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at, &columns.keys];
             self.server.call(doing, APPEND_RUNS, &[&single[..], &further[..]].concat())?
         };
         let mut won = self.won(&answer, count, begun)?;
@@ -573,8 +614,8 @@ impl PostgresStore {
         let mut wave = NewStatuses::default();
         let mut last: Option<(CustomerId, Option<u64>, i32)> = None;
         for &place in order {
-            let Some((event, reason)) = closing(&records[place]) else { continue };
-            if reason.is_none() && failed.contains(&event.customer) {
+            let Some((event, how)) = closing(&records[place]) else { continue };
+            if how.status() != ABORTED && failed.contains(&event.customer) {
                 decided[place] = Some(Appended::Conflict);
                 continue;
             }
@@ -601,9 +642,9 @@ impl PostgresStore {
             wave.seqs.push(seq);
             wave.ids.push(Uuid(event.id.bits()));
             wave.at.push(at);
-            wave.statuses.push(if reason.is_none() { DONE } else { ABORTED });
-            wave.reasons.push(reason.map(|reason| i16::from(reason.code())));
-            wave.said.push(reason.map(AbortReason::text));
+            wave.statuses.push(how.status());
+            wave.reasons.push(how.reason());
+            wave.said.push(how.said());
         }
         if wave.records.is_empty() {
             return Ok(());
@@ -621,14 +662,13 @@ impl PostgresStore {
                 Appended::Yes
             } else {
                 match found.get(index).and_then(Option::as_ref) {
-                    Some(EventStatus::Done) => Appended::AlreadyDone,
-                    Some(EventStatus::Aborted(reason)) => Appended::AlreadyAborted(reason.clone()),
                     // Judged anew as the first one, since the one before it was closed by somebody else.
                     Some(EventStatus::Started) if at > 0 => {
                         stopped = Some(customer);
                         continue;
                     }
-                    Some(EventStatus::Started) | None => Appended::Conflict,
+                    Some(status) => Appended::closed_already(status).unwrap_or(Appended::Conflict),
+                    None => Appended::Conflict,
                 }
             };
             let record = &records[place];
@@ -664,7 +704,7 @@ impl PostgresStore {
             let count = wave.records.len();
             (wave.links, wave.done_seqs, wave.times_ms) = (vec![None; count], vec![None; count], vec![None; count]);
         } else {
-            self.link_aborts(wave, records)?;
+            self.link_ends(wave, records)?;
         }
         let begun = self.server.durability().begin();
         let NewStatuses { customers, seqs, ids, at, statuses, reasons, said, links, done_seqs, times_ms, .. } = &*wave;
@@ -714,9 +754,9 @@ impl PostgresStore {
         Ok(found)
     }
 
-    /// Finds out what the chain's end is behind each abort. What is before an event that can be closed never
+    /// Finds out what the chain's end is behind each event that is not simply done. What is before an event that can be closed never
     /// changes any more, so this can be read ahead; if the event cannot be closed, nothing of it is written.
-    fn link_aborts(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<(), StoreError> {
+    fn link_ends(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<(), StoreError> {
         let answer = self.server.call("read the ends of chains", BEFORE, &[&wave.customers, &wave.seqs, &wave.ids])?;
         let count = wave.records.len();
         (wave.links, wave.done_seqs, wave.times_ms) = (vec![None; count], vec![None; count], vec![None; count]);
@@ -751,14 +791,18 @@ impl PostgresStore {
                 link.zip(if status == Some(DONE) { Some(seq - 1) } else { done_seq })
             };
             end = match (closing(&records[wave.records[index]]), before) {
-                (Some((_, Some(reason))), Some((link, done_seq))) => {
-                    let link = aborted_link(&link, &hash, reason);
+                (Some((_, how @ (Closing::DoneByHand(_) | Closing::Aborted(_)))), Some((link, done_seq))) => {
+                    let (link, done_seq) = match how {
+                        Closing::Done => (hash, seq),
+                        Closing::DoneByHand(reason) => (done_by_hand_link(&link, &hash, reason), seq),
+                        Closing::Aborted(reason) => (aborted_link(&link, &hash, reason), done_seq),
+                    };
                     wave.links[index] = Some(link.as_bytes().to_vec());
                     wave.done_seqs[index] = Some(done_seq);
                     wave.times_ms[index] = Some(time_ms);
                     Some((link, done_seq))
                 }
-                (Some((_, None)), _) => Some((hash, seq)),
+                (Some((_, Closing::Done)), _) => Some((hash, seq)),
                 (Some(_) | None, _) => None,
             };
         }

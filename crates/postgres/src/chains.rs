@@ -2,7 +2,7 @@
 
 use crate::append::STATUS;
 use crate::store::PostgresStore;
-use crate::values::{ABORTED, Columns, DONE, EVENT_COLUMN_COUNT, Uuid, big, count_of, event_columns, uuid};
+use crate::values::{Columns, DONE, EVENT_COLUMN_COUNT, Uuid, big, count_of, event_columns, uuid};
 use bursar_core::commit::Appended;
 use bursar_core::rules::total_delta;
 use bursar_core::{
@@ -136,7 +136,7 @@ impl PostgresStore {
                 Head::start(&self.digest, customer)
             }
         };
-        if let Some((seq, time_ms)) = seq.zip(time_ms).filter(|_| status == Some(ABORTED)) {
+        if let Some((seq, time_ms)) = seq.zip(time_ms).filter(|_| status != Some(DONE)) {
             let link = link.and_then(|link| <[u8; 32]>::try_from(link).ok()).map(Hash);
             head.link = link.ok_or_else(|| row.damaged(format!("customer {customer}, event {seq}: no link")))?;
             (head.seq, head.time_ms) = (seq.unsigned_abs(), time_ms.unsigned_abs());

@@ -1,17 +1,20 @@
-//! The transactions table: one row for each transaction, written once by most of them.
+//! The transactions table: one row for each transaction, written once by most of them. The entries of keys are in a
+//! table of their own, by the same statements.
 
 use crate::config::Approve;
 use crate::store::PostgresStore;
 use crate::values::{Columns, Uuid, big, is_withdrawal, state_code, uuid};
 use bursar_core::commit::{Approval, Proposal, ProposeResult};
-use bursar_core::{EventRef, Proposed, TransactionEntry, TransactionId, TransactionState};
+use bursar_core::{EntryId, EventRef, Proposed, TransactionEntry, TransactionId, TransactionState};
 use bursar_engine::store::{StoreError, Transactions};
 use std::collections::HashSet;
 
 macro_rules! first {
-    ($on_conflict:literal) => {
+    ($table:literal, $on_conflict:literal) => {
         concat!(
-            "INSERT INTO transactions AS t (id, customer, event_id, seq, amount, currency, status, withdrawal) \
+            "INSERT INTO ",
+            $table,
+            " AS t (id, customer, event_id, seq, amount, currency, status, withdrawal) \
                SELECT n.id, n.customer, n.event_id, n.seq, n.amount, (n.packed & 255)::smallint, \
                (n.packed >> 8 & 255)::smallint, n.packed >> 16 <> 0 \
                FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[]) \
@@ -21,43 +24,91 @@ macro_rules! first {
         )
     };
 }
-const GET: &str = "SELECT n.place, t.customer, t.withdrawal, t.amount, t.currency, t.status, \
-     t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, t.approved_status, \
-     t.customer, t.seq, t.event_id \
-     FROM unnest($1::uuid[]) WITH ORDINALITY AS n(id, place) JOIN transactions t ON t.id = n.id";
-/// Proposals on transactions that have no row.
-const FIRST: [&str; 2] = [first!(""), first!(" ON CONFLICT (id) DO NOTHING")];
-/// Proposals on what others have proposed. That goes to `touches`, so that it is found again.
-const NEXT: &str = "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], \
-       $5::bigint[], $6::smallint[], $7::smallint[], $8::boolean[], $9::uuid[], \
-       $10::uuid[], $11::boolean[], $12::bigint[], $13::smallint[], $14::smallint[], \
-       $15::uuid[], $16::boolean[], $17::bigint[], $18::smallint[], $19::smallint[]) \
-       AS n(id, customer, event_id, seq, amount, currency, status, withdrawal, seen, \
-       a_customer, a_withdrawal, a_amount, a_currency, a_status, \
-       s_customer, s_withdrawal, s_amount, s_currency, s_status)), \
-     before AS MATERIALIZED (SELECT t.id, t.event_id, t.customer, t.seq FROM n JOIN transactions t ON t.id = n.id \
-       WHERE t.event_id = n.seen), \
-     moved AS (UPDATE transactions t SET customer = n.customer, event_id = n.event_id, seq = n.seq, \
-       amount = n.amount, currency = n.currency, status = n.status, withdrawal = n.withdrawal, \
-       approved_customer = n.a_customer, approved_withdrawal = n.a_withdrawal, approved_amount = n.a_amount, \
-       approved_currency = n.a_currency, approved_status = n.a_status \
-       FROM n WHERE t.id = n.id AND t.event_id = n.seen AND ( \
-         (t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, t.approved_status) \
-           IS NOT DISTINCT FROM (n.a_customer, n.a_withdrawal, n.a_amount, n.a_currency, n.a_status) \
-         OR (t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, t.approved_status) \
-           IS NOT DISTINCT FROM (n.s_customer, n.s_withdrawal, n.s_amount, n.s_currency, n.s_status)) \
-       RETURNING t.id), \
-     touched AS (INSERT INTO touches (transaction, event_id, customer, seq) \
+macro_rules! next {
+    ($table:literal, $touched:literal) => {
+        concat!(
+            "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], \
+               $5::bigint[], $6::smallint[], $7::smallint[], $8::boolean[], $9::uuid[], \
+               $10::uuid[], $11::boolean[], $12::bigint[], $13::smallint[], $14::smallint[], \
+               $15::uuid[], $16::boolean[], $17::bigint[], $18::smallint[], $19::smallint[]) \
+               AS n(id, customer, event_id, seq, amount, currency, status, withdrawal, seen, \
+               a_customer, a_withdrawal, a_amount, a_currency, a_status, \
+               s_customer, s_withdrawal, s_amount, s_currency, s_status)), \
+             before AS MATERIALIZED (SELECT t.id, t.event_id, t.customer, t.seq FROM n JOIN ",
+            $table,
+            " t ON t.id = n.id WHERE t.event_id = n.seen), \
+             moved AS (UPDATE ",
+            $table,
+            " t SET customer = n.customer, event_id = n.event_id, seq = n.seq, \
+               amount = n.amount, currency = n.currency, status = n.status, withdrawal = n.withdrawal, \
+               approved_customer = n.a_customer, approved_withdrawal = n.a_withdrawal, \
+               approved_amount = n.a_amount, approved_currency = n.a_currency, approved_status = n.a_status \
+               FROM n WHERE t.id = n.id AND t.event_id = n.seen AND ( \
+                 (t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, \
+                   t.approved_status) \
+                   IS NOT DISTINCT FROM (n.a_customer, n.a_withdrawal, n.a_amount, n.a_currency, n.a_status) \
+                 OR (t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, \
+                   t.approved_status) \
+                   IS NOT DISTINCT FROM (n.s_customer, n.s_withdrawal, n.s_amount, n.s_currency, n.s_status)) \
+               RETURNING t.id)",
+            $touched,
+            " SELECT id FROM moved"
+        )
+    };
+}
+
+/// The statements for a table of entries.
+#[derive(Debug)]
+struct Texts {
+    get: &'static str,
+    /// Proposals on entries that have no row.
+    first: [&'static str; 2],
+    /// Proposals on what others have proposed.
+    next: &'static str,
+    /// Which of these events are the ones that the entries name.
+    whose: &'static str,
+    approve: &'static str,
+}
+
+macro_rules! texts {
+    ($table:literal, $touched:literal) => {
+        Texts {
+            get: concat!(
+                "SELECT n.place, t.customer, t.withdrawal, t.amount, t.currency, t.status, \
+                 t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, \
+                 t.approved_status, t.customer, t.seq, t.event_id \
+                 FROM unnest($1::uuid[]) WITH ORDINALITY AS n(id, place) JOIN ",
+                $table,
+                " t ON t.id = n.id"
+            ),
+            first: [first!($table, ""), first!($table, " ON CONFLICT (id) DO NOTHING")],
+            next: next!($table, $touched),
+            whose: concat!(
+                "SELECT n.place FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS n(id, event_id, place) JOIN ",
+                $table,
+                " t ON t.id = n.id WHERE t.event_id = n.event_id"
+            ),
+            approve: concat!(
+                "UPDATE ",
+                $table,
+                " t SET approved_customer = t.customer, approved_withdrawal = t.withdrawal, \
+                 approved_amount = t.amount, approved_currency = t.currency, approved_status = t.status \
+                 FROM unnest($1::uuid[], $2::uuid[]) AS n(id, event_id) WHERE t.id = n.id \
+                 AND t.event_id = n.event_id AND t.approved_status IS DISTINCT FROM t.status"
+            ),
+        }
+    };
+}
+
+/// What is written over goes to `touches`, so that it is found again.
+const OF_TRANSACTIONS: Texts = texts!(
+    "transactions",
+    ", touched AS (INSERT INTO touches (transaction, event_id, customer, seq) \
        SELECT b.id, b.event_id, b.customer, b.seq FROM before b WHERE (b.id IN (SELECT m.id FROM moved m)) IS TRUE \
-       ON CONFLICT (transaction, event_id) DO NOTHING) \
-     SELECT id FROM moved";
-/// Which of these events are the ones that the entries name.
-const WHOSE: &str = "SELECT n.place FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS n(id, event_id, place) \
-     JOIN transactions t ON t.id = n.id WHERE t.event_id = n.event_id";
-const APPROVE: &str = "UPDATE transactions t SET approved_customer = t.customer, approved_withdrawal = t.withdrawal, \
-     approved_amount = t.amount, approved_currency = t.currency, approved_status = t.status \
-     FROM unnest($1::uuid[], $2::uuid[]) AS n(id, event_id) WHERE t.id = n.id AND t.event_id = n.event_id \
-     AND t.approved_status IS DISTINCT FROM t.status";
+       ON CONFLICT (transaction, event_id) DO NOTHING)"
+);
+/// Nobody asks for the events that had a key before: they were aborted.
+const OF_KEYS: Texts = texts!("request_keys", "");
 const TOUCHED: &str = "SELECT t.customer, t.seq, t.event_id FROM transactions t WHERE t.id = $1 \
      UNION ALL SELECT o.customer, o.seq, o.event_id FROM touches o WHERE o.transaction = $1";
 
@@ -85,14 +136,39 @@ impl States {
     }
 }
 
+/// Which table has an entry, and under which id.
+const fn row_of(entry: EntryId) -> (Space, Uuid) {
+    match entry {
+        EntryId::Transaction(transaction) => (Space::Transactions, Uuid(transaction.bits())),
+        EntryId::Key(key) => (Space::Keys, Uuid(key.bits())),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Space {
+    Transactions,
+    Keys,
+}
+
+impl Space {
+    const BOTH: [Self; 2] = [Self::Transactions, Self::Keys];
+
+    const fn texts(self) -> &'static Texts {
+        match self {
+            Self::Transactions => &OF_TRANSACTIONS,
+            Self::Keys => &OF_KEYS,
+        }
+    }
+}
+
 impl PostgresStore {
-    /// Proposes states of transactions that are all different. Gives those that were written.
-    fn propose_first(&self, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
+    /// Proposes states of entries that are all different. Gives those that were written.
+    fn propose_first(&self, texts: &Texts, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
         if proposals.is_empty() {
             return Ok(HashSet::new());
         }
         let column = |of: fn(&Proposal) -> u128| proposals.iter().map(|p| Uuid(of(p))).collect::<Vec<Uuid>>();
-        let ids = column(|p| p.transaction.bits());
+        let ids = column(|p| row_of(p.entry).1.0);
         let (customers, events) = (column(|p| p.state.customer.bits()), column(|p| p.event.id.bits()));
         let seqs: Vec<i64> = proposals.iter().map(|p| p.event.seq.cast_signed()).collect();
         let amounts: Vec<i64> = proposals.iter().map(|p| p.state.amount.steps()).collect();
@@ -101,14 +177,14 @@ impl PostgresStore {
             i32::from(p.state.currency.0) | status | i32::from(is_withdrawal(p.state.kind)) << 16
         };
         let packed: Vec<i32> = proposals.iter().map(packed).collect();
-        self.written(FIRST, &[&ids, &customers, &events, &seqs, &amounts, &packed])
+        self.written(texts.first, &[&ids, &customers, &events, &seqs, &amounts, &packed])
     }
 
-    fn propose_next(&self, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
+    fn propose_next(&self, texts: &Texts, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
         if proposals.is_empty() {
             return Ok(HashSet::new());
         }
-        let ids: Vec<Uuid> = proposals.iter().map(|p| Uuid(p.transaction.bits())).collect();
+        let ids: Vec<Uuid> = proposals.iter().map(|p| row_of(p.entry).1).collect();
         let events: Vec<Uuid> = proposals.iter().map(|p| Uuid(p.event.id.bits())).collect();
         let seqs: Vec<i64> = proposals.iter().map(|p| p.event.seq.cast_signed()).collect();
         let seen: Vec<Option<Uuid>> = proposals.iter().map(|p| p.seen_proposed.map(|id| Uuid(id.bits()))).collect();
@@ -116,7 +192,7 @@ impl PostgresStore {
         let approved = States::of(proposals.iter().map(|p| p.approved));
         let was = States::of(proposals.iter().map(|p| p.seen_approved));
         self.written(
-            [NEXT, NEXT],
+            [texts.next, texts.next],
             &[
                 &ids,
                 &states.customers,
@@ -156,9 +232,10 @@ impl PostgresStore {
         Ok(ids)
     }
 
-    /// Proposes states of transactions that are all different.
+    /// Proposes states of entries that are all different, and in one table.
     fn propose_wave(
         &self,
+        texts: &Texts,
         proposals: &[Proposal],
         wave: &[usize],
         results: &mut [ProposeResult],
@@ -178,9 +255,9 @@ impl PostgresStore {
                 (None, Some(_)) => {}
             }
         }
-        let mut written = self.propose_first(&first)?;
-        written.extend(self.propose_next(&next)?);
-        let lost = |place: &&usize| !written.contains(&Uuid(proposals[**place].transaction.bits()));
+        let mut written = self.propose_first(texts, &first)?;
+        written.extend(self.propose_next(texts, &next)?);
+        let lost = |place: &&usize| !written.contains(&row_of(proposals[**place].entry).1);
         let lost: Vec<usize> = wave.iter().filter(lost).copied().collect();
         for &place in wave {
             if !lost.contains(&place) {
@@ -191,10 +268,10 @@ impl PostgresStore {
             return Ok(());
         }
         // An entry that names this very event is as good as written now.
-        let ids: Vec<Uuid> = lost.iter().map(|&place| Uuid(proposals[place].transaction.bits())).collect();
+        let ids: Vec<Uuid> = lost.iter().map(|&place| row_of(proposals[place].entry).1).collect();
         let events: Vec<Uuid> = lost.iter().map(|&place| Uuid(proposals[place].event.id.bits())).collect();
         self.server.durability().read();
-        let answer = self.server.call("look who has proposed", WHOSE, &[&ids, &events])?;
+        let answer = self.server.call("look who has proposed", texts.whose, &[&ids, &events])?;
         for row in &answer.rows {
             let place: i64 = Columns::new(row, self.place()).get()?;
             let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
@@ -207,26 +284,30 @@ impl PostgresStore {
 }
 
 impl Transactions for PostgresStore {
-    fn get(&self, transactions: &[TransactionId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        let ids: Vec<Uuid> = transactions.iter().map(|id| Uuid(id.bits())).collect();
+    fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
         let first = entries.len();
         entries.resize(first + ids.len(), TransactionEntry::default());
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let answer = self.server.call("read transactions", GET, &[&ids])?;
-        self.server.durability().read();
-        for row in &answer.rows {
-            let mut row = Columns::new(row, self.place());
-            let place: i64 = row.get()?;
-            let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
-            let Some(entry) = entries.get_mut(first.saturating_add(at)) else {
-                return Err(row.damaged(format!("a row for place {place}")));
-            };
-            let state = row.state()?.ok_or_else(|| row.damaged("a transaction without a state".to_owned()))?;
-            let approved = row.state()?;
-            let event = row.reference()?;
-            *entry = TransactionEntry { approved, proposed: Some(Proposed { state, event }) };
+        for space in Space::BOTH {
+            let asked = ids.iter().zip(first..).map(|(id, place)| (row_of(*id), place));
+            let asked = asked.filter(|((of, _), _)| *of == space).map(|((_, id), place)| (id, place));
+            let (asked, places): (Vec<Uuid>, Vec<usize>) = asked.unzip();
+            if asked.is_empty() {
+                continue;
+            }
+            let answer = self.server.call("read transactions", space.texts().get, &[&asked])?;
+            self.server.durability().read();
+            for row in &answer.rows {
+                let mut row = Columns::new(row, self.place());
+                let place: i64 = row.get()?;
+                let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
+                let Some(entry) = places.get(at).and_then(|&place| entries.get_mut(place)) else {
+                    return Err(row.damaged(format!("a row for place {place}")));
+                };
+                let state = row.state()?.ok_or_else(|| row.damaged("a transaction without a state".to_owned()))?;
+                let approved = row.state()?;
+                let event = row.reference()?;
+                *entry = TransactionEntry { approved, proposed: Some(Proposed { state, event }) };
+            }
         }
         Ok(())
     }
@@ -234,36 +315,45 @@ impl Transactions for PostgresStore {
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
         let first = results.len();
         results.resize(first + proposals.len(), ProposeResult::Conflict);
-        let mut order: Vec<usize> = (0..proposals.len()).collect();
-        order.sort_by_key(|&place| proposals[place].transaction);
-        // In order, and each transaction once in a statement.
-        while !order.is_empty() {
-            let mut last: Option<TransactionId> = None;
-            let mut later = Vec::new();
-            order.retain(|&place| {
-                let transaction = proposals[place].transaction;
-                let is_first = last != Some(transaction);
-                last = Some(transaction);
-                if !is_first {
-                    later.push(place);
-                }
-                is_first
-            });
-            self.propose_wave(proposals, &order, &mut results[first..])?;
-            order = later;
+        for space in Space::BOTH {
+            let mut order: Vec<usize> =
+                (0..proposals.len()).filter(|&place| row_of(proposals[place].entry).0 == space).collect();
+            order.sort_by_key(|&place| proposals[place].entry);
+            // In order, and each entry once in a statement.
+            while !order.is_empty() {
+                let mut last: Option<EntryId> = None;
+                let mut later = Vec::new();
+                order.retain(|&place| {
+                    let entry = proposals[place].entry;
+                    let is_first = last != Some(entry);
+                    last = Some(entry);
+                    if !is_first {
+                        later.push(place);
+                    }
+                    is_first
+                });
+                self.propose_wave(space.texts(), proposals, &order, &mut results[first..])?;
+                order = later;
+            }
         }
         Ok(())
     }
 
     fn approve(&self, approvals: &[Approval]) -> Result<(), StoreError> {
-        if self.approve == Approve::Lazily || approvals.is_empty() {
+        if self.approve == Approve::Lazily {
             return Ok(());
         }
-        let mut sorted: Vec<(Uuid, Uuid)> =
-            approvals.iter().map(|approval| (Uuid(approval.transaction.bits()), Uuid(approval.event.bits()))).collect();
-        sorted.sort_unstable();
-        let (ids, events): (Vec<Uuid>, Vec<Uuid>) = sorted.into_iter().unzip();
-        self.server.call("approve states of transactions", APPROVE, &[&ids, &events])?;
+        for space in Space::BOTH {
+            let rows = approvals.iter().map(|approval| (row_of(approval.entry), Uuid(approval.event.bits())));
+            let rows = rows.filter(|((of, _), _)| *of == space).map(|((_, id), event)| (id, event));
+            let mut sorted: Vec<(Uuid, Uuid)> = rows.collect();
+            if sorted.is_empty() {
+                continue;
+            }
+            sorted.sort_unstable();
+            let (ids, events): (Vec<Uuid>, Vec<Uuid>) = sorted.into_iter().unzip();
+            self.server.call("approve states of transactions", space.texts().approve, &[&ids, &events])?;
+        }
         Ok(())
     }
 

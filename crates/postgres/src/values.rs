@@ -3,7 +3,8 @@
 
 use bursar_core::{
     AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus,
-    Hash, LinkedEvent, RailId, RequestKind, TransactionId, TransactionKind, TransactionState, TransactionStatus,
+    Hash, LinkedEvent, RailId, ReasonText, RequestKey, RequestKind, TransactionId, TransactionKind, TransactionState,
+    TransactionStatus,
 };
 use bursar_engine::store::{Damage, StoreError};
 use bytes::{BufMut, BytesMut};
@@ -120,8 +121,12 @@ impl<'a> Columns<'a> {
                 state.accounts.set(CurrencyIndex(u8::try_from(currency).unwrap_or(u8::MAX)), account);
             }
         }
+        let key: Option<Uuid> = self.get()?;
+        let known = key.map(|key| RequestKey::from_bits(key.0));
+        let key = known.map(|key| key.ok_or_else(|| self.damaged(format!("customer {customer}, event {seq}: no key"))));
+        let key = key.transpose()?;
         let event =
-            Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, state };
+            Event { customer, seq, time_ms, kind, transaction, transaction_kind, amount, currency, rail, key, state };
         let linked = LinkedEvent { event, hash };
         if linked.id().bits() == id.0 {
             Ok(linked)
@@ -137,6 +142,7 @@ impl<'a> Columns<'a> {
         match status {
             None => Ok(EventStatus::Started),
             Some(DONE) => Ok(EventStatus::Done),
+            Some(DONE_BY_HAND) => Ok(EventStatus::DoneByHand(ReasonText::new(said.unwrap_or_default()))),
             Some(ABORTED) => match aborted() {
                 Some(reason) => Ok(EventStatus::Aborted(reason)),
                 None => Err(self.damaged(format!("an event is aborted for the unknown reason {reason:?}"))),
@@ -208,17 +214,20 @@ macro_rules! event_columns {
             $table,
             ".other_available, ",
             $table,
-            ".other_held"
+            ".other_held, ",
+            $table,
+            ".request_key"
         )
     };
 }
 /// How many they are.
-pub(crate) const EVENT_COLUMN_COUNT: usize = 17;
+pub(crate) const EVENT_COLUMN_COUNT: usize = 18;
 pub(crate) use event_columns;
 
 /// `statuses.status`.
 pub(crate) const DONE: i16 = 1;
 pub(crate) const ABORTED: i16 = 2;
+pub(crate) const DONE_BY_HAND: i16 = 3;
 
 pub(crate) const fn state_code(status: TransactionStatus) -> i16 {
     match status {

@@ -8,10 +8,10 @@
 
 mod common;
 
-use bursar_engine::core::commit::{Outcome, RailAnswer, RailCall, Routes};
+use bursar_engine::core::commit::{Outcome, RailAnswer, RailCall, Routes, Terms};
 use bursar_engine::core::{
-    AbortReason, Amount, ChainCheck, CurrencyIndex, CustomerId, EventStatus, LedgerConfig, Policy, RailId, ReasonText,
-    Rejection, Request, TransactionId, TransactionState,
+    AbortReason, Amount, ChainCheck, CurrencyIndex, CustomerId, EntryId, EventRef, EventStatus, LedgerConfig, Policy,
+    RailId, ReasonText, Rejection, Request, RequestKey, TransactionId, TransactionState,
 };
 use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, Transactions};
 use bursar_engine::{EngineError, Ledger, LedgerOptions, Rail, RailReply, Totals, new_config};
@@ -24,6 +24,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -129,21 +130,41 @@ fn engine_process() {
     });
 }
 
+/// The key of some requests that take one. Mostly the same request has it again, sometimes another one.
+fn key(ledger: &Ledger, dice: &mut Dice, round: u64, request: &Request) -> Option<RequestKey> {
+    if !request.action.takes_key() || dice.below(2) == 0 {
+        return None;
+    }
+    let (customer, transaction) = (request.customer, request.action.transaction());
+    let text = match dice.below(10) {
+        0 => format!("{round} any {}", dice.below(10)),
+        _ => format!("{round} {} {customer} {transaction:?} {}", request.action.kind().name(), dice.below(2)),
+    };
+    Some(ledger.key(text.as_bytes()).unwrap())
+}
+
 fn ask(ledger: &Ledger, round: u64, mut dice: Dice, log: &Mutex<File>, stopped: &AtomicBool) {
     while !stopped.load(Ordering::Acquire) {
         let requests: Vec<Request> = (0..=dice.below(6)).map(|_| request(&mut dice, round)).collect();
         // Begun is written before, ended after: who is killed in between was told nothing.
         let id = dice.roll();
-        let mut begun = String::new();
+        let (mut begun, mut terms) = (String::new(), Vec::new());
         for (place, request) in requests.iter().enumerate() {
             let (kind, transaction) = (request.action.kind(), request.action.transaction());
             let transaction = transaction.map_or(0, TransactionId::bits);
             let amount = amount_of(request);
+            let key = key(ledger, &mut dice, round, request);
+            terms.extend(key.map(|key| (place, Terms { key: Some(key), ..Terms::default() })));
+            let key = key.map_or(0, RequestKey::bits);
             let (customer, kind) = (request.customer.bits(), kind.name());
-            writeln!(begun, "begin {id}.{place} {} {kind} {customer} {transaction} {amount}", now_ns()).unwrap();
+            writeln!(begun, "begin {id}.{place} {} {kind} {customer} {transaction} {amount} {key}", now_ns()).unwrap();
         }
         log.lock().unwrap().write_all(begun.as_bytes()).unwrap();
-        let Ok(outcomes) = ledger.submit_batch(requests) else { return };
+        let (sender, outcomes) = sync_channel(1);
+        if ledger.submit_under_then(requests, terms, move |outcomes| drop(sender.send(outcomes))).is_err() {
+            return;
+        }
+        let Ok(outcomes) = outcomes.recv() else { return };
         let ended = now_ns();
         let mut told = String::new();
         for (place, outcome) in outcomes.iter().enumerate() {
@@ -151,7 +172,9 @@ fn ask(ledger: &Ledger, round: u64, mut dice: Dice, log: &Mutex<File>, stopped: 
                 Ok(Outcome::Applied(receipt)) => {
                     format!("applied {} {} {}", receipt.event.seq, receipt.event.id, receipt.hash)
                 }
-                Ok(Outcome::AlreadyApplied) => "already".to_owned(),
+                Ok(Outcome::AlreadyApplied(receipt)) => {
+                    format!("already {}", receipt.as_ref().map_or(String::from("-"), |it| it.event.id.to_string()))
+                }
                 Ok(Outcome::Rejected(Rejection::InsufficientFunds { available, .. })) => {
                     format!("insufficient {}", available.steps())
                 }
@@ -314,11 +337,14 @@ fn nothing_is_lost_and_nothing_done_twice() {
     }
     let History { begun, ended, .. } = &history;
     let applied = ended.values().filter(|end| matches!(end.told, Told::Applied { .. })).count();
+    let keyed = |end: &Ended| matches!(&end.told, Told::Applied { .. } | Told::Already { .. });
+    let keyed = ended.iter().filter(|(id, end)| begun[*id].key.is_some() && keyed(end)).count();
     println!(
-        "{round_count} rounds, faults {witnessed:?}: {} requests, {} answered, {applied} applied",
+        "{round_count} rounds, faults {witnessed:?}: {} requests, {} answered, {applied} applied, {keyed} by keys",
         begun.len(),
         ended.len()
     );
+    assert!(keyed > 0, "no keys were used");
     assert!(applied as u64 > 20 * round_count, "too little was done: {applied}");
 }
 
@@ -332,12 +358,13 @@ struct Begun {
     customer: u128,
     transaction: u128,
     amount: i64,
+    key: Option<RequestKey>,
 }
 
 #[derive(Clone, Debug)]
 enum Told {
     Applied { seq: u64, id: String, hash: String },
-    Already,
+    Already { id: String },
     Insufficient { available: i64 },
     Rejected,
 }
@@ -360,13 +387,14 @@ impl History {
         for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
-                ["begin", id, at, kind, customer, transaction, amount] => {
+                ["begin", id, at, kind, customer, transaction, amount, key] => {
                     let begun = Begun {
                         at_ns: at.parse().unwrap(),
                         kind: kind.to_owned(),
                         customer: customer.parse().unwrap(),
                         transaction: transaction.parse().unwrap(),
                         amount: amount.parse().unwrap(),
+                        key: RequestKey::from_bits(key.parse().unwrap()),
                     };
                     self.begun.insert(id.to_owned(), begun);
                 }
@@ -375,7 +403,7 @@ impl History {
                         ["applied", seq, id, hash] => {
                             Told::Applied { seq: seq.parse().unwrap(), id: (*id).to_owned(), hash: (*hash).to_owned() }
                         }
-                        ["already"] => Told::Already,
+                        ["already", id] => Told::Already { id: (*id).to_owned() },
                         ["insufficient", available] => Told::Insufficient { available: available.parse().unwrap() },
                         ["rejected", _] => Told::Rejected,
                         _ => panic!("{line}"),
@@ -431,6 +459,7 @@ fn check_chains(
     let config = store.config();
     let mut table: BTreeMap<TransactionId, TransactionState> = BTreeMap::new();
     let mut touched: BTreeMap<TransactionId, Vec<_>> = BTreeMap::new();
+    let mut keyed: BTreeMap<RequestKey, EventRef> = BTreeMap::new();
     let mut totals = Totals::default();
     let mut newest = 0;
     for head in listed {
@@ -455,8 +484,12 @@ fn check_chains(
             newest = newest.max(linked.event.time_ms);
             match status {
                 EventStatus::Started => wrong.push(format!("{}, event {} is open", head.customer, linked.event.seq)),
-                EventStatus::Done => {
+                EventStatus::Done | EventStatus::DoneByHand(_) => {
                     totals.done(&linked.event);
+                    let had = linked.event.key.and_then(|key| keyed.insert(key, linked.reference()));
+                    if let Some(had) = had {
+                        wrong.push(format!("{:?} and {had:?} have one key", linked.reference()));
+                    }
                     if let Some(id) = transaction {
                         touched.entry(id).or_default().push(linked.reference());
                     }
@@ -475,6 +508,14 @@ fn check_chains(
         wrong.push("the newest time is another one".to_owned());
     }
     check_table(store, &table, &touched, wrong);
+    let keys: Vec<EntryId> = keyed.keys().map(|key| EntryId::Key(*key)).collect();
+    let mut entries = Vec::new();
+    store.get(&keys, &mut entries).unwrap();
+    for ((key, event), entry) in keyed.iter().zip(entries) {
+        if entry.proposed.map(|proposed| proposed.event) != Some(*event) {
+            wrong.push(format!("key {key} names {entry:?}, the chains say {event:?}"));
+        }
+    }
 }
 
 fn check_table(
@@ -484,8 +525,9 @@ fn check_table(
     wrong: &mut Vec<String>,
 ) {
     let ids: Vec<TransactionId> = table.keys().copied().collect();
+    let entry_ids: Vec<EntryId> = ids.iter().map(|id| EntryId::from(*id)).collect();
     let mut entries = Vec::new();
-    store.get(&ids, &mut entries).unwrap();
+    store.get(&entry_ids, &mut entries).unwrap();
     for (id, entry) in ids.iter().zip(entries) {
         let mut statuses = Vec::new();
         let proposed: Vec<_> = entry.proposed.iter().map(|proposed| proposed.event).collect();
@@ -519,6 +561,7 @@ fn check_history(chains: &BTreeMap<u128, Vec<ChainEntry>>, history: &History, wr
             entry.status == EventStatus::Done
                 && event.kind.name() == begun.kind
                 && event.transaction.map_or(0, TransactionId::bits) == begun.transaction
+                && event.key == begun.key
                 && amount_fits
         };
         match &ended.told {
@@ -535,8 +578,10 @@ fn check_history(chains: &BTreeMap<u128, Vec<ChainEntry>>, history: &History, wr
                 }
                 applied.entry(begun.customer).or_default().push((*seq, begun, ended));
             }
-            Told::Already => {
-                if !chain.iter().any(fits) {
+            Told::Already { id: event } => {
+                // Who asked with a key hears which event it was.
+                let is_it = |entry: &&ChainEntry| begun.key.is_none() || entry.linked.id().to_string() == *event;
+                if !chain.iter().filter(is_it).any(fits) {
                     wrong.push(format!("{id} was told that it is done already, and it is not: {begun:?}"));
                 }
             }
@@ -544,13 +589,13 @@ fn check_history(chains: &BTreeMap<u128, Vec<ChainEntry>>, history: &History, wr
         }
     }
     // Every event in effect was asked for.
-    let asked: BTreeSet<(&str, u128, u128)> =
-        history.begun.values().map(|begun| (begun.kind.as_str(), begun.customer, begun.transaction)).collect();
+    let of = |begun: &'_ Begun| (begun.kind.clone(), begun.customer, begun.transaction, begun.key);
+    let asked: BTreeSet<(String, u128, u128, Option<RequestKey>)> = history.begun.values().map(of).collect();
     for (customer, chain) in chains {
         for entry in chain.iter().filter(|entry| entry.status == EventStatus::Done) {
             let event = &entry.linked.event;
             let transaction = event.transaction.map_or(0, TransactionId::bits);
-            if !asked.contains(&(event.kind.name(), *customer, transaction)) {
+            if !asked.contains(&(event.kind.name().to_owned(), *customer, transaction, event.key)) {
                 wrong.push(format!("nobody asked for {event:?}"));
             }
         }

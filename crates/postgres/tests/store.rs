@@ -3,13 +3,17 @@
 
 mod common;
 
+use bursar_engine::core::commit::{RailCall, Routes, Settlement, Terms};
 use bursar_engine::core::{
-    Amount, Currencies, Currency, CustomerId, Decimals, LedgerConfig, Policy, Request, TransactionId,
+    Amount, Currencies, Currency, CustomerId, Decimals, LedgerConfig, Policy, RailId, ReasonText, Request,
+    TransactionId,
 };
-use bursar_engine::{Ledger, LedgerOptions, new_config};
+use bursar_engine::store::{Chains, ReadRange};
+use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, new_config};
 use bursar_postgres::{OpenError, PostgresConfig, PostgresStore, SCHEMA_VERSION, migrate};
 use common::PostgresServer;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn ledger() -> LedgerConfig {
     let gold = Currency::new("GOLD", Decimals::new(9).unwrap()).unwrap();
@@ -83,6 +87,66 @@ fn people_read_exact_amounts_and_ids() {
     // A chain that was written to by hand is not believed.
     read("UPDATE {}.events SET hash = sha256('x') WHERE seq = 2");
     let store = PostgresStore::open(&config).unwrap();
-    let found = bursar_engine::store::Chains::load(&store, &[large], &mut Vec::new());
+    let found = store.load(&[large], &mut Vec::new());
     assert_eq!(found.unwrap_err().code(), "damaged");
+}
+
+/// A rail that never can tell.
+#[derive(Debug)]
+struct SilentRail;
+
+impl Rail for SilentRail {
+    fn call(&self, _: RailCall, reply: RailReply) {
+        drop(reply);
+    }
+}
+
+#[test]
+fn people_see_what_an_operator_settled_and_no_keys() {
+    let server = PostgresServer::start();
+    let config = server.fresh_schema();
+    let mine = ledger();
+    let store = Arc::new(PostgresStore::create(&config, &mine).unwrap());
+    let rail = RailId::new(1).unwrap();
+    let routes = Routes { withdrawal: Some(rail), ..Routes::default() };
+    let options = LedgerOptions { routes, ..LedgerOptions::default() }.with_rail(rail, Arc::new(SilentRail));
+    let ledger = Ledger::with_stores(mine, store.clone(), store.clone(), options).unwrap();
+    let (customer, amount) = (CustomerId::new(7), Amount::from_steps(1_000_000_000));
+    for id in 1..=3 {
+        ledger.submit(Request::deposit(customer, TransactionId::new(id), amount)).unwrap();
+    }
+    let reason = |text: &str| ReasonText::new(text);
+    let settlements = [Settlement::Done(reason("seen at the bank")), Settlement::Aborted(reason("it never left"))];
+    for (id, settlement) in (4..).zip(settlements) {
+        let withdrawal = Request::withdrawal(customer, TransactionId::new(id), amount);
+        ledger.submit_then(vec![withdrawal], drop).unwrap();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let open = loop {
+            if let Some(open) = ledger.open_events().unwrap().pop() {
+                break open;
+            }
+            assert!(Instant::now() < deadline, "the withdrawal does not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        ledger.settle(open.id(), settlement).unwrap();
+    }
+    let terms = Terms { key: ledger.key(b"once"), ..Terms::default() };
+    ledger.submit_under(Request::dispute(customer, TransactionId::new(1)), terms).unwrap();
+    ledger.close().unwrap();
+    let read = |what: &str| server.psql(&what.replace("{}", &config.schema));
+    assert_eq!(
+        read("SELECT seq, kind, status, by_hand, reason FROM {}.statement WHERE seq > 3 ORDER BY seq"),
+        "4|withdrawal|done|t|seen at the bank\n5|withdrawal|aborted|t|it never left\n6|dispute|done|f|"
+    );
+    assert_eq!(read("SELECT available, held, seq FROM {}.balances"), "1.000000000|1.000000000|6");
+    assert_eq!(read("SELECT transaction_id FROM {}.open_disputes"), "1");
+    assert_eq!(read("SELECT count(*) FROM {}.transactions"), "5");
+    // The newest event in effect is the one that was settled: its balance holds as well.
+    read("DELETE FROM {}.statuses WHERE seq > 4");
+    assert_eq!(read("SELECT available, seq FROM {}.balances"), "2.000000000|4");
+    let mut entries = Vec::new();
+    store.read(customer, ReadRange::ALL, &mut entries).unwrap();
+    let keys: Vec<_> = entries.iter().map(|entry| entry.linked.event.key).collect();
+    assert_eq!(keys, [None, None, None, None, None, terms.key]);
+    assert_eq!(read("SELECT count(*) FROM {}.request_keys k JOIN {}.events e ON e.request_key = k.id"), "1");
 }
