@@ -427,7 +427,14 @@ fn what_happens_is_counted() {
     server.submit("x").problem();
     let rows = "type,client,tx,amount\ndeposit,1,5,1\nwithdrawal,1,6,100\nnonsense,1,1,1\n";
     server.client().post("/v1/batches", "text/csv", rows);
-    let text = server.get("/metrics").text().to_owned();
+    // A batch is over a moment after its last line was read.
+    let mut text = server.get("/metrics").text().to_owned();
+    for _ in 0..1000 {
+        if text.contains("\nbursar_batches 0\n") {
+            break;
+        }
+        text = server.get("/metrics").text().to_owned();
+    }
     for line in [
         r#"bursar_requests_total{outcome="applied",code=""} 2"#,
         r#"bursar_requests_total{outcome="already_applied",code=""} 1"#,
