@@ -250,4 +250,34 @@ mod tests {
         assert!(matches!(SubmitError::of(Error::CutOff(String::new())), SubmitError::Unknown(_)));
         assert!(matches!(SubmitError::of(Error::NotUnderstood(String::new())), SubmitError::Unknown(_)));
     }
+
+    #[test]
+    fn how_an_event_ended_is_never_confused() {
+        let of = |status, code: &str| {
+            let problem = serde_json::json!({ "status": status, "code": code, "detail": "", "hint": "" });
+            match SettleError::of(Error::Problem(serde_json::from_value(problem).unwrap())) {
+                SettleError::NotPending(_) => "not pending",
+                SettleError::ClosedOtherwise(_) => "closed otherwise",
+                SettleError::NotTaken(_) => "not taken",
+                SettleError::NotDecided(_) => "not decided",
+                SettleError::Unknown(_) => "unknown",
+            }
+        };
+        let table = [
+            (404, "not_pending", "not pending"),
+            (404, "no_such_path", "not taken"),
+            (409, "closed_otherwise", "closed otherwise"),
+            (409, "", "unknown"),
+            (400, "bad_field", "not taken"),
+            (403, "role_too_low", "not taken"),
+            (422, "", "not taken"),
+            (503, "busy", "not decided"),
+            (503, "stopped", "unknown"),
+            (500, "internal", "unknown"),
+        ];
+        for (status, code, expected) in table {
+            assert_eq!(of(status, code), expected, "{status} {code}");
+        }
+        assert!(matches!(SettleError::of(Error::CutOff(String::new())), SettleError::Unknown(_)));
+    }
 }

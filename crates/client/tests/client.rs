@@ -251,17 +251,24 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     let wire = Wire::to(service.address, &[300, 20]);
     let client = client_at(wire.address);
     assert_eq!(client.customer(customer_id(1)).unwrap().unwrap().seq, 5);
+    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    // What was then is asked for by place or by time.
     let then = |moment| straight.customer_as_of(customer_id(1), moment).unwrap();
     let CustomerThen::Was(first) = then(Moment::Seq(1)) else { panic!() };
     assert_eq!((first.seq, first.accounts[0].total.to_string().as_str()), (1, "10.0000"));
-    assert_eq!(then(Moment::Time(first.time)), CustomerThen::Was(first));
+    let CustomerThen::Was(at) = then(Moment::Time(first.time)) else { panic!() };
+    assert_eq!(at.time, first.time);
     assert_eq!(then(Moment::Time(TimeMs(0))), CustomerThen::NoAccount);
     assert_eq!(straight.customer_as_of(customer_id(7), Moment::Seq(1)), Ok(CustomerThen::Unknown));
     // What waits for no rail cannot be settled.
     let settled = straight.settle(first_event, &Settlement::Done(ReasonText::new("x")));
     let Err(SettleError::NotPending(problem)) = settled else { panic!("{settled:?}") };
     assert_eq!(problem.status, 404);
-    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    // Once an answer was lost, that an event waits no more does not say how it ended.
+    let wire = Wire::to(service.address, &[20]);
+    let settled = client_at(wire.address).settle(first_event, &Settlement::Aborted(ReasonText::new("x")));
+    assert!(matches!(settled, Err(SettleError::Unknown(Error::CutOff(_)))), "{settled:?}");
+    assert_eq!(wire.connections.load(Ordering::SeqCst), 2);
     // Chains and batches are not, and say so.
     let wire = Wire::to(service.address, &[600]);
     let mut chain = client_at(wire.address).chain(customer_id(1)).unwrap().unwrap();
