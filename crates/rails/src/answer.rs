@@ -70,8 +70,10 @@ fn is_about(object: &Map<String, Value>, event: EventId) -> bool {
     object.get("event").is_none_or(|found| found.as_str() == Some(event.to_string().as_str()))
 }
 
+/// A reason, as one line: it goes into the chain, into logs and onto terminals, and not every store can hold a zero.
 fn reason_in(object: &Map<String, Value>, field: &str) -> Option<String> {
-    let reason = object.get(field)?.as_str()?.trim();
+    let reason = object.get(field)?.as_str()?.replace(char::is_control, " ");
+    let reason = reason.trim();
     (!reason.is_empty()).then(|| reason.to_owned())
 }
 
@@ -159,6 +161,8 @@ mod tests {
             (422, true, r#"{"refused":"account closed","event":"another"}"#, "unknown"),
             (422, true, r#"{"refused":"account closed","event":7}"#, "unknown"),
             (422, false, refusal, "unknown"),
+            (422, true, r#"{"refused":"account\u0000closed\n"}"#, "account closed"),
+            (422, true, r#"{"refused":"\u0000"}"#, "unknown"),
             (422, true, r#"{"refused":""}"#, "unknown"),
             (422, true, r#"{"refused":true}"#, "unknown"),
             (422, true, r#"{"error":"account closed"}"#, "unknown"),
