@@ -513,5 +513,5 @@ fn a_configuration_that_says_nonsense_is_refused() {
     assert!(!stderr(&output).contains("hush"));
     // Somewhere else, and not there.
     let output = sandbox.run(&["serve", "--listen", "127.0.0.1:0", "--config", "missing.toml"]);
-    assert!(stderr(&output).contains("error[cannot_read]"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("error[bad_config]"), "{}", stderr(&output));
 }

@@ -112,6 +112,7 @@ pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
         ServiceProblem::UnknownCode,
         ServiceProblem::NotPending,
         ServiceProblem::ClosedOtherwise,
+        ServiceProblem::NoAccountThen,
     ];
     let own = move |problem: &ServiceProblem| !shared.contains(problem);
     let services = ServiceProblem::ALL.into_iter().filter(own);

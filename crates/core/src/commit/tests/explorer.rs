@@ -132,7 +132,7 @@ impl Explorer {
             terms.expected_seq = Some(seq + self.random.below(2) as u64);
         }
         if self.random.one_in(8) {
-            let amount = Amount::from_steps(self.random.below(4) as i64 - 1);
+            let amount = Amount::from_steps([-1, 0, 1, 2][self.random.below(4)]);
             terms.minimum_available = Some(Minimum { currency: CurrencyIndex(0), amount });
         }
         (!terms.is_empty()).then(|| Box::new(terms))
