@@ -136,7 +136,7 @@ mod tests {
         }
         assert_eq!(taken, 99, "ten a second, and none before the first 100 ms");
         // A pause fills it to its brim and not further.
-        let later = start + Duration::from_secs(3_600);
+        let later = start + Duration::from_hours(1);
         assert_eq!((0..100).filter(|_| buckets.take(ONE, later).is_ok()).count(), 5);
     }
 

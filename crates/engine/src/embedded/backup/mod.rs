@@ -7,7 +7,7 @@
 //! A copy is the ledger file and the journal; what is derived is made anew by whoever opens it. The journal is only
 //! appended to and its frames prove themselves, so that a reader needs no lock to copy it. What a reader cannot see is
 //! whether the newest frames are durable: a page cache shows what a crash would take back. There are three ways to
-//! know, and [`durable`] has them: nobody owns the directory (then it is opened, which leaves nothing uncertain), its
+//! know, and the module `durable` has them: nobody owns the directory (then it is opened, which leaves nothing uncertain), its
 //! owner says so, or later frames do.
 //!
 //! Copying again onto the same directory goes on behind its manifest. Everything up to the manifest's point was
