@@ -62,7 +62,8 @@ pub(crate) fn time_until(name: &str, text: &str) -> Result<u64, Problem> {
 /// A place in a chain.
 pub(crate) fn seq(name: &str, text: &str) -> Result<u64, Problem> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let seq = text.parse().ok().filter(|seq| is_number && *seq > 0);
+    // What no chain can have is refused, as the document says.
+    let seq = text.parse::<u64>().ok().filter(|seq| is_number && *seq > 0 && i64::try_from(*seq).is_ok());
     seq.ok_or_else(|| bad(format!("{name} must be a number from 1 on")))
 }
 
