@@ -116,8 +116,8 @@ impl Chains for Store {
         for (record, result) in records.iter().zip(&results[first..]) {
             match record {
                 Record::Started(linked) => drop(log.transactions.insert(linked.id(), linked.event.transaction)),
-                Record::Done(event) if *result == Appended::Yes => log.done.push(*event),
-                Record::Done(_) | Record::Aborted(..) => {}
+                Record::Done(event) | Record::DoneByHand(event, _) if *result == Appended::Yes => log.done.push(*event),
+                Record::Done(_) | Record::DoneByHand(..) | Record::Aborted(..) => {}
             }
         }
         Ok(())
