@@ -1,24 +1,9 @@
 //! How values of the engine are shown: times, amounts and currencies. One place, so that every command shows
 //! them alike.
 
+pub(crate) use bursar_core::Time;
 use bursar_core::amount::AmountDisplay;
 use bursar_core::{Account, Amount, Currencies, Currency, CurrencyIndex, Sum};
-use jiff::Timestamp;
-use std::fmt;
-
-/// Milliseconds since 1970, shown as RFC 3339 in UTC with three decimals.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Time(pub(crate) u64);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match i64::try_from(self.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
-            Some(time) => write!(f, "{time:.3}"),
-            // Beyond the year 9999: only a clock that is badly wrong gets there.
-            None => write!(f, "{} ms after 1970", self.0),
-        }
-    }
-}
 
 /// Amounts in the decimals of their currencies.
 #[derive(Clone, Copy, Debug)]
@@ -62,18 +47,6 @@ impl<'a> Money<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_in_utc_with_milliseconds() {
-        let table = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_769_860_800_007, "2026-01-31T12:00:00.007Z"),
-            (u64::MAX, "18446744073709551615 ms after 1970"),
-        ];
-        for (ms, expected) in table {
-            assert_eq!(Time(ms).to_string(), expected);
-        }
-    }
 
     #[test]
     fn changes_have_the_currencys_decimals() {

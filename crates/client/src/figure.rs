@@ -97,10 +97,7 @@ impl FromStr for TimeMs {
 
 impl fmt::Display for TimeMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match i64::try_from(self.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
-            Some(time) => write!(f, "{time:.3}"),
-            None => f.write_str("9999-12-31T23:59:59.999Z"),
-        }
+        bursar_core::Time(self.0).fmt(f)
     }
 }
 

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod rejection;
 pub mod request;
 pub mod rules;
+pub mod time;
 pub mod transaction;
 
 pub use account::{Account, Accounts, CustomerState};
@@ -37,6 +38,7 @@ pub use key::{KEY_TEXT_BYTES_MAX, RequestKey};
 pub use policy::{DisputablePolicy, LedgerConfig, LockedPolicy, Policy};
 pub use rejection::{Rejection, RejectionInfo};
 pub use request::{Action, Movement, Reference, Request, RequestKind};
+pub use time::Time;
 pub use transaction::{
     EntryId, EventRef, Proposed, TransactionEntry, TransactionKind, TransactionState, TransactionStatus,
 };

@@ -3,7 +3,6 @@
 
 use bursar_core::amount::AmountDisplay;
 use bursar_core::{Account, Amount, Currencies, CurrencyIndex, Hash, Sum};
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -52,11 +51,7 @@ pub(crate) struct Time(pub(crate) u64);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match i64::try_from(self.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
-            Some(time) => write!(f, "{time:.3}"),
-            // Beyond the year 9999: only a clock that is badly wrong gets there.
-            None => f.write_str("9999-12-31T23:59:59.999Z"),
-        }
+        bursar_core::Time(self.0).fmt(f)
     }
 }
 
