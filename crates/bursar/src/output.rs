@@ -56,6 +56,18 @@ pub(crate) struct Column {
     pub(crate) align: Align,
 }
 
+impl Column {
+    /// A column of words or ids.
+    pub(crate) const fn left(name: &'static str) -> Self {
+        Self { name, align: Align::Left }
+    }
+
+    /// A column of amounts or counts.
+    pub(crate) const fn right(name: &'static str) -> Self {
+        Self { name, align: Align::Right }
+    }
+}
+
 /// A value.
 #[derive(Clone, Copy)]
 pub(crate) enum Cell<'a> {
@@ -244,11 +256,11 @@ mod tests {
     use bursar_core::{Amount, Decimals};
 
     const COLUMNS: &[Column] = &[
-        Column { name: "client", align: Align::Left },
-        Column { name: "total", align: Align::Right },
-        Column { name: "events", align: Align::Right },
-        Column { name: "locked", align: Align::Left },
-        Column { name: "note", align: Align::Left },
+        Column::left("client"),
+        Column::right("total"),
+        Column::right("events"),
+        Column::left("locked"),
+        Column::left("note"),
     ];
 
     fn printed(format: Format, single: bool, row_count: usize) -> String {

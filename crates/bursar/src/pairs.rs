@@ -3,10 +3,10 @@
 //! A table and CSV show them flat, as `key,value` with keys like `policy.locked` and `currency.EUR.total`; JSON
 //! shows an object, in which lists are arrays of objects.
 
-use crate::output::{Align, Cell, Column, Format, Records};
+use crate::output::{Cell, Column, Format, Records};
 use std::io::{self, Write};
 
-const COLUMNS: &[Column] = &[Column { name: "key", align: Align::Left }, Column { name: "value", align: Align::Left }];
+const COLUMNS: &[Column] = &[Column::left("key"), Column::left("value")];
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]

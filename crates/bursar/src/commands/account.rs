@@ -1,25 +1,19 @@
 //! `bursar account`
 
-use super::accounts::print_rows;
+use super::accounts::{AVAILABLE, CLIENT, CURRENCY, HELD, LOCKED, TOTAL, print_rows};
 use super::unknown_customer;
 use crate::book::{Book, HeadView, Then, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::Money;
 use bursar_core::{Account, CustomerId};
 use std::io;
 
-const CLIENT: Column = Column { name: "client", align: Align::Left };
-const CURRENCY: Column = Column { name: "currency", align: Align::Left };
-const AVAILABLE: Column = Column { name: "available", align: Align::Right };
-const HELD: Column = Column { name: "held", align: Align::Right };
-const TOTAL: Column = Column { name: "total", align: Align::Right };
-const LOCKED: Column = Column { name: "locked", align: Align::Left };
-const SEQ: Column = Column { name: "seq", align: Align::Right };
-const HEAD: Column = Column { name: "head", align: Align::Left };
-const OPEN_EVENT: Column = Column { name: "open_event", align: Align::Left };
+const SEQ: Column = Column::right("seq");
+const HEAD: Column = Column::left("head");
+const OPEN_EVENT: Column = Column::left("open_event");
 
 const COLUMNS: &[Column] = &[CLIENT, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];
 const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];

@@ -5,7 +5,7 @@ use crate::book::{Book, Then, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::Money;
 use bursar_core::{Account, Currencies, CurrencyIndex, CustomerId, CustomerState};
 use bursar_engine::Ledger;
@@ -18,12 +18,12 @@ use std::vec;
 /// How many customers are read at once.
 const PAGE_CUSTOMERS: usize = 4096;
 
-const CLIENT: Column = Column { name: "client", align: Align::Left };
-const CURRENCY: Column = Column { name: "currency", align: Align::Left };
-const AVAILABLE: Column = Column { name: "available", align: Align::Right };
-const HELD: Column = Column { name: "held", align: Align::Right };
-const TOTAL: Column = Column { name: "total", align: Align::Right };
-const LOCKED: Column = Column { name: "locked", align: Align::Left };
+pub(super) const CLIENT: Column = Column::left("client");
+pub(super) const CURRENCY: Column = Column::left("currency");
+pub(super) const AVAILABLE: Column = Column::right("available");
+pub(super) const HELD: Column = Column::right("held");
+pub(super) const TOTAL: Column = Column::right("total");
+pub(super) const LOCKED: Column = Column::left("locked");
 
 const COLUMNS: &[Column] = &[CLIENT, AVAILABLE, HELD, TOTAL, LOCKED];
 const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED];

@@ -5,55 +5,47 @@ use crate::book::{Entries, Entry, with_book};
 use crate::checked::Chain;
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
 use bursar_core::{Account, Accounts, RequestKind};
 use std::collections::VecDeque;
 use std::io::Write;
 
-const fn left(name: &'static str) -> Column {
-    Column { name, align: Align::Left }
-}
-
-const fn right(name: &'static str) -> Column {
-    Column { name, align: Align::Right }
-}
-
 const COLUMNS: &[Column] = &[
-    right("seq"),
-    left("status"),
-    left("time"),
-    left("kind"),
-    left("tx"),
-    right("amount"),
-    right("available_change"),
-    right("held_change"),
-    right("available"),
-    right("held"),
-    right("total"),
-    left("locked"),
-    left("id"),
-    left("hash"),
-    left("reason"),
+    Column::right("seq"),
+    Column::left("status"),
+    Column::left("time"),
+    Column::left("kind"),
+    Column::left("tx"),
+    Column::right("amount"),
+    Column::right("available_change"),
+    Column::right("held_change"),
+    Column::right("available"),
+    Column::right("held"),
+    Column::right("total"),
+    Column::left("locked"),
+    Column::left("id"),
+    Column::left("hash"),
+    Column::left("reason"),
 ];
 
 const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    right("seq"),
-    left("status"),
-    left("time"),
-    left("kind"),
-    left("tx"),
-    left("currency"),
-    right("amount"),
-    right("available_change"),
-    right("held_change"),
-    right("available"),
-    right("held"),
-    right("total"),
-    left("locked"),
-    left("id"),
-    left("hash"),
-    left("reason"),
+    Column::right("seq"),
+    Column::left("status"),
+    Column::left("time"),
+    Column::left("kind"),
+    Column::left("tx"),
+    Column::left("currency"),
+    Column::right("amount"),
+    Column::right("available_change"),
+    Column::right("held_change"),
+    Column::right("available"),
+    Column::right("held"),
+    Column::right("total"),
+    Column::left("locked"),
+    Column::left("id"),
+    Column::left("hash"),
+    Column::left("reason"),
 ];
 
 /// Prints a chain, or a part of it.

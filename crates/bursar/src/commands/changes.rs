@@ -2,41 +2,33 @@
 
 use super::accounts::Customers;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::Money;
 use bursar_core::{CustomerId, CustomerState};
 use bursar_engine::Ledger;
 use std::io::{self, Write};
 
-const fn left(name: &'static str) -> Column {
-    Column { name, align: Align::Left }
-}
-
-const fn right(name: &'static str) -> Column {
-    Column { name, align: Align::Right }
-}
-
 const COLUMNS: &[Column] = &[
-    left("client"),
-    right("available"),
-    right("held"),
-    right("total"),
-    left("locked"),
-    right("available_change"),
-    right("held_change"),
-    left("was_locked"),
+    Column::left("client"),
+    Column::right("available"),
+    Column::right("held"),
+    Column::right("total"),
+    Column::left("locked"),
+    Column::right("available_change"),
+    Column::right("held_change"),
+    Column::left("was_locked"),
 ];
 
 const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    left("client"),
-    left("currency"),
-    right("available"),
-    right("held"),
-    right("total"),
-    left("locked"),
-    right("available_change"),
-    right("held_change"),
-    left("was_locked"),
+    Column::left("client"),
+    Column::left("currency"),
+    Column::right("available"),
+    Column::right("held"),
+    Column::right("total"),
+    Column::left("locked"),
+    Column::right("available_change"),
+    Column::right("held_change"),
+    Column::left("was_locked"),
 ];
 
 /// Prints the accounts of a ledger that differ from those of the same ledger before. Without one before, all

@@ -2,15 +2,11 @@
 
 use crate::codes::{CodeInfo, all_codes, near};
 use crate::exit::{Failure, FailureKind};
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use std::io;
 
-const COLUMNS: &[Column] = &[
-    Column { name: "code", align: Align::Left },
-    Column { name: "origin", align: Align::Left },
-    Column { name: "meaning", align: Align::Left },
-    Column { name: "hint", align: Align::Left },
-];
+const COLUMNS: &[Column] =
+    &[Column::left("code"), Column::left("origin"), Column::left("meaning"), Column::left("hint")];
 
 /// Prints what a code means, or all codes.
 pub(crate) fn run(code: Option<&str>, format: Format) -> Result<(), Failure> {

@@ -4,19 +4,14 @@
 use crate::checked::Key as Asked;
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind, note};
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::store::StoreError;
 use bursar_server::keys::{Key, KeyFile};
 use jiff::Timestamp;
 use std::io::{self, Write};
 
-const COLUMNS: &[Column] = &[
-    Column { name: "id", align: Align::Left },
-    Column { name: "name", align: Align::Left },
-    Column { name: "role", align: Align::Left },
-    Column { name: "created", align: Align::Left },
-];
+const COLUMNS: &[Column] = &[Column::left("id"), Column::left("name"), Column::left("role"), Column::left("created")];
 
 /// Creates, lists or revokes.
 pub(crate) fn run(global: &Global, asked: Asked, format: Format) -> Result<(), Failure> {

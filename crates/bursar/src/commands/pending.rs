@@ -3,32 +3,28 @@
 use crate::book::{Waiting, with_book};
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
 use bursar_client::Waits;
 use std::io;
 
-const fn left(name: &'static str) -> Column {
-    Column { name, align: Align::Left }
-}
-
 const COLUMNS: &[Column] = &[
-    left("event"),
-    left("client"),
-    Column { name: "seq", align: Align::Right },
-    left("kind"),
-    left("tx"),
-    left("currency"),
-    Column { name: "amount", align: Align::Right },
-    left("rail"),
-    left("since"),
-    left("deadline"),
+    Column::left("event"),
+    Column::left("client"),
+    Column::right("seq"),
+    Column::left("kind"),
+    Column::left("tx"),
+    Column::left("currency"),
+    Column::right("amount"),
+    Column::left("rail"),
+    Column::left("since"),
+    Column::left("deadline"),
     // From here on: what only the process knows that calls rails.
-    left("asking"),
-    left("next_call"),
-    Column { name: "calls", align: Align::Right },
-    left("last_answer"),
-    Column { name: "behind", align: Align::Right },
+    Column::left("asking"),
+    Column::left("next_call"),
+    Column::right("calls"),
+    Column::left("last_answer"),
+    Column::right("behind"),
 ];
 
 /// How many of the columns a directory has.

@@ -4,15 +4,15 @@ use crate::book::{SettledView, with_book};
 use crate::checked::Settle;
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use std::io;
 
 const COLUMNS: &[Column] = &[
-    Column { name: "client", align: Align::Left },
-    Column { name: "seq", align: Align::Right },
-    Column { name: "event", align: Align::Left },
-    Column { name: "status", align: Align::Left },
-    Column { name: "reason", align: Align::Left },
+    Column::left("client"),
+    Column::right("seq"),
+    Column::left("event"),
+    Column::left("status"),
+    Column::left("reason"),
 ];
 
 /// Settles an event by hand and prints how it stands, which is durable then.

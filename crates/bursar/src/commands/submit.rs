@@ -4,7 +4,7 @@ use crate::book::{InEffect, Outlook, Under, Would, with_book};
 use crate::checked::{Submit, bad};
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
 use bursar_core::commit::{Minimum, Receipt};
 use bursar_core::{
@@ -12,39 +12,31 @@ use bursar_core::{
 };
 use std::io;
 
-const fn left(name: &'static str) -> Column {
-    Column { name, align: Align::Left }
-}
-
-const fn right(name: &'static str) -> Column {
-    Column { name, align: Align::Right }
-}
-
 const COLUMNS: &[Column] = &[
-    left("outcome"),
-    left("client"),
-    right("seq"),
-    left("time"),
-    right("available"),
-    right("held"),
-    right("total"),
-    left("locked"),
-    left("id"),
-    left("hash"),
+    Column::left("outcome"),
+    Column::left("client"),
+    Column::right("seq"),
+    Column::left("time"),
+    Column::right("available"),
+    Column::right("held"),
+    Column::right("total"),
+    Column::left("locked"),
+    Column::left("id"),
+    Column::left("hash"),
 ];
 
 const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    left("outcome"),
-    left("client"),
-    right("seq"),
-    left("time"),
-    left("currency"),
-    right("available"),
-    right("held"),
-    right("total"),
-    left("locked"),
-    left("id"),
-    left("hash"),
+    Column::left("outcome"),
+    Column::left("client"),
+    Column::right("seq"),
+    Column::left("time"),
+    Column::left("currency"),
+    Column::right("available"),
+    Column::right("held"),
+    Column::right("total"),
+    Column::left("locked"),
+    Column::left("id"),
+    Column::left("hash"),
 ];
 
 /// Submits a request and prints the receipt, which is durable then.

@@ -12,14 +12,14 @@ mod view;
 
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use bursar_client::blocking::Client;
 use figures::Shown;
 use samples::Samples;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-const COLUMNS: &[Column] = &[Column { name: "key", align: Align::Left }, Column { name: "value", align: Align::Left }];
+const COLUMNS: &[Column] = &[Column::left("key"), Column::left("value")];
 /// How many pending events are listed at the most.
 const PENDING_MAX: usize = 50;
 /// How far apart the two looks of a single snapshot are.

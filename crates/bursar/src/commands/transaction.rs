@@ -4,46 +4,38 @@ use crate::book::{TransactionView, with_book};
 use crate::cli::Global;
 use crate::engine_failure::not_there;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
 use bursar_core::{Rejection, TransactionId};
 use std::io;
 
-const fn left(name: &'static str) -> Column {
-    Column { name, align: Align::Left }
-}
-
-const fn right(name: &'static str) -> Column {
-    Column { name, align: Align::Right }
-}
-
 const COLUMNS: &[Column] = &[
-    left("tx"),
-    left("client"),
-    left("kind"),
-    right("amount"),
-    left("state"),
-    right("seq"),
-    left("status"),
-    left("time"),
-    left("event"),
-    left("id"),
-    left("hash"),
+    Column::left("tx"),
+    Column::left("client"),
+    Column::left("kind"),
+    Column::right("amount"),
+    Column::left("state"),
+    Column::right("seq"),
+    Column::left("status"),
+    Column::left("time"),
+    Column::left("event"),
+    Column::left("id"),
+    Column::left("hash"),
 ];
 
 const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    left("tx"),
-    left("client"),
-    left("kind"),
-    left("currency"),
-    right("amount"),
-    left("state"),
-    right("seq"),
-    left("status"),
-    left("time"),
-    left("event"),
-    left("id"),
-    left("hash"),
+    Column::left("tx"),
+    Column::left("client"),
+    Column::left("kind"),
+    Column::left("currency"),
+    Column::right("amount"),
+    Column::left("state"),
+    Column::right("seq"),
+    Column::left("status"),
+    Column::left("time"),
+    Column::left("event"),
+    Column::left("id"),
+    Column::left("hash"),
 ];
 
 /// Prints a transaction.

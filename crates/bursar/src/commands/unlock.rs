@@ -3,19 +3,19 @@
 use crate::book::{Under, with_book};
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::Time;
 use bursar_core::commit::Receipt;
 use bursar_core::{CustomerId, Request};
 use std::io;
 
 const COLUMNS: &[Column] = &[
-    Column { name: "client", align: Align::Left },
-    Column { name: "seq", align: Align::Right },
-    Column { name: "time", align: Align::Left },
-    Column { name: "locked", align: Align::Left },
-    Column { name: "id", align: Align::Left },
-    Column { name: "hash", align: Align::Left },
+    Column::left("client"),
+    Column::right("seq"),
+    Column::left("time"),
+    Column::left("locked"),
+    Column::left("id"),
+    Column::left("hash"),
 ];
 
 /// Unlocks a customer and prints the receipt, which is durable then.

@@ -9,15 +9,10 @@ mod machine;
 
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
-use crate::output::{Align, Cell, Column, Format, Records, stdout};
+use crate::output::{Cell, Column, Format, Records, stdout};
 use std::io;
 
-const COLUMNS: &[Column] = &[
-    Column { name: "check", align: Align::Left },
-    Column { name: "verdict", align: Align::Left },
-    Column { name: "found", align: Align::Left },
-    Column { name: "do", align: Align::Left },
-];
+const COLUMNS: &[Column] = &[Column::left("check"), Column::left("verdict"), Column::left("found"), Column::left("do")];
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
