@@ -1,7 +1,7 @@
 //! The stores of this crate against the suite that every store must pass.
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
-use bursar_engine::conformance::{Ending, Home, Stores, Target, case_names, run};
+use bursar_engine::conformance::{Ending, Home, Stores, Target, passes};
 use bursar_engine::core::LedgerConfig;
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore};
 use bursar_engine::store::{MemoryStore, StoreError};
@@ -70,12 +70,6 @@ impl Home for EmbeddedHome {
         self.store = Some(Arc::new(store));
         Ok(true)
     }
-}
-
-fn passes(target: &dyn Target) {
-    let failures: Vec<String> = run(target).iter().map(ToString::to_string).collect();
-    let count = case_names().len();
-    assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]

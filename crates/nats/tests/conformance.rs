@@ -3,7 +3,7 @@
 
 mod common;
 
-use bursar_engine::conformance::{Ending, Home, Stores, Target, case_names, run};
+use bursar_engine::conformance::{Ending, Home, Stores, Target, passes};
 use bursar_engine::core::LedgerConfig;
 use bursar_engine::store::StoreError;
 use bursar_nats::{NatsChains, NatsOptions};
@@ -39,12 +39,6 @@ impl Home for NatsHome {
         self.stores = Some(pair(&self.config, NatsChains::open(self.options.clone())?)?);
         Ok(true)
     }
-}
-
-fn passes(target: &dyn Target) {
-    let failures: Vec<String> = run(target).iter().map(ToString::to_string).collect();
-    let count = case_names().len();
-    assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use bursar_engine::conformance::{Ending, Home, Stores, Target, case_names, run};
+use bursar_engine::conformance::{self, Ending, Home, Stores, Target};
 use bursar_engine::core::LedgerConfig;
 use bursar_engine::store::{MemoryStore, StoreError};
 use bursar_postgres::{Approve, PostgresConfig, PostgresStore};
@@ -70,10 +70,7 @@ impl Home for PostgresHome {
 
 fn passes(there: There, approve: Approve, crashes: bool) {
     let server = Arc::new(Mutex::new(PostgresServer::start()));
-    let failures = run(&Postgres { server, there, approve, crashes });
-    let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    let count = case_names().len();
-    assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
+    conformance::passes(&Postgres { server, there, approve, crashes });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What every store must do, as a list of cases that run against any pair of [`Chains`] and [`Transactions`].
 //!
-//! A store's own tests make a [`Target`] and call [`run`]:
+//! A store's own tests make a [`Target`] and call [`passes`]:
 //!
 //! ```text
 //!  Target::fresh ──► Home ──► Stores { chains, transactions } ──► cases ──► Failure { case, what }
@@ -121,6 +121,17 @@ pub fn run(target: &dyn Target) -> Vec<Failure> {
         }
     }
     failures
+}
+
+/// Runs all cases, for a test: names every one that failed.
+///
+/// # Panics
+///
+/// If a case failed.
+pub fn passes(target: &dyn Target) {
+    let failures: Vec<String> = run(target).iter().map(ToString::to_string).collect();
+    let count = case_names().len();
+    assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// The ledger that all cases play in: three currencies, and withdrawals that can be disputed.
