@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
 
 mod common;
+#[path = "../../client/tests/common/wire.rs"]
+mod wire;
 
 use common::{EXAMPLE, Sandbox, code, masked, stderr, stdout};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Child, Output, Stdio};
+use wire::Wire;
 
 /// The service in a process of its own, on the ledger of a sandbox.
 struct Service {
@@ -422,37 +425,16 @@ fn an_answer_that_is_cut_off_is_no_result() {
     let sandbox = Sandbox::with_example();
     let service = Service::start(&sandbox);
     let expected = stdout(&service.run(&sandbox, &["export", "--chain", "1"]));
-    // Everything is cut after 300 bytes of the second answer: the first says which ledger it is.
-    let wire = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", wire.local_addr().unwrap());
-    let address = service.url.strip_prefix("http://").unwrap().to_owned();
-    std::thread::spawn(move || {
-        for client in wire.incoming() {
-            let (client, server) = (client.unwrap(), TcpStream::connect(&address).unwrap());
-            carry(client.try_clone().unwrap(), server.try_clone().unwrap(), usize::MAX);
-            carry(server, client, 1_400);
-        }
-    });
+    // Every connection is cut in its second answer: the first says which ledger it is.
+    let wire = Wire::to(service.url.strip_prefix("http://").unwrap().parse().unwrap(), &[1_400; 64]);
+    let url = format!("http://{}", wire.address);
     let output = sandbox.run(&["export", "--chain", "1", "--server", &url]);
     assert_eq!(code(&output), 6, "{}", stderr(&output));
     assert!(stderr(&output).contains("error[no_answer]"), "{}", stderr(&output));
     assert!(expected.starts_with(&stdout(&output)) && stdout(&output).len() < expected.len());
     let output = sandbox.run(&["verify", "1", "--server", &url]);
     assert_eq!((code(&output), stdout(&output).as_str()), (6, ""), "{}", stderr(&output));
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream, mut bytes: usize) {
-    std::thread::spawn(move || {
-        let mut piece = [0; 4096];
-        loop {
-            let count = from.read(&mut piece).unwrap_or(0).min(bytes);
-            bytes -= count;
-            if count == 0 || to.write_all(&piece[..count]).is_err() || bytes == 0 {
-                drop((to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both)));
-                return;
-            }
-        }
-    });
+    assert!((2..=64).contains(&wire.connections()), "{}", wire.connections());
 }
 
 #[test]

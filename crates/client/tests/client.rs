@@ -4,6 +4,8 @@
 
 #[path = "../../server/tests/common/mod.rs"]
 mod common;
+#[path = "common/wire.rs"]
+mod wire;
 
 use bursar_client::blocking::Client;
 use bursar_client::{
@@ -16,10 +18,11 @@ use bursar_engine::chain_file::verify_chain_file;
 use bursar_server::Limits;
 use common::TestServer;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use wire::Wire;
 
 fn options(deadline: Duration) -> Options {
     Options { deadline, answer_within: Duration::from_secs(20), ..Options::default() }
@@ -39,46 +42,6 @@ fn customer_id(number: u64) -> CustomerId {
 
 fn transaction_id(number: u64) -> TransactionId {
     TransactionId::new(number.into())
-}
-
-/// A wire to the service. Each connection carries so many bytes of answers and is then cut; the next ones are whole.
-struct Wire {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Wire {
-    /// `cuts`: after how many bytes of answers the first connections are cut, in turn.
-    fn to(service: SocketAddr, cuts: &'static [usize]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let count = connections.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let index = count.fetch_add(1, Ordering::SeqCst);
-                let (client, server) = (client.unwrap(), TcpStream::connect(service).unwrap());
-                carry(client.try_clone().unwrap(), server.try_clone().unwrap(), usize::MAX);
-                carry(server, client, cuts.get(index).copied().unwrap_or(usize::MAX));
-            }
-        });
-        Self { address, connections }
-    }
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream, mut bytes: usize) {
-    std::thread::spawn(move || {
-        let mut piece = [0; 4096];
-        loop {
-            let count = from.read(&mut piece).unwrap_or(0).min(bytes);
-            bytes -= count;
-            if count == 0 || to.write_all(&piece[..count]).is_err() || bytes == 0 {
-                // Either end may have gone already.
-                drop((to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both)));
-                return;
-            }
-        }
-    });
 }
 
 #[test]
@@ -217,14 +180,14 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
         let wire = Wire::to(service.address, cuts);
         let outcome = client_at(wire.address).submit(&deposit(1, transaction, "1")).unwrap();
         assert!(matches!(outcome, Outcome::AlreadyApplied(_)), "{outcome:?}");
-        assert_eq!(wire.connections.load(Ordering::SeqCst), cuts.len() + 1);
+        assert_eq!(wire.connections(), cuts.len() + 1);
     }
     // A dispute has no id of its own: it is in effect, and nobody knows.
     let wire = Wire::to(service.address, &[20]);
     let dispute = Submission::dispute(customer_id(1), transaction_id(1));
     let result = client_at(wire.address).submit(&dispute);
     assert!(matches!(result, Err(SubmitError::Unknown(Error::CutOff(_)))), "{result:?}");
-    assert_eq!(wire.connections.load(Ordering::SeqCst), 1, "it was not sent again");
+    assert_eq!(wire.connections(), 1, "it was not sent again");
     assert_eq!(straight.transaction(transaction_id(1)).unwrap().unwrap().current.unwrap().state, "disputed");
     assert_eq!(straight.ledger().unwrap().events, 4);
 
@@ -233,7 +196,7 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     let resolve = Submission::resolve(customer_id(1), transaction_id(1)).with_idempotency_key("case \"17\"");
     let outcome = client_at(wire.address).submit(&resolve).unwrap();
     assert!(matches!(outcome, Outcome::AlreadyApplied(_)), "{outcome:?}");
-    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    assert_eq!(wire.connections(), 3);
     assert_eq!(straight.ledger().unwrap().events, 5);
     // A dry run does nothing, however often it is asked; its answers are as exact as those of the real one.
     let wire = Wire::to(service.address, &[20, 1]);
@@ -241,7 +204,7 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     let left = |minimum: &str| withdrawal.clone().with_expected_seq(5).with_minimum_available(minimum.parse().unwrap());
     let Ok(Outlook::WouldApply(would)) = client_at(wire.address).dry_run(&left("10")) else { panic!() };
     assert_eq!((would.seq, would.account.available.to_string().as_str(), would.locked), (6, "10.0000", false));
-    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    assert_eq!(wire.connections(), 3);
     let Err(SubmitError::Refused(problem)) = straight.dry_run(&left("10.01")) else { panic!() };
     assert_eq!(problem.code, "below_minimum");
     assert_eq!(straight.dry_run(&resolve), Ok(Outlook::AlreadyApplied(outcome.receipt().clone())));
@@ -251,7 +214,7 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     let wire = Wire::to(service.address, &[300, 20]);
     let client = client_at(wire.address);
     assert_eq!(client.customer(customer_id(1)).unwrap().unwrap().seq, 5);
-    assert_eq!(wire.connections.load(Ordering::SeqCst), 3);
+    assert_eq!(wire.connections(), 3);
     // What was then is asked for by place or by time.
     let then = |moment| straight.customer_as_of(customer_id(1), moment).unwrap();
     let CustomerThen::Was(first) = then(Moment::Seq(1)) else { panic!() };
@@ -268,7 +231,7 @@ fn an_answer_that_is_cut_off_is_asked_for_again_only_where_that_is_safe() {
     let wire = Wire::to(service.address, &[20]);
     let settled = client_at(wire.address).settle(first_event, &Settlement::Aborted(ReasonText::new("x")));
     assert!(matches!(settled, Err(SettleError::Unknown(Error::CutOff(_)))), "{settled:?}");
-    assert_eq!(wire.connections.load(Ordering::SeqCst), 2);
+    assert_eq!(wire.connections(), 2);
     // Chains and batches are not, and say so.
     let wire = Wire::to(service.address, &[600]);
     let mut chain = client_at(wire.address).chain(customer_id(1)).unwrap().unwrap();
