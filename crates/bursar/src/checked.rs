@@ -374,12 +374,9 @@ fn settle(args: &cli::SettleArgs) -> Result<Settle, Failure> {
     let event = EventId::parse(args.event.as_bytes()).ok_or_else(|| {
         bad("EVENT", &args.event, "this is no id of an event").with_hint("`bursar pending` shows them.")
     })?;
-    let text = args.reason.trim();
-    if text.is_empty() || text.len() > REASON_BYTES_MAX || text.chars().any(char::is_control) {
-        let why = format!("a reason is one line of 1 to {REASON_BYTES_MAX} bytes");
-        return Err(bad("--reason", &args.reason, why));
-    }
-    let reason = ReasonText::new(text);
+    let reason = ReasonText::of_operator(&args.reason).ok_or_else(|| {
+        bad("--reason", &args.reason, format_args!("a reason is one line of 1 to {REASON_BYTES_MAX} bytes"))
+    })?;
     let settlement = match args.end {
         cli::EndArg::Done => Settlement::Done(reason),
         cli::EndArg::Aborted => Settlement::Aborted(reason),

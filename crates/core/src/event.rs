@@ -276,6 +276,14 @@ impl ReasonText {
         Self(String::from(&text[..text.floor_char_boundary(REASON_BYTES_MAX)]))
     }
 
+    /// Takes what an operator says: one line of 1 to [`REASON_BYTES_MAX`] bytes, without the blanks around it. `None` if
+    /// it is not that; nothing is cut.
+    pub fn of_operator(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let is_line = (1..=REASON_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        is_line.then(|| Self(String::from(text)))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -414,6 +422,19 @@ mod tests {
     }
 
     /// Golden: these values are the format. A change here is a new version of the encoding.
+    #[test]
+    fn what_an_operator_says_is_one_line() {
+        let longest = "é".repeat(REASON_BYTES_MAX / 2);
+        for (text, taken) in
+            [(" seen \n", "seen"), ("seen in the bank's book", "seen in the bank's book"), (&longest, &longest)]
+        {
+            assert_eq!(ReasonText::of_operator(text).unwrap().as_str(), taken);
+        }
+        for text in ["", " \t", "two\nlines", "a\tb", "bell\u{7}", &alloc::format!("{longest}xy")] {
+            assert_eq!(ReasonText::of_operator(text), None, "{text:?}");
+        }
+    }
+
     #[test]
     fn hashes_are_what_the_format_says() {
         let digest = ledger().digest();
