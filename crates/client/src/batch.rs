@@ -9,9 +9,10 @@
 //! **the two halves belong to two tasks**. A batch is never sent again by itself: its rows took effect or not, one by
 //! one, and what was answered stays.
 
-use crate::client::{Client, has_type};
+use crate::client::Client;
 use crate::error::{Error, Problem};
 use crate::types::{Figures, Receipt, Submission};
+use bursar_outbound::has_type;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use reqwest::header::CONTENT_TYPE;
@@ -194,7 +195,7 @@ impl Client {
         });
         let call = self.call(Method::POST, "/v1/batches", &[]).header(CONTENT_TYPE, "application/x-ndjson");
         let response = self.send(call.body(Body::wrap_stream(body))).await?;
-        if !has_type(&response, "application/x-ndjson") {
+        if !has_type(response.headers(), "application/x-ndjson") {
             return Err(Error::NotUnderstood(format!("{} does not answer as Bursar does", self.server())));
         }
         let outcomes =

@@ -12,10 +12,11 @@ use crate::types::{
 };
 use bursar_core::commit::Settlement;
 use bursar_core::{CustomerId, EventId, RequestKind, TransactionId};
+use bursar_outbound::{Trust, connection, has_type, in_words, retry_after};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
@@ -156,7 +157,7 @@ impl Client {
     }
 
     fn transport_error(&self, error: &reqwest::Error) -> Error {
-        let what = format!("{}: {}", self.server(), causes(error));
+        let what = self.failed(error);
         if error.is_connect() {
             Error::Unreachable(what)
         } else if error.is_timeout() {
@@ -170,8 +171,8 @@ impl Client {
 
     async fn problem(&self, response: Response) -> Error {
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let is_problem = has_type(&response, "application/problem+json");
+        let retry_after = retry_after(response.headers());
+        let is_problem = has_type(response.headers(), "application/problem+json");
         let foreign = format!("{} answers with status {status}, and not as Bursar does", self.server());
         if !is_problem {
             // Something between here and the server, such as a proxy, whose word on a request means nothing.
@@ -185,9 +186,7 @@ impl Client {
             Err(error) => return error,
         };
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) if problem.status == status => {
-                Error::Problem(Box::new(Problem { retry_after: retry_after.map(Duration::from_secs), ..problem }))
-            }
+            Ok(problem) if problem.status == status => Error::Problem(Box::new(Problem { retry_after, ..problem })),
             Ok(_) | Err(_) => Error::NotUnderstood(foreign),
         }
     }
@@ -207,12 +206,16 @@ impl Client {
     }
 
     pub(crate) fn cut_off(&self, error: &reqwest::Error) -> Error {
-        Error::CutOff(format!("{}: the answer was cut off: {}", self.server(), causes(error)))
+        Error::CutOff(self.failed(error))
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> String {
+        format!("{}: {}", self.server(), in_words(error))
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let response = self.send(request).await?;
-        if !has_type(&response, "application/json") {
+        if !has_type(response.headers(), "application/json") {
             return Err(Error::NotUnderstood(format!("{} does not answer as Bursar does", self.server())));
         }
         let body = self.body(response).await?;
@@ -444,7 +447,7 @@ impl Client {
     /// What the server counts, in the text format of `OpenMetrics`.
     pub async fn metrics(&self) -> Result<String, Error> {
         let response = self.send(self.call(Method::GET, "/metrics", &[])).await?;
-        if !has_type(&response, "application/openmetrics-text") {
+        if !has_type(response.headers(), "application/openmetrics-text") {
             return Err(Error::NotUnderstood(format!("{} does not answer as Bursar does", self.server())));
         }
         String::from_utf8(self.body(response).await?)
@@ -459,17 +462,10 @@ fn body_of(submission: &Submission) -> Result<Bytes, Error> {
 
 /// Connections as this crate makes them.
 pub(crate) fn http(options: &Options) -> Result<reqwest::Client, Error> {
-    // Whoever set a provider before has chosen for the whole program.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder()
-        .connect_timeout(options.connect_within)
-        // A redirect could carry key and body elsewhere, and so could a proxy from the environment.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .tcp_nodelay(true)
-        .user_agent(concat!("bursar-client/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| Error::Setup(format!("the client cannot be made: {}", causes(&error))))
+    let agent = concat!("bursar-client/", env!("CARGO_PKG_VERSION"));
+    let limits = |builder: reqwest::ClientBuilder| builder.connect_timeout(options.connect_within).tcp_nodelay(true);
+    let client = connection::client(agent, Trust::System, limits);
+    client.map_err(|error| Error::Setup(format!("the client cannot be made: {error}")))
 }
 
 fn base_url(server: &str) -> Result<Url, Error> {
@@ -486,25 +482,6 @@ fn base_url(server: &str) -> Result<Url, Error> {
         return Err(bad("nothing may follow its path"));
     }
     Ok(url)
-}
-
-pub(crate) fn has_type(response: &Response, expected: &str) -> bool {
-    let given = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    given.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(expected))
-}
-
-/// An error with all that is behind it, without the address, which the sentence has already.
-pub(crate) fn causes(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if causes.last() != Some(&text) {
-            causes.push(text);
-        }
-        next = cause.source();
-    }
-    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 
 /// The pause after an attempt: twice the one before, and up to half of it less, so that many clients do not come at once.

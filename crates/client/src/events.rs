@@ -4,10 +4,11 @@
 //! Every message carries its position in the ledger; a new connection asks for what comes after the last one that was
 //! taken. The reader of the format is written by hand: it is a page, and it must bound what it keeps.
 
-use crate::client::{Client, back_off, has_type};
+use crate::client::{Client, back_off};
 use crate::error::Error;
 use crate::types::{Event, EventStatus};
 use bursar_core::{CustomerId, RequestKind};
+use bursar_outbound::has_type;
 use reqwest::header::ACCEPT;
 use reqwest::{Method, Response};
 use serde::Deserialize;
@@ -173,7 +174,7 @@ impl EventStream {
             After::Beginning | After::Latest => call,
         };
         let response = self.client.send(call).await?;
-        if !has_type(&response, "text/event-stream") {
+        if !has_type(response.headers(), "text/event-stream") {
             return Err(Error::NotUnderstood(format!("{} has no stream of events", self.client.server())));
         }
         Ok(response)

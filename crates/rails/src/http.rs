@@ -1,18 +1,16 @@
 //! The calls: a rail that is reached over HTTP, and the runtime that all of them share.
 
 use crate::answer::{BODY_BYTES_MAX, Meaning, Response, of_call, of_status};
-use crate::secret::Secret;
 use crate::settings::{EVENT, RailConfig};
 use bursar_core::commit::{RailCall, Schedule};
-use bursar_core::{Currencies, EventId, LedgerConfig, LinkedEvent, RailId};
+use bursar_core::{Currencies, EventId, LedgerConfig, LinkedEvent, RailId, Time};
 use bursar_engine::{Rail, RailReply};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Method, RequestBuilder, redirect, retry};
+use bursar_outbound::{Secret, SetupError, Trust, connection, has_type, in_words, now_s, signed};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, RequestBuilder};
 use serde::Serialize;
-use std::error::Error as _;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
@@ -22,23 +20,17 @@ pub const CALLS_MAX: usize = 1024;
 /// Threads for the calls of all rails. They only move bytes.
 const THREADS: usize = 2;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const ATTEMPT: HeaderName = HeaderName::from_static("bursar-attempt");
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-
 /// Why rails cannot be called.
 #[derive(Debug)]
 pub enum RailsError {
     /// The system gives no threads, or the like.
     System(std::io::Error),
-    /// Of this rail, what is needed for TLS cannot be had: its certificates, or the system's.
-    Tls {
+    /// No connections can be made to this rail.
+    Setup {
         /// Which rail.
         name: String,
         /// What is wrong.
-        error: reqwest::Error,
+        error: SetupError,
     },
     /// This rail has no secret.
     NoSecret {
@@ -51,7 +43,7 @@ impl fmt::Display for RailsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System(error) => write!(f, "rails cannot be called: {error}"),
-            Self::Tls { name, error } => write!(f, "rail {name} cannot be called: {}", in_words(error)),
+            Self::Setup { name, error } => write!(f, "rail {name} cannot be called: {error}"),
             Self::NoSecret { name } => write!(f, "rail {name} cannot be called without its secret"),
         }
     }
@@ -61,7 +53,7 @@ impl std::error::Error for RailsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
-            Self::Tls { error, .. } => Some(error),
+            Self::Setup { error, .. } => Some(error),
             Self::NoSecret { .. } => None,
         }
     }
@@ -89,8 +81,6 @@ impl Rails {
         if configs.is_empty() {
             return Ok(Self(Vec::new()));
         }
-        // Another part of the process may have chosen it before: the same one.
-        drop(rustls::crypto::ring::default_provider().install_default());
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("bursar-rails")
@@ -133,19 +123,10 @@ impl HttpRail {
     fn new(config: RailConfig, runtime: Arc<Hidden>) -> Result<Self, RailsError> {
         let name = config.name.clone();
         let Some(secret) = config.secret.clone() else { return Err(RailsError::NoSecret { name }) };
-        let mut client = Client::builder()
-            .user_agent(concat!("bursar/", env!("CARGO_PKG_VERSION")))
-            .timeout(config.timeout)
-            // Who is somewhere else now is not the rail that was agreed on; and all attempts are counted.
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .no_proxy();
-        if let Some(pem) = &config.ca {
-            let roots = Certificate::from_pem_bundle(pem);
-            let roots = roots.map_err(|error| RailsError::Tls { name: name.clone(), error })?;
-            client = client.tls_certs_merge(roots);
-        }
-        let client = client.build().map_err(|error| RailsError::Tls { name, error })?;
+        let trust = config.ca.as_deref().map_or(Trust::System, Trust::SystemAnd);
+        let agent = concat!("bursar/", env!("CARGO_PKG_VERSION"));
+        let client = connection::client(agent, trust, |builder| builder.timeout(config.timeout));
+        let client = client.map_err(|error| RailsError::Setup { name, error })?;
         let places = Semaphore::new(CALLS_MAX);
         let caller = Caller { config, secret, client, places, currencies: OnceLock::new() };
         Ok(Self { runtime, caller: Arc::new(caller) })
@@ -198,15 +179,9 @@ impl<'a> CallBody<'a> {
             amount: event.amount.display(currencies.decimals(event.currency)).to_string(),
             currency: code.filter(|code| !code.is_empty()),
             seq: event.seq,
-            time: time(event.time_ms),
+            time: Time(event.time_ms).to_string(),
         }
     }
-}
-
-/// RFC 3339 in UTC, with three decimals.
-fn time(time_ms: u64) -> String {
-    let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| "9999-12-31T23:59:59.999Z".to_owned(), |time| format!("{time:.3}"))
 }
 
 impl Caller {
@@ -231,8 +206,7 @@ impl Caller {
         // Called before, for all we know: first asked, where it can be.
         if let Some(template) = self.config.status_url.as_ref().filter(|_| call.attempt > 0) {
             let url = template.replace(EVENT, &event.to_string());
-            let request = self.client.get(url);
-            match self.exchange(request, Method::GET, event, call.attempt, Vec::new()).await {
+            match self.exchange(self.client.get(url), event, call.attempt, Vec::new()).await {
                 Ok(response) => match of_status(event, &response) {
                     Meaning::NeverHeardOf => {}
                     Meaning::Unknown(why) => return Meaning::Unknown(format!("status address: {why}")),
@@ -247,8 +221,8 @@ impl Caller {
             Ok(body) => body,
             Err(error) => return Meaning::Unknown(format!("the call cannot be written: {error}")),
         };
-        let request = self.client.post(self.config.url.clone());
-        match self.exchange(request, Method::POST, event, call.attempt, body).await {
+        let request = self.client.post(self.config.url.clone()).header(CONTENT_TYPE, "application/json");
+        match self.exchange(request, event, call.attempt, body).await {
             Ok(response) => of_call(event, &response),
             Err(why) => Meaning::Unknown(why),
         }
@@ -258,35 +232,18 @@ impl Caller {
     async fn exchange(
         &self,
         request: RequestBuilder,
-        method: Method,
         event: EventId,
         attempt: u32,
         body: Vec<u8>,
     ) -> Result<Response, String> {
         let id = event.to_string();
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut headers = HeaderMap::new();
-        let values = [
-            (WEBHOOK_ID, id.clone()),
-            (WEBHOOK_TIMESTAMP, now_s.to_string()),
-            (WEBHOOK_SIGNATURE, self.secret.sign(&id, now_s, &body)),
-            (ATTEMPT, attempt.to_string()),
-            (IDEMPOTENCY_KEY, id),
-        ];
-        for (name, value) in values {
-            // All of them are made of letters, digits and some signs.
-            headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
-        }
-        if method == Method::POST {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        let sent = request.headers(headers).body(body).send().await;
+        let now_s = now_s();
+        let signature = self.secret.sign(&id, now_s, &body);
+        let request = signed(request, &id, now_s, signature, body);
+        let sent = request.header("bursar-attempt", attempt).header("idempotency-key", id).send().await;
         let mut response = sent.map_err(|error| self.failure(&error))?;
         let status = response.status();
-        let content_type =
-            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        let is_json = essence.eq_ignore_ascii_case("application/json");
+        let is_json = has_type(response.headers(), "application/json");
         let mut read = Vec::new();
         let body = loop {
             match response.chunk().await {
@@ -302,24 +259,4 @@ impl Caller {
     fn failure(&self, error: &reqwest::Error) -> String {
         if error.is_timeout() { format!("no answer within {:?}", self.config.timeout) } else { in_words(error) }
     }
-}
-
-/// An error with its causes, and without the address.
-fn in_words(error: &reqwest::Error) -> String {
-    let mut words = if error.is_connect() {
-        "no connection".to_owned()
-    } else if error.is_body() || error.is_decode() {
-        "the answer was cut off".to_owned()
-    } else {
-        "the exchange failed".to_owned()
-    };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        cause = error.source();
-        if cause.is_none() {
-            words.push_str(": ");
-            words.push_str(&error.to_string());
-        }
-    }
-    words
 }

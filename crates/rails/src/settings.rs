@@ -1,12 +1,12 @@
 //! What stands in `bursar.toml` about rails: `[rails.NAME]` and `[routes]`. Strict: a key that is not known is an error.
 
-use crate::secret::{BadSecret, Secret};
 use bursar_core::RailId;
 use bursar_core::commit::{Routes, Schedule};
+pub use bursar_outbound::is_readable_by_others;
+use bursar_outbound::{Hidden, Secret, SecretSource};
 use reqwest::Url;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub struct RailSettings {
     /// Where it can be asked, with `{event}` for the event's id.
     status_url: Option<Spanned<String>>,
     /// The secret that calls are signed with.
-    secret: Option<Spanned<Written>>,
+    secret: Option<Spanned<Hidden>>,
     /// The environment variable that holds it.
     secret_env: Option<Spanned<String>>,
     /// The file that holds it; a relative path begins at the settings' own directory.
@@ -60,16 +60,6 @@ impl TryFrom<i64> for Number {
 
     fn try_from(number: i64) -> Result<Self, Self::Error> {
         u8::try_from(number).ok().and_then(RailId::new).map(Self).ok_or("the number of a rail is from 1 to 255")
-    }
-}
-
-/// A secret as it is written, which is never shown.
-#[derive(Clone, Deserialize)]
-struct Written(String);
-
-impl fmt::Debug for Written {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
     }
 }
 
@@ -273,52 +263,32 @@ impl RailSettings {
         with_secrets: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Option<Secret>, SettingsError> {
-        let at_number = self.number.span();
-        let (span, text) = match (&self.secret, &self.secret_env, &self.secret_file) {
-            (Some(secret), None, None) => (secret.span(), secret.get_ref().0.clone()),
-            (None, Some(_), None) | (None, None, Some(_)) if !with_secrets => return Ok(None),
-            (None, Some(variable), None) => match std::env::var(variable.get_ref()) {
-                Ok(text) => (variable.span(), text),
-                Err(_) => {
-                    return wrong(
-                        variable.span(),
-                        format!("the environment variable {} is not set", variable.get_ref()),
-                    );
-                }
-            },
-            (None, None, Some(path)) => {
-                let full = directory.join(path.get_ref());
-                if is_readable_by_others(&full) {
-                    warnings.push(format!("rail {name}: its secret in {} can be read by others", full.display()));
-                }
-                (path.span(), String::from_utf8_lossy(&read(path, directory)?).into_owned())
+        let (inside, variable, path) = (self.secret.as_ref(), self.secret_env.as_ref(), self.secret_file.as_ref());
+        let source = SecretSource::of(
+            inside.map(Spanned::get_ref),
+            variable.map(|variable| variable.get_ref().as_str()),
+            path.map(|path| path.get_ref().as_path()),
+        );
+        let source = source.or_else(|error| wrong(self.number.span(), format!("rail {name} {error}")))?;
+        // The one that there is.
+        let spans = [inside.map(Spanned::span), variable.map(Spanned::span), path.map(Spanned::span)];
+        let span = spans.into_iter().flatten().next().unwrap_or_default();
+        match &source {
+            SecretSource::Variable(_) | SecretSource::File(_) if !with_secrets => return Ok(None),
+            SecretSource::File(path) if is_readable_by_others(&directory.join(path)) => {
+                let path = directory.join(path);
+                warnings.push(format!("rail {name}: its secret in {} can be read by others", path.display()));
             }
-            (None, None, None) => {
-                return wrong(at_number, format!("rail {name} needs one of secret, secret_env and secret_file"));
-            }
-            (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
-                return wrong(
-                    at_number,
-                    format!("rail {name} has more than one of secret, secret_env and secret_file"),
-                );
-            }
-        };
-        match Secret::parse(&text) {
-            Ok(secret) => Ok(Some(secret)),
-            Err(bad @ BadSecret) => wrong(span, bad.to_string()),
+            SecretSource::Inside(_) | SecretSource::Variable(_) | SecretSource::File(_) => {}
         }
+        let text = source.read(directory).or_else(|error| wrong(span.clone(), error.to_string()))?;
+        Secret::parse(&text).map(Some).or_else(|bad| wrong(span, bad.to_string()))
     }
 }
 
 fn read(path: &Spanned<PathBuf>, directory: &Path) -> Result<Vec<u8>, SettingsError> {
     let full = directory.join(path.get_ref());
     std::fs::read(&full).or_else(|error| wrong(path.span(), format!("{} cannot be read: {error}", full.display())))
-}
-
-/// Whether a file of secrets can be read by others than its owner.
-pub fn is_readable_by_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0)
 }
 
 fn check_url(text: &Spanned<String>) -> Result<Url, SettingsError> {

@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// Labels with names that operators have given.
@@ -86,12 +86,11 @@ impl Asked {
     /// Asks a ledger.
     pub(crate) fn of(ledger: &Ledger, open: &[LinkedEvent]) -> Self {
         let oldest_ms = open.iter().map(|linked| linked.event.time_ms).min();
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let age_ms = oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(u128::from(oldest)));
+        let age_ms = oldest_ms.map_or(0, |oldest_ms| bursar_outbound::now_ms().saturating_sub(oldest_ms));
         let disk = ledger.embedded().and_then(|store| rustix::fs::statvfs(store.path()).ok());
         Self {
             figures: ledger.figures(),
-            oldest_open: Duration::from_millis(u64::try_from(age_ms).unwrap_or(u64::MAX)),
+            oldest_open: Duration::from_millis(age_ms),
             disk: disk.map(|disk| (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)),
         }
     }

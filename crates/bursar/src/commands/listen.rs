@@ -4,8 +4,8 @@ use crate::checked::Listen;
 use crate::cli::Global;
 use crate::exit::{Exit, Failure, FailureKind, note};
 use bursar_client::blocking::Forwarder;
-use bursar_client::webhook::{Delivery, Secret};
-use bursar_client::{After, LedgerEvent};
+use bursar_client::webhook::{BadSecret, Delivery, Secret};
+use bursar_client::{After, Error, LedgerEvent};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};
@@ -85,20 +85,21 @@ fn forward(forwarder: &Forwarder, event: &LedgerEvent) -> Result<(), Failure> {
 
 /// The secret from a file, or from the environment; otherwise a new one, which is shown.
 fn secret(file: Option<&Path>, quiet: bool) -> Result<Secret, Failure> {
-    let bad = |place: &str| {
-        let sentence = format!("{place}: {}", bursar_client::webhook::BadSecret);
+    let bad = |place: &str, why: BadSecret| {
+        let sentence = format!("{place}: {why}");
         Failure::new(FailureKind::BadArgument, sentence).with_hint("Leave it out to have one made.")
     };
     if let Some(path) = file {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(FailureKind::CannotRead, format!("{} cannot be read: {error}", path.display()))
         })?;
-        return Secret::parse(&text).map_err(|_| bad(&path.display().to_string()));
+        return Secret::parse(&text).map_err(|why| bad(&path.display().to_string(), why));
     }
     if let Some(text) = std::env::var_os(SECRET_VARIABLE).filter(|text| !text.is_empty()) {
-        return text.to_str().and_then(|text| Secret::parse(text).ok()).ok_or_else(|| bad(SECRET_VARIABLE));
+        return Secret::parse(&text.to_string_lossy()).map_err(|why| bad(SECRET_VARIABLE, why));
     }
-    let secret = Secret::generate()?;
+    let made = Secret::generate();
+    let secret = made.map_err(|error| Error::Setup(format!("the system gives no random bytes: {error}")))?;
     // The only place where it is shown; without it, nobody could check a signature. So also with --quiet.
     let more = if quiet { "" } else { "; it is gone when this ends" };
     note(&format_args!("messages are signed with {}{more}", secret.reveal()));

@@ -80,7 +80,7 @@ async fn set_webhook_lags(service: &Arc<Service>) -> Result<(), Problem> {
     for endpoint in service.webhooks.all() {
         let looked_at = endpoint.clone();
         let (_, oldest_ms) = service.read(move |ledger| super::webhooks::undelivered(ledger, &looked_at)).await?;
-        let seconds = oldest_ms.map_or(0, |oldest_ms| crate::webhooks::now_ms().saturating_sub(oldest_ms) / 1_000);
+        let seconds = oldest_ms.map_or(0, |oldest_ms| bursar_outbound::now_ms().saturating_sub(oldest_ms) / 1_000);
         service.metrics.webhook_lag(endpoint.name(), seconds);
     }
     Ok(())

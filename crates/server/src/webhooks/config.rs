@@ -1,12 +1,12 @@
 //! What an operator says about a webhook: a section `[[webhooks]]` of `bursar.toml`.
 
-use super::secret::{Hidden, Secrets};
 use crate::follow::{Filter, Place};
 use bursar_core::RequestKind;
-use reqwest::{Client, Url, redirect};
+use bursar_outbound::{Hidden, SecretSource, Secrets, Trust, connection};
+use reqwest::{Client, Url};
 use serde::Deserialize;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const NAME_BYTES_MAX: usize = 32;
@@ -133,38 +133,23 @@ impl WebhookConfig {
 
     fn secrets(&self) -> Result<Secrets, WebhookError> {
         let refused = |what: String| WebhookError::of(&self.name, what);
-        let text = match (&self.secret, &self.secret_env, &self.secret_file) {
-            (Some(Hidden(text)), None, None) => text.clone(),
-            (None, Some(variable), None) => std::env::var(variable)
-                .map_err(|_| refused(format!("the variable {variable} is not set, or is no text")))?,
-            (None, None, Some(path)) => std::fs::read_to_string(path)
-                .map_err(|error| refused(format!("the secret cannot be read from {}: {error}", path.display())))?,
-            _ => return Err(refused("give one of secret, secret_env and secret_file".to_owned())),
-        };
+        let Self { secret, secret_env, secret_file, .. } = self;
+        let source = SecretSource::of(secret.as_ref(), secret_env.as_deref(), secret_file.as_deref());
+        // A relative path begins where the process was started.
+        let text = source.and_then(|source| source.read(Path::new(""))).map_err(|error| refused(error.to_string()))?;
         Secrets::parse(&text).map_err(|error| refused(error.to_string()))
     }
 
     fn client(&self, timeout: Duration) -> Result<Client, WebhookError> {
         let refused = |what: String| WebhookError::of(&self.name, what);
-        // An error says that the process has its provider already.
-        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-        let mut builder = Client::builder()
-            .user_agent(concat!("bursar/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(timeout)
-            .pool_max_idle_per_host(1);
-        if let Some(path) = &self.ca_file {
-            let pem =
-                std::fs::read(path).map_err(|error| refused(format!("{} cannot be read: {error}", path.display())))?;
-            let authorities =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refused(error.to_string()))?;
-            if authorities.is_empty() {
-                return Err(refused(format!("{} has no certificate", path.display())));
-            }
-            builder = builder.tls_certs_only(authorities);
-        }
-        builder.build().map_err(|error| refused(format!("TLS cannot be set up: {error}")))
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| refused(format!("{} cannot be read: {error}", path.display())))
+        };
+        let authorities = self.ca_file.as_ref().map(read).transpose()?;
+        let trust = authorities.as_deref().map_or(Trust::System, Trust::Only);
+        let agent = concat!("bursar/", env!("CARGO_PKG_VERSION"));
+        let client = connection::client(agent, trust, |builder| builder.timeout(timeout).pool_max_idle_per_host(1));
+        client.map_err(|error| refused(error.to_string()))
     }
 }
 
@@ -186,8 +171,8 @@ mod tests {
         assert_eq!(prepared.filter.kinds, [RequestKind::Deposit]);
         assert_eq!(prepared.retry_ms, (1_000, 300_000));
         let table = [
-            (GOOD.to_owned(), "give one of secret"),
-            (format!("{GOOD}{SECRET}secret_env = \"X\""), "give one of secret"),
+            (GOOD.to_owned(), "needs one of secret"),
+            (format!("{GOOD}{SECRET}secret_env = \"X\""), "more than one of secret"),
             (format!("{GOOD}secret_env = \"BURSAR_NO_SUCH_VARIABLE\""), "is not set"),
             (format!("{GOOD}secret = \"whsec_x\""), "base64"),
             (format!("{GOOD}{SECRET}colour = 1"), "unknown field"),

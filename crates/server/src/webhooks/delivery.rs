@@ -9,9 +9,10 @@ use crate::shown::{Shown, Time};
 use crate::wire::{EventBody, event_body};
 use bursar_core::Currencies;
 use bursar_engine::store::{ChainEntry, FeedPosition};
+use bursar_outbound::{in_words, now_ms, retry_after, signed};
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use utoipa::ToSchema;
 
@@ -63,11 +64,6 @@ fn message_body(
     let data = MessageData { event: event_body(entry, currencies), position: position.map(Shown) };
     let timestamp = Time(entry.linked.event.time_ms);
     serde_json::to_vec(&Message { r#type: MessageType::of(&entry.status), timestamp, data })
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How an attempt ended.
@@ -327,17 +323,10 @@ struct Answer {
 /// Posts a message; the error is a sentence without the address.
 async fn send(endpoint: &Endpoint, id: &str, timestamp_s: u64, body: Vec<u8>) -> Result<Answer, String> {
     let signature = endpoint.secrets.sign(id, timestamp_s, &body);
-    let request = endpoint
-        .client
-        .post(endpoint.url.clone())
-        .header("content-type", "application/json")
-        .header("webhook-id", id)
-        .header("webhook-timestamp", timestamp_s)
-        .header("webhook-signature", signature)
-        .body(body);
-    let mut response = request.send().await.map_err(described)?;
-    let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-    let answer = Answer { status: response.status().as_u16(), retry_after: seconds.map(Duration::from_secs) };
+    let request = endpoint.client.post(endpoint.url.clone()).header("content-type", "application/json");
+    let sent = signed(request, id, timestamp_s, signature, body).send().await;
+    let mut response = sent.map_err(|error| described(&error))?;
+    let answer = Answer { status: response.status().as_u16(), retry_after: retry_after(response.headers()) };
     // Read to its end, if that is near, so that the connection can be used again. The status is what counts.
     let mut bytes = 0;
     let rest = async {
@@ -352,19 +341,9 @@ async fn send(endpoint: &Endpoint, id: &str, timestamp_s: u64, body: Vec<u8>) ->
     Ok(answer)
 }
 
-/// What went wrong, with its causes, and without the address: that may hold a secret.
-fn described(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return "the receiver took too long".to_owned();
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// What went wrong, without the address: that may hold a secret.
+fn described(error: &reqwest::Error) -> String {
+    if error.is_timeout() { "the receiver took too long".to_owned() } else { in_words(error) }
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 
 use super::config::{Prepared, WebhookError};
 use super::cursor::{CursorFile, Paused, Saved};
-use super::secret::Secrets;
 use crate::follow::Filter;
 use bursar_core::{CustomerId, EventId};
 use bursar_engine::Ledger;
 use bursar_engine::store::{ChainEntry, FeedPosition};
+use bursar_outbound::Secrets;
 use reqwest::{Client, Url};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -20,13 +20,12 @@ mod config;
 mod cursor;
 mod delivery;
 mod endpoint;
-mod secret;
 
+pub use bursar_outbound::Hidden;
 pub use config::{WebhookConfig, WebhookError};
 pub(crate) use cursor::Paused;
-pub(crate) use delivery::{Message, now_ms};
+pub(crate) use delivery::Message;
 pub(crate) use endpoint::{Attempt, Endpoint, Overview, Resend};
-pub use secret::{Hidden, SecretError, Secrets};
 
 use crate::service::Service;
 use bursar_engine::Ledger;
