@@ -297,13 +297,7 @@ fn receipt_of_then(ledger: &Ledger, request: &Request, known: Option<Receipt>) -
     if let Some(receipt) = known {
         return Ok(receipt);
     }
-    let made_by = |id| -> Result<Option<Receipt>, Failure> {
-        let Some(view) = ledger.transaction(id)? else { return Ok(None) };
-        let Some(first) = view.events.first() else { return Ok(None) };
-        let range = ReadRange { from_seq: first.seq, to_seq: first.seq, limit: 1, newest_first: false };
-        Ok(ledger.chain(first.customer, range)?.first().map(|entry| Receipt::of(&entry.linked)))
-    };
-    let receipt = request.action.transaction().map(made_by).transpose()?.flatten();
+    let receipt = ledger.receipt_of(request)?;
     receipt.ok_or_else(|| Failure::new(FailureKind::CannotRead, "the event of a transaction was not found"))
 }
 

@@ -7,8 +7,10 @@ use super::Ledger;
 use crate::driver::EngineError;
 use crate::store::{ChainEntry, CustomerHead, ReadRange, SourceId, SourceMark, StoreError};
 use crate::totals::Totals;
+use bursar_core::commit::Receipt;
 use bursar_core::{
-    CustomerId, CustomerState, EventRef, EventStatus, Head, LinkedEvent, Proposed, TransactionId, TransactionState,
+    CustomerId, CustomerState, EventRef, EventStatus, Head, LinkedEvent, Proposed, Request, TransactionId,
+    TransactionState,
 };
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -185,6 +187,16 @@ impl Ledger {
         self.shared.chains.read(customer, range, &mut entries)?;
         self.wait_until_durable()?;
         Ok(entries)
+    }
+
+    /// The receipt of a deposit or withdrawal that took effect: of the event that made its transaction. `None` if there
+    /// is no such transaction, or the request has none.
+    pub fn receipt_of(&self, request: &Request) -> Result<Option<Receipt>, ReadError> {
+        let Some(transaction) = request.action.transaction() else { return Ok(None) };
+        let Some(view) = self.transaction(transaction)? else { return Ok(None) };
+        let Some(&EventRef { customer, seq, .. }) = view.events.first() else { return Ok(None) };
+        let range = ReadRange { from_seq: seq, to_seq: seq, limit: 1, newest_first: false };
+        Ok(self.chain(customer, range)?.first().map(|entry| Receipt::of(&entry.linked)))
     }
 
     /// A transaction as it stands; `None` if nothing ever proposed it with effect.
