@@ -373,7 +373,8 @@ async fn connection(
         drop(permit);
         return;
     }
-    drop(transport);
+    #[cfg(not(feature = "tls"))]
+    let Transport {} = transport;
     exchange(&service, router, TimedIo::new(stream, limits.write_wait)).await;
     drop(permit);
 }
