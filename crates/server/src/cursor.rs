@@ -2,6 +2,7 @@
 //! item and not a count. A cursor carries the filters of its list, so that a page cannot be continued with others.
 
 use crate::problem::{Problem, ServiceProblem};
+use bursar_core::CustomerId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -27,6 +28,11 @@ pub(crate) fn read<T: DeserializeOwned>(list: &str, text: &str) -> Result<T, Pro
     let json: Option<Vec<u8>> = text.as_bytes().chunks_exact(2).map(byte).collect();
     let (of, place): (String, T) = serde_json::from_slice(&json.ok_or_else(bad)?).map_err(|_| bad())?;
     if of == list { Ok(place) } else { Err(bad()) }
+}
+
+/// Reads a customer that a cursor names.
+pub(crate) fn customer(text: &str) -> Result<CustomerId, Problem> {
+    CustomerId::parse(text.as_bytes()).map_err(|_| Problem::plain(ServiceProblem::BadCursor))
 }
 
 #[cfg(test)]

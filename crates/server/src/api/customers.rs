@@ -72,9 +72,7 @@ pub(crate) async fn list(
 
 fn read_page(ledger: &Ledger, place: &Place, limit: usize) -> Result<Json, Problem> {
     let currencies = &ledger.config().currencies;
-    let parse = |text: &String| CustomerId::parse(text.as_bytes());
-    let parsed = place.after.as_ref().map(parse).transpose();
-    let mut after = parsed.map_err(|_| Problem::plain(ServiceProblem::BadCursor))?;
+    let mut after = place.after.as_deref().map(cursor::customer).transpose()?;
     let (mut heads, mut scanned) = (Vec::new(), 0);
     // One more than asked for says whether there is more.
     let mut more = true;

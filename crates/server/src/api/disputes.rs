@@ -91,7 +91,7 @@ impl Reading<'_> {
 
     /// Goes back along a chain, as far as this call may.
     fn read_chain(&mut self, place: &mut ChainPlace) -> Result<(), Problem> {
-        let customer = parse(&place.customer)?;
+        let customer = cursor::customer(&place.customer)?;
         while self.has_room() && !place.is_at_end() {
             let range = ReadRange { from_seq: 1, to_seq: place.seq, limit: EVENTS_AT_ONCE, newest_first: true };
             let entries = self.ledger.chain(customer, range)?;
@@ -131,10 +131,6 @@ impl Reading<'_> {
     }
 }
 
-fn parse(customer: &str) -> Result<CustomerId, Problem> {
-    CustomerId::parse(customer.as_bytes()).map_err(|_| Problem::plain(ServiceProblem::BadCursor))
-}
-
 fn read_page(ledger: &Ledger, mut place: Place, limit: usize) -> Result<Json, Problem> {
     let mut reading = Reading { ledger, limit, events_left: EVENTS_SCANNED_MAX, found: Vec::new() };
     let mut customers_left = CUSTOMERS_SCANNED_MAX;
@@ -155,7 +151,7 @@ fn read_page(ledger: &Ledger, mut place: Place, limit: usize) -> Result<Json, Pr
             break true;
         }
         let Some(next): Option<bursar_engine::store::CustomerHead> = waiting.next() else {
-            let after = place.after.as_deref().map(parse).transpose()?;
+            let after = place.after.as_deref().map(cursor::customer).transpose()?;
             waiting = ledger.customers(after, CUSTOMERS_AT_ONCE)?.into_iter();
             if waiting.len() == 0 {
                 break false;
