@@ -317,6 +317,7 @@ fn an_operator_sees_what_waits_and_settles_it() {
         (r#"{"as":"paid","reason":"x"}"#, (400, "bad_field")),
         (r#"{"as":"done","reason":" "}"#, (400, "bad_field")),
         (r#"{"as":"done","reason":"x","who":"me"}"#, (400, "bad_field")),
+        (r#"["done","x"]"#, (400, "bad_field")),
         (r#"{"as":"done""#, (400, "malformed_json")),
     ] {
         let (status, code) = client.post(&path, "application/json", body).problem();

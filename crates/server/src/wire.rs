@@ -164,13 +164,18 @@ impl ReadFault {
     }
 }
 
-/// Reads a request and its terms from JSON.
-pub(crate) fn read_request(json: &[u8], config: &LedgerConfig) -> Result<(Request, Terms), ReadFault> {
-    // An array of five strings would do for a struct as well, and is not what is documented.
+/// Reads an object from JSON.
+pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ReadFault> {
+    // An array of its fields would do for a struct as well, and is not what is documented.
     if json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(ReadFault::Json(serde_json::Error::custom("an array, where an object is expected")));
     }
-    let raw: RawRequest<'_> = serde_json::from_slice(json).map_err(ReadFault::Json)?;
+    serde_json::from_slice(json).map_err(ReadFault::Json)
+}
+
+/// Reads a request and its terms from JSON.
+pub(crate) fn read_request(json: &[u8], config: &LedgerConfig) -> Result<(Request, Terms), ReadFault> {
+    let raw: RawRequest<'_> = read_object(json)?;
     let request = raw.check(&config.currencies).map_err(ReadFault::Fault)?;
     let key = raw.idempotency_key.as_ref().map(|text| crate::terms::key(text.bytes(), config).ok_or(ReadFault::Key));
     let minimum_available = raw.minimum(&config.currencies).map_err(ReadFault::Fault)?;

@@ -13,7 +13,8 @@
 //! The last line says how many rows became what, and why the batch ended early if it did. An answer without it was cut
 //! off; what it says of rows is true all the same.
 
-use crate::api::requests::{check_type, role_of};
+use crate::api::body::check_type;
+use crate::api::requests::role_of;
 use crate::door::Caller;
 use crate::metrics::Held;
 use crate::params::{self, Params};

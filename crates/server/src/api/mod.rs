@@ -1,6 +1,7 @@
 //! The paths: one table of them, with who may use each; one module for each kind of thing.
 
 pub(crate) mod batches;
+pub(crate) mod body;
 pub(crate) mod chain;
 pub(crate) mod customers;
 pub(crate) mod disputes;

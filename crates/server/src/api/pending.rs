@@ -1,7 +1,6 @@
 //! `/v1/pending`: events that wait for their rails, and how an operator settles one by hand.
 
-use crate::api::Json;
-use crate::api::requests::{check_type, read_body};
+use crate::api::{Json, body};
 use crate::cursor;
 use crate::params::{self, NoParams, Params};
 use crate::problem::{Problem, ProblemDocument, ServiceProblem};
@@ -14,9 +13,9 @@ use bursar_core::commit::{Asking, Settlement};
 use bursar_core::event::REASON_BYTES_MAX;
 use bursar_core::{Currencies, CustomerId, EventId, EventStatus, ReasonText};
 use bursar_engine::{LastAnswer, PendingEvent, Settled};
+use bursar_outbound::now_ms;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::{IntoParams, ToSchema};
 
 const LIST: &str = "pending";
@@ -132,11 +131,7 @@ pub(crate) async fn list(
     let limit = params::limit(params.limit.as_deref())?;
     let after: Option<(String, u64)> = params.cursor.as_deref().map(|cursor| cursor::read(LIST, cursor)).transpose()?;
     let after = match after {
-        Some((customer, seq)) => Some((
-            bursar_core::CustomerId::parse(customer.as_bytes())
-                .map_err(|_| Problem::plain(crate::problem::ServiceProblem::BadCursor))?,
-            seq,
-        )),
+        Some((customer, seq)) => Some((cursor::customer(&customer)?, seq)),
         None => None,
     };
     let mut open = service.read(|ledger| Ok(ledger.pending()?)).await?;
@@ -147,9 +142,7 @@ pub(crate) async fn list(
     open.truncate(limit);
     let last = open.last().filter(|_| has_more).map(place).map(|(customer, seq)| (customer.to_string(), seq));
     let next = last.map(|place| cursor::write(LIST, &place)).transpose()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let currencies = service.currencies();
+    let (now_ms, currencies) = (now_ms(), service.currencies());
     let items = open.into_iter().map(|waiting| pending_body(waiting, now_ms, currencies)).collect();
     Json::of(&Page { items, next })
 }
@@ -216,10 +209,7 @@ pub(crate) async fn settle(
 ) -> Result<Json, Problem> {
     let unknown = || Problem::plain(ServiceProblem::NotPending);
     let event = path.ok().and_then(|Path(event)| EventId::parse(event.as_bytes())).ok_or_else(unknown)?;
-    let (parts, body) = http.into_parts();
-    check_type(&parts.headers, &["application/json"])?;
-    let body = read_body(&service, &parts.headers, body).await?;
-    let settlement = read_settlement(&body)?;
+    let settlement = settlement(body::json(&service, http).await?)?;
     let Settled { event, status, is_repeat } =
         service.read(move |ledger| Ok(ledger.settle(event, settlement)?)).await?;
     tracing::info!(event = %event.id, customer = %event.customer, status = status.name(), "settled by hand");
@@ -233,22 +223,11 @@ pub(crate) async fn settle(
     })
 }
 
-fn read_settlement(body: &[u8]) -> Result<Settlement, Problem> {
-    let SettleBody { r#as: end, reason } = serde_json::from_slice(body).map_err(|error| {
-        let problem = match error.classify() {
-            serde_json::error::Category::Data => ServiceProblem::BadField,
-            serde_json::error::Category::Io
-            | serde_json::error::Category::Syntax
-            | serde_json::error::Category::Eof => ServiceProblem::MalformedJson,
-        };
-        Problem::service(problem, error.to_string())
-    })?;
-    let text = reason.trim();
-    if text.is_empty() || text.len() > REASON_BYTES_MAX || text.chars().any(char::is_control) {
+fn settlement(SettleBody { r#as: end, reason }: SettleBody) -> Result<Settlement, Problem> {
+    let reason = ReasonText::of_operator(&reason).ok_or_else(|| {
         let why = format!("reason must be one line of 1 to {REASON_BYTES_MAX} bytes");
-        return Err(Problem::service(ServiceProblem::BadField, why));
-    }
-    let reason = ReasonText::new(text);
+        Problem::service(ServiceProblem::BadField, why)
+    })?;
     Ok(match end {
         EndName::Done => Settlement::Done(reason),
         EndName::Aborted => Settlement::Aborted(reason),

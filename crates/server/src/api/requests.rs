@@ -1,6 +1,6 @@
 //! `POST /v1/requests`: one request, its outcome and its receipt.
 
-use crate::api::Json;
+use crate::api::{Json, body};
 use crate::door::Caller;
 use crate::keys::Role;
 use crate::params::{self, Params};
@@ -9,19 +9,12 @@ use crate::service::Service;
 use crate::terms::key_of_header;
 use crate::wire::{OutcomeBody, ReadFault, ReceiptBody, RequestBody, Success, read_request, receipt_body, would_body};
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use bursar_core::commit::{Outcome, Receipt, Terms};
-use bursar_core::{Action, Currencies, Request, TransactionId};
-use bursar_engine::store::ReadRange;
+use bursar_core::commit::{Outcome, Terms};
+use bursar_core::{Action, Currencies, Request};
 use bursar_engine::{Ledger, SubmitError};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use std::sync::Arc;
-use tokio::time::timeout;
 use utoipa::IntoParams;
 
 /// What `POST /v1/requests` takes.
@@ -64,12 +57,10 @@ pub(crate) async fn submit(
     http: HttpRequest,
 ) -> Result<Json, Problem> {
     let dry_run = dry_run.map_or(Ok(false), |text| params::flag("dry_run", &text))?;
-    let (parts, body) = http.into_parts();
-    check_type(&parts.headers, &["application/json"])?;
-    let body = read_body(&service, &parts.headers, body).await?;
+    let (headers, body) = body::json_bytes(&service, http).await?;
     let read = read_request(&body, service.ledger.config()).map_err(ReadFault::into_problem);
     let read = read.and_then(|(request, terms)| {
-        let terms = match (key_of_header(&parts.headers, service.ledger.config())?, terms.key) {
+        let terms = match (key_of_header(&headers, service.ledger.config())?, terms.key) {
             (Some(_), Some(_)) => return Err(two_keys()),
             (key, None) | (None, key) => Terms { key, ..terms },
         };
@@ -123,15 +114,8 @@ fn would_apply(ledger: &Ledger, request: &Request, terms: Terms) -> Result<Json,
 /// The outcome of a request that took effect before, with the receipt of then.
 fn already_applied(ledger: &Ledger, request: &Request, currencies: &Currencies) -> Result<Json, Problem> {
     let lost = || Problem::service(ServiceProblem::Internal, "the event of a transaction was not found");
-    let made_by = |transaction: TransactionId| -> Result<Json, Problem> {
-        let view = ledger.transaction(transaction)?.ok_or_else(lost)?;
-        let made_by = view.events.first().ok_or_else(lost)?;
-        let range = ReadRange { from_seq: made_by.seq, to_seq: made_by.seq, limit: 1, newest_first: false };
-        let entries = ledger.chain(made_by.customer, range)?;
-        let entry = entries.first().ok_or_else(lost)?;
-        answer(Success::AlreadyApplied, receipt_body(&Receipt::of(&entry.linked), currencies))
-    };
-    request.action.transaction().ok_or_else(lost).and_then(made_by)
+    let receipt = ledger.receipt_of(request)?.ok_or_else(lost)?;
+    answer(Success::AlreadyApplied, receipt_body(&receipt, currencies))
 }
 
 /// The role that a request needs beyond that of its path.
@@ -143,40 +127,5 @@ pub(crate) const fn role_of(request: &Request) -> Role {
         | Action::Resolve(_)
         | Action::Chargeback(_) => Role::Submit,
         Action::Unlock => Role::Operate,
-    }
-}
-
-/// Checks that a body is of one of these types, and as it is. Returns which.
-pub(crate) fn check_type(headers: &HeaderMap, accepted: &'static [&'static str]) -> Result<&'static str, Problem> {
-    let refused = |what: String| Problem::service(ServiceProblem::UnsupportedMediaType, what);
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(refused("compressed bodies are not taken".to_owned()));
-    }
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
-    let found = accepted.iter().find(|accepted| accepted.eq_ignore_ascii_case(essence.trim()));
-    let charset = parameters.trim().to_ascii_lowercase();
-    let is_utf8 = !charset.starts_with("charset=") || charset["charset=".len()..].trim_matches('"') == "utf-8";
-    match found {
-        Some(found) if is_utf8 => Ok(found),
-        Some(_) => Err(refused("bodies are UTF-8".to_owned())),
-        None => Err(refused(format!("the content type must be {}", accepted.join(" or ")))),
-    }
-}
-
-/// Reads a body of bounded size in bounded time.
-pub(crate) async fn read_body(service: &Service, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let bytes_max = service.limits.body_bytes_max;
-    let too_large =
-        || Problem::service(ServiceProblem::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > bytes_max) {
-        return Err(too_large());
-    }
-    match timeout(service.limits.body_wait, Limited::new(body, bytes_max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::plain(ServiceProblem::BodyCutOff)),
-        Err(_) => Err(Problem::plain(ServiceProblem::TooSlow)),
     }
 }

@@ -1,7 +1,6 @@
 //! `/v1/webhooks`: how each one fares, what was tried, and sending again.
 
-use crate::api::Json;
-use crate::api::requests::{check_type, read_body};
+use crate::api::{Json, body};
 use crate::follow::Place;
 use crate::params::{self, NoParams, Params};
 use crate::problem::{Problem, ProblemDocument, ServiceProblem};
@@ -285,11 +284,7 @@ pub(crate) async fn resend(
     http: HttpRequest,
 ) -> Result<(StatusCode, Json), Problem> {
     let endpoint = found(&service, path)?;
-    let (parts, body) = http.into_parts();
-    check_type(&parts.headers, &["application/json"])?;
-    let body = read_body(&service, &parts.headers, body).await?;
-    let wanted: ResendBody =
-        serde_json::from_slice(&body).map_err(|error| crate::wire::ReadFault::Json(error).into_problem())?;
+    let wanted: ResendBody = body::json(&service, http).await?;
     let target = endpoint.clone();
     let put = move |ledger: &Ledger| put_resend(ledger, &target, &wanted);
     service.read(put).await?;
