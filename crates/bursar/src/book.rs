@@ -16,7 +16,7 @@ use crate::config;
 use crate::engine_failure::rejected;
 use crate::exit::{Failure, FailureKind};
 use crate::ledger_dir::with_ledger;
-use bursar_client::Waits;
+use bursar_client::{PendingList, Waits};
 use bursar_core::commit::{Minimum, Outcome, Receipt, Settlement, Terms};
 use bursar_core::{
     Account, Accounts, Amount, Currencies, CurrencyIndex, CustomerId, CustomerState, EventId, EventRef, EventStatus,
@@ -24,6 +24,7 @@ use bursar_core::{
 };
 use bursar_engine::store::{ChainEntry, ReadRange};
 use bursar_engine::{Ledger, PendingEvent};
+use bursar_rails::settings::RailConfig;
 use remote::Remote;
 
 /// How many events are read at once.
@@ -247,12 +248,24 @@ impl Book<'_> {
     }
 
     /// The events that wait for their rails, the oldest first.
-    pub(crate) fn pending(&self, global: &Global) -> Result<Vec<Waiting>, Failure> {
+    pub(crate) fn pending(&self, global: &Global, list: &PendingList) -> Result<Vec<Waiting>, Failure> {
         let ledger = match self {
             Self::Directory(ledger) => ledger,
-            Self::Server(remote) => return remote.pending(),
+            Self::Server(remote) => return remote.pending(list),
         };
         let settings = config::without_secrets(global)?;
+        let PendingList { kind, rail: wanted, since, until } = list;
+        let is_listed = |PendingEvent { pending, .. }: &PendingEvent| {
+            let event = &pending.linked.event;
+            let is_wanted = |wanted: &String| {
+                let names = |rail: &RailConfig| rail.id == pending.rail && rail.name == *wanted;
+                pending.rail.number().to_string() == *wanted || settings.rails.iter().any(names)
+            };
+            kind.is_none_or(|kind| kind == event.kind)
+                && wanted.as_ref().is_none_or(is_wanted)
+                && since.is_none_or(|since| event.time_ms >= since.0)
+                && until.is_none_or(|until| event.time_ms < until.0)
+        };
         let waiting = |PendingEvent { pending, .. }: PendingEvent| {
             let event = &pending.linked.event;
             let rail = settings.rails.iter().find(|rail| rail.id == pending.rail);
@@ -269,7 +282,7 @@ impl Book<'_> {
                 waits: None,
             }
         };
-        Ok(ledger.pending()?.into_iter().map(waiting).collect())
+        Ok(ledger.pending()?.into_iter().filter(is_listed).map(waiting).collect())
     }
 
     /// Settles an event by hand; its end is durable then.

@@ -7,7 +7,7 @@
 use crate::cli;
 use crate::exit::{Failure, FailureKind};
 use crate::generate::Plan;
-use bursar_client::{After, Subscription};
+use bursar_client::{After, PendingList, Subscription, TimeMs};
 use bursar_core::commit::Settlement;
 use bursar_core::event::REASON_BYTES_MAX;
 use bursar_core::{
@@ -76,7 +76,7 @@ pub(crate) enum LedgerCommand {
     /// `transaction`
     Transaction(TransactionId),
     /// `pending`
-    Pending,
+    Pending(PendingList),
     /// `settle`
     Settle(Settle),
     /// `submit`
@@ -304,7 +304,7 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
             newest_first: args.newest_first,
         })),
         Raw::Transaction(args) => Command::Ledger(LedgerCommand::Transaction(transaction(&args.transaction)?)),
-        Raw::Pending => Command::Ledger(LedgerCommand::Pending),
+        Raw::Pending(args) => Command::Ledger(LedgerCommand::Pending(pending(args)?)),
         Raw::Settle(args) => Command::Ledger(LedgerCommand::Settle(settle(&args)?)),
         Raw::Submit(args) => Command::Ledger(LedgerCommand::Submit(submit(args)?)),
         Raw::Listen(args) => Command::Ledger(LedgerCommand::Listen(listen(args)?)),
@@ -562,24 +562,40 @@ fn bad_id(argument: &str, text: &str, error: IdError) -> Failure {
 /// means its very end, which is what "the balance of 31 January" says.
 fn as_of(text: Option<&str>) -> Result<Option<AsOf>, Failure> {
     const FLAG: &str = "--as-of";
-    const DATE_BYTES: usize = "2026-01-31".len();
     let Some(text) = text else { return Ok(None) };
     if text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'_') {
         return count_of(FLAG, text, 1).map(|seq| Some(AsOf::Seq(seq)));
     }
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(Some(AsOf::Time(time)));
-    }
-    let in_utc = if text.len() == DATE_BYTES {
-        text.parse::<civil::Date>().map(|date| date.at(23, 59, 59, 999_999_999))
-    } else {
-        text.parse::<civil::DateTime>()
-    };
-    match in_utc.and_then(|local| local.to_zoned(TimeZone::UTC)) {
-        Ok(zoned) => Ok(Some(AsOf::Time(zoned.timestamp()))),
-        Err(_) => Err(bad(FLAG, text, "this is neither an event's number nor a time")
+    match moment(text, |date| date.at(23, 59, 59, 999_999_999)) {
+        Some(time) => Ok(Some(AsOf::Time(time))),
+        None => Err(bad(FLAG, text, "this is neither an event's number nor a time")
             .with_hint("Write 17, or 2026-01-31, or 2026-01-31T12:00:00Z.")),
     }
+}
+
+/// A time; in UTC where it names no zone. `of_date`: what a date alone means.
+fn moment(text: &str, of_date: fn(civil::Date) -> civil::DateTime) -> Option<Timestamp> {
+    const DATE_BYTES: usize = "2026-01-31".len();
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    let in_utc = if text.len() == DATE_BYTES { text.parse().map(of_date) } else { text.parse::<civil::DateTime>() };
+    Some(in_utc.and_then(|local| local.to_zoned(TimeZone::UTC)).ok()?.timestamp())
+}
+
+fn pending(args: cli::PendingArgs) -> Result<PendingList, Failure> {
+    let cli::PendingArgs { kind, rail, since, until } = args;
+    let time = |flag, text: Option<String>| -> Result<Option<TimeMs>, Failure> {
+        let Some(text) = text else { return Ok(None) };
+        let time = moment(&text, |date| date.at(0, 0, 0, 0));
+        let time = time.ok_or_else(|| {
+            bad(flag, &text, "this is no time").with_hint("Write 2026-01-31, or 2026-01-31T12:00:00Z.")
+        })?;
+        // Rounded up: what is at or after a moment begins with the first whole millisecond that is.
+        let ms = (time.as_nanosecond() + 999_999).div_euclid(1_000_000);
+        Ok(Some(TimeMs(u64::try_from(ms).unwrap_or(0))))
+    };
+    Ok(PendingList { kind, rail, since: time("--since", since)?, until: time("--until", until)? })
 }
 
 fn ingest(args: cli::IngestArgs) -> Result<Ingest, Failure> {

@@ -200,8 +200,9 @@ serve` calls rails. With --server, there is more: whether the rail is being aske
 
 Examples:
   bursar pending
+  bursar pending --rail payouts --until 2026-01-31
   bursar pending --server http://127.0.0.1:7400 --output json")]
-    Pending,
+    Pending(PendingArgs),
 
     /// Settle an event by hand that waits for a rail that will never answer
     #[command(after_help = "\
@@ -485,6 +486,26 @@ pub(crate) struct SubmitArgs {
     /// Show what would come of it, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `bursar pending`.
+#[derive(Debug, Args)]
+pub(crate) struct PendingArgs {
+    /// Only events of this kind
+    #[arg(long, value_name = "KIND", value_parser = request_kind())]
+    pub(crate) kind: Option<RequestKind>,
+
+    /// Only events that wait for this rail: its name in bursar.toml, or its number
+    #[arg(long, value_name = "RAIL")]
+    pub(crate) rail: Option<String>,
+
+    /// Only events at or after this time; a date is its first moment, in UTC
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+
+    /// Only events before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
 }
 
 /// `bursar listen`.

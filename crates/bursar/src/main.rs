@@ -113,7 +113,7 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Account { customer, as_of } => commands::account::run(global, customer, as_of, format),
         LedgerCommand::Chain(chain) => commands::chain::run(global, &chain, format),
         LedgerCommand::Transaction(transaction) => commands::transaction::run(global, transaction, format),
-        LedgerCommand::Pending => commands::pending::run(global, format),
+        LedgerCommand::Pending(list) => commands::pending::run(global, &list, format),
         LedgerCommand::Settle(settle) => commands::settle::run(global, &settle, format),
         LedgerCommand::Submit(submit) => commands::submit::run(global, &submit, format),
         LedgerCommand::Listen(listen) => commands::listen::run(global, listen),
@@ -158,7 +158,7 @@ fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
         | LedgerCommand::Account { .. }
         | LedgerCommand::Chain(_)
         | LedgerCommand::Transaction(_)
-        | LedgerCommand::Pending
+        | LedgerCommand::Pending(_)
         | LedgerCommand::Settle(_)
         | LedgerCommand::Submit(_)
         | LedgerCommand::Listen(_)

@@ -360,6 +360,23 @@ fn an_operator_sees_what_waits_and_settles_it() {
     let own = format!(",stopped,,{},", waits["calls"]);
     assert!(of_server.contains(&own) && of_server.contains("no answer within 250ms"), "{of_server}");
     assert!(of_server.contains(waits["deadline"].as_str().unwrap()), "{of_server}");
+    let filters: [(&[&str], usize); 8] = [
+        (&["--kind", "withdrawal"], 1),
+        (&["--kind", "deposit"], 0),
+        (&["--rail", "payouts"], 1),
+        (&["--rail", "1"], 1),
+        (&["--rail", "deskjob"], 0),
+        (&["--since", "2026-01-31", "--until", "2999-12-31T12:00:00Z"], 1),
+        (&["--since", "2999-12-31"], 0),
+        (&["--until", "2026-01-31"], 0),
+    ];
+    let filtered = |more: &[&str]| {
+        for (flags, count) in filters {
+            let listed = sandbox.done(&[&["pending", "--output", "csv"][..], flags, more].concat());
+            assert_eq!(listed.lines().count(), 1 + count, "{flags:?} {more:?}");
+        }
+    };
+    filtered(&["--server", &url]);
     // Killed: to stop in order would wait for the client who waits for the rail.
     service.signal(Signal::KILL);
     let (_, log) = service.end();
@@ -369,6 +386,8 @@ fn an_operator_sees_what_waits_and_settles_it() {
     // What both know is the same.
     assert!(listed.lines().zip(of_server.lines()).all(|(own, served)| served.starts_with(own)), "{listed}{of_server}");
     assert_eq!(listed.lines().count(), 2);
+    filtered(&[]);
+    assert!(sandbox.fails(2, &["pending", "--since", "soon"]).contains("error[bad_argument]"));
     let settle = ["settle", &second, "--as", "aborted", "--reason", "cancelled by phone", "--output", "csv"];
     let told = sandbox.done(&settle);
     assert!(told.contains(",aborted,cancelled by phone"), "{told}");

@@ -4,7 +4,7 @@
 
 use crate::batch::{BatchEnded, BatchOutcomes, BatchSender, RowOutcome};
 use crate::chain::ChainDownload;
-use crate::client::{EventList, Options};
+use crate::client::{EventList, Options, PendingList};
 use crate::error::{Error, SettleError, SubmitError};
 use crate::events::{EventStream, LedgerEvent, Subscription};
 use crate::key::Key;
@@ -104,8 +104,8 @@ impl Client {
     }
 
     /// As [`crate::Client::pending`].
-    pub fn pending(&self) -> Iter<Pending> {
-        self.iter(self.client.pending())
+    pub fn pending(&self, list: &PendingList) -> Iter<Pending> {
+        self.iter(self.client.pending(list))
     }
 
     /// As [`crate::Client::settle`].

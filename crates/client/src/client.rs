@@ -109,6 +109,19 @@ pub struct EventList {
     pub until: Option<crate::figure::TimeMs>,
 }
 
+/// Which of the events are listed that wait for their rail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PendingList {
+    /// Only events of this kind.
+    pub kind: Option<RequestKind>,
+    /// Only events that wait for this rail: its name in the server's settings, or its number.
+    pub rail: Option<String>,
+    /// Only events at or after this time.
+    pub since: Option<crate::figure::TimeMs>,
+    /// Only events before this time.
+    pub until: Option<crate::figure::TimeMs>,
+}
+
 impl Client {
     /// A client of the server at `http://HOST:PORT` or `https://HOST[:PORT]`, with a path in front if a proxy adds one.
     /// Connects to nothing yet.
@@ -410,8 +423,13 @@ impl Client {
     }
 
     /// Events that wait for their rail, by customer, each with how it stands about it.
-    pub fn pending(&self) -> BoxStream<'static, Result<Pending, Error>> {
-        self.list("/v1/pending".to_owned(), Vec::new())
+    pub fn pending(&self, list: &PendingList) -> BoxStream<'static, Result<Pending, Error>> {
+        let mut query = Vec::new();
+        query.extend(list.kind.map(|kind| ("kind", kind.name().to_owned())));
+        query.extend(list.rail.clone().map(|rail| ("rail", rail)));
+        query.extend(list.since.map(|time| ("since", time.to_string())));
+        query.extend(list.until.map(|time| ("until", time.to_string())));
+        self.list("/v1/pending".to_owned(), query)
     }
 
     /// A list, page by page: the next page is asked for when the last item of one was taken. Ends after an error.

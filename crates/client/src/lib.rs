@@ -26,7 +26,7 @@ pub mod webhook;
 
 pub use batch::{BatchEnded, BatchOutcomes, BatchSender, BatchSummary, RowOutcome, RowProblem, RowResult};
 pub use chain::ChainDownload;
-pub use client::{Client, EventList, Options};
+pub use client::{Client, EventList, Options, PendingList};
 pub use error::{Error, Problem, SettleError, SubmitError};
 pub use events::{After, EventStream, LedgerEvent, Subscription};
 pub use figure::{BadFigure, Figure, TimeMs};

@@ -9,8 +9,8 @@ mod wire;
 
 use bursar_client::blocking::Client;
 use bursar_client::{
-    CustomerThen, Error, EventList, EventStatus, Key, Moment, Options, Outcome, Outlook, RowResult, SettleError,
-    Submission, SubmitError, TimeMs,
+    CustomerThen, Error, EventList, EventStatus, Key, Moment, Options, Outcome, Outlook, PendingList, RowResult,
+    SettleError, Submission, SubmitError, TimeMs,
 };
 use bursar_core::commit::Settlement;
 use bursar_core::{CustomerId, ReasonText, RequestKind, TransactionId};
@@ -135,7 +135,7 @@ fn lists_chains_and_transactions_are_read_whole() {
     let report = verify_chain_file(&mut chain, Some(events[5].hash)).unwrap();
     assert_eq!((report.event_count, report.head, report.receipt_seq), (2_101, customer.head, Some(6)));
     assert!(client.chain(customer_id(0)).unwrap().is_none());
-    assert_eq!(client.pending().count(), 0);
+    assert_eq!(client.pending(&PendingList::default()).count(), 0);
     assert!(client.metrics().unwrap().contains("bursar_requests_total"));
 }
 

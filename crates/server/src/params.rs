@@ -5,7 +5,7 @@ use crate::wire::Fault;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use bursar_core::{CustomerId, TransactionId};
+use bursar_core::{CustomerId, RequestKind, TransactionId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
@@ -65,6 +65,25 @@ pub(crate) fn seq(name: &str, text: &str) -> Result<u64, Problem> {
     // What no chain can have is refused, as the document says.
     let seq = text.parse::<u64>().ok().filter(|seq| is_number && *seq > 0 && i64::try_from(*seq).is_ok());
     seq.ok_or_else(|| bad(format!("{name} must be a number from 1 on")))
+}
+
+/// One of these, by its name.
+pub(crate) fn one_of<T: Copy>(
+    name: &str,
+    text: &str,
+    known: &[T],
+    called: impl Fn(T) -> &'static str,
+) -> Result<T, Problem> {
+    let found = known.iter().copied().find(|one| called(*one) == text);
+    found.ok_or_else(|| {
+        let names: Vec<_> = known.iter().copied().map(called).collect();
+        bad(format!("{name} must be one of {}", names.join(", ")))
+    })
+}
+
+/// A kind of request.
+pub(crate) fn kind(text: &str) -> Result<RequestKind, Problem> {
+    one_of("kind", text, &RequestKind::ALL, RequestKind::name)
 }
 
 /// `true` or `false`.

@@ -5,13 +5,15 @@
 mod common;
 
 use bursar_core::commit::{RailCall, Routes};
-use bursar_core::{Currencies, Policy, RailId};
+use bursar_core::{Amount, Currencies, CustomerId, Policy, RailId, Request, TransactionId};
 use bursar_engine::chain_file::verify_chain_file;
 use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, new_config};
 use bursar_server::Limits;
+use common::client::Client;
 use common::{TestServer, about, deposit, two_currencies, unlock, withdrawal};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[test]
 fn a_request_is_answered_with_its_receipt() {
@@ -243,6 +245,10 @@ fn a_cursor_is_taken_only_as_it_was_given() {
         (format!("/v1/customers?locked=true&cursor={customers}"), "bad_parameter"),
         (format!("/v1/customers/1/events?kind=deposit&cursor={events}"), "bad_parameter"),
         (format!("/v1/pending?cursor={events}"), "bad_cursor"),
+        (format!("/v1/pending?kind=deposit&cursor={events}"), "bad_parameter"),
+        ("/v1/pending?kind=refund".to_owned(), "bad_parameter"),
+        ("/v1/pending?until=yesterday".to_owned(), "bad_parameter"),
+        ("/v1/pending?status=started".to_owned(), "bad_parameter"),
         ("/v1/customers?limit=0".to_owned(), "bad_parameter"),
         ("/v1/customers?limit=1001".to_owned(), "bad_parameter"),
         ("/v1/customers?limit=%2B1".to_owned(), "bad_parameter"),
@@ -327,13 +333,83 @@ fn a_downloaded_chain_proves_itself_and_its_receipts() {
 }
 
 /// Keeps its calls and answers none.
+/// A rail that never answers.
 #[derive(Debug, Default)]
-struct Hanging(Mutex<Vec<RailReply>>);
+struct Hanging(Mutex<Vec<RailReply>>, Option<&'static str>);
 
 impl Rail for Hanging {
     fn call(&self, _: RailCall, reply: RailReply) {
         self.0.lock().unwrap().push(reply);
     }
+
+    fn name(&self) -> Option<&str> {
+        self.1
+    }
+}
+
+/// Sends a request whose answer comes only when its rail has answered.
+fn hand_in(server: &TestServer, body: &str) -> Client {
+    let mut client = server.client();
+    let head = format!(
+        "POST /v1/requests HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.raw(head.as_bytes()).unwrap();
+    client
+}
+
+#[test]
+fn what_waits_is_listed_by_kind_rail_and_age() {
+    let [bank, desk] = [1, 2].map(|number| RailId::new(number).unwrap());
+    let mut options = LedgerOptions::default()
+        .with_rail(bank, Arc::new(Hanging(Mutex::default(), Some("bank"))))
+        .with_rail(desk, Arc::new(Hanging::default()));
+    options.routes = Routes { withdrawal: Some(bank), ..Routes::default() };
+    let config = new_config(Policy::default(), Currencies::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::create(directory.path(), &config, options.clone()).unwrap();
+    for customer in 1..=4 {
+        let (customer, transaction) = (CustomerId::new(customer), TransactionId::new(customer));
+        ledger.submit(Request::deposit(customer, transaction, Amount::from_steps(100_000))).unwrap();
+    }
+    drop(ledger);
+    // Deposits wait as well, but go to the desk.
+    options.routes.deposit = Some(desk);
+    let server = TestServer::of(Ledger::open(directory.path(), options).unwrap().0, None, Limits::default());
+    let mut waiting = Vec::new();
+    let listed = |query: &str| {
+        let items = all_pages(&server, &format!("/v1/pending{query}"), 2);
+        items.into_iter().map(|item| item["customer"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let bodies = [withdrawal(1, 101, "4"), deposit(2, 102, "4"), withdrawal(3, 103, "4"), withdrawal(4, 104, "4")];
+    for (count, body) in (1..).zip(&bodies) {
+        waiting.push(hand_in(&server, body));
+        while listed("").len() < count {}
+        // So that each has a time of its own.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let all = server.get("/v1/pending").json();
+    let time = |index: usize| all["items"][index]["time"].as_str().unwrap();
+    let table = [
+        (String::new(), "1 2 3 4"),
+        ("?kind=withdrawal".to_owned(), "1 3 4"),
+        ("?kind=deposit".to_owned(), "2"),
+        ("?kind=unlock".to_owned(), ""),
+        ("?rail=bank".to_owned(), "1 3 4"),
+        ("?rail=1".to_owned(), "1 3 4"),
+        ("?rail=2".to_owned(), "2"),
+        ("?rail=nobody".to_owned(), ""),
+        (format!("?since={}", time(2)), "3 4"),
+        (format!("?until={}", time(2)), "1 2"),
+        (format!("?since={}&until={}", time(1), time(3)), "2 3"),
+        (format!("?since={}&kind=withdrawal&rail=bank&until={}", time(1), time(3)), "3"),
+    ];
+    for (query, expected) in table {
+        assert_eq!(listed(&query).join(" "), expected, "{query}");
+    }
+    let page = server.get("/v1/pending?rail=bank&limit=1").json();
+    let path = format!("/v1/pending?rail=bank&cursor={}", page["next"].as_str().unwrap());
+    assert_eq!(server.get(&path).problem(), (400, "bad_parameter".to_owned()));
 }
 
 #[test]
@@ -348,16 +424,7 @@ fn events_that_wait_for_a_rail_are_pending_and_others_go_on() {
         server.applied(&deposit(customer, customer, "10"));
     }
     assert_eq!(server.get("/v1/pending").json(), json!({"items": []}));
-    // The answers of these come only when the rail has answered, which it never does.
-    let mut waiting: Vec<_> = (1..=2).map(|_| server.client()).collect();
-    for (client, customer) in waiting.iter_mut().zip(1..) {
-        let body = withdrawal(customer, 100 + customer, "4");
-        let head = format!(
-            "POST /v1/requests HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        client.raw(head.as_bytes()).unwrap();
-    }
+    let _waiting = [1, 2].map(|customer| hand_in(&server, &withdrawal(customer, 100 + customer, "4")));
     let pending = loop {
         let items = all_pages(&server, "/v1/pending", 1);
         if items.len() == 2 {
@@ -377,12 +444,7 @@ fn events_that_wait_for_a_rail_are_pending_and_others_go_on() {
     assert_eq!(server.get("/v1/customers/1").json()["open_events"], 1);
     // Others go on; of those behind the open event, one waits and the next hears that it is busy, not that it is poor.
     server.applied(&deposit(3, 30, "1"));
-    let mut behind = server.client();
-    let body = deposit(1, 11, "1");
-    let length = body.len();
-    behind
-        .raw(format!("POST /v1/requests HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes())
-        .unwrap();
+    let _behind = hand_in(&server, &deposit(1, 11, "1"));
     let busy = loop {
         // Until the one behind has taken its place, this one takes it; then it is told.
         let mut other = server.client();

@@ -9,8 +9,8 @@ use crate::exit::{Failure, note};
 use bursar_client::blocking::{ChainReader, Client};
 use bursar_client::{
     Account as AccountAnswer, Customer, CustomerThen, Error, Event, EventList, EventStatus, Figure,
-    Ledger as LedgerAnswer, Moment, Options, Outcome, Outlook as OutlookAnswer, Pending, Receipt as ReceiptAnswer,
-    Settled, Submission, TimeMs,
+    Ledger as LedgerAnswer, Moment, Options, Outcome, Outlook as OutlookAnswer, Pending, PendingList,
+    Receipt as ReceiptAnswer, Settled, Submission, TimeMs,
 };
 use bursar_core::commit::{Minimum, Receipt, Settlement};
 use bursar_core::{
@@ -209,8 +209,8 @@ impl Remote {
     }
 
     /// The oldest first, as in a directory.
-    pub(super) fn pending(&self) -> Result<Vec<Waiting>, Failure> {
-        let mut all = self.client.pending().map(|found| self.waiting(found?)).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn pending(&self, list: &PendingList) -> Result<Vec<Waiting>, Failure> {
+        let mut all = self.client.pending(list).map(|found| self.waiting(found?)).collect::<Result<Vec<_>, _>>()?;
         all.sort_by_key(|waiting| (waiting.since_ms, waiting.event.customer));
         Ok(all)
     }

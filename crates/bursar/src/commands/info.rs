@@ -62,7 +62,7 @@ fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>
 fn of_server(remote: &Remote) -> Result<Vec<(&'static str, Entry)>, Failure> {
     let ledger = remote.ledger();
     let mut open = Vec::new();
-    for waiting in remote.client().pending() {
+    for waiting in remote.client().pending(&bursar_client::PendingList::default()) {
         let event = waiting?.event;
         open.push(vec![
             ("client", Value::shown(&event.customer)),

@@ -5,7 +5,7 @@ use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
 use crate::shown::{Money, Time};
-use bursar_client::Waits;
+use bursar_client::{PendingList, Waits};
 use std::io;
 
 const COLUMNS: &[Column] = &[
@@ -31,9 +31,9 @@ const COLUMNS: &[Column] = &[
 const COLUMNS_OF_DIRECTORY: usize = 10;
 
 /// Prints the events that wait for their rails, the oldest first. This process has called none of them.
-pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, list: &PendingList, format: Format) -> Result<(), Failure> {
     with_book(global, |book| {
-        let all = book.pending(global)?;
+        let all = book.pending(global, list)?;
         let is_served = global.server.is_some();
         print(&all, is_served, Money(book.currencies()), format).map_err(|error| Failure::stdout(&error))
     })

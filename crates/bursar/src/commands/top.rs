@@ -13,6 +13,7 @@ mod view;
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
+use bursar_client::PendingList;
 use bursar_client::blocking::Client;
 use figures::Shown;
 use samples::Samples;
@@ -36,7 +37,7 @@ struct Look {
 fn look(client: &Client) -> Result<Look, Failure> {
     let samples = Samples::parse(&client.metrics()?);
     let mut pending = Vec::new();
-    for waiting in client.pending().take(PENDING_MAX) {
+    for waiting in client.pending(&PendingList::default()).take(PENDING_MAX) {
         let event = waiting?.event;
         let kind = event.kind.name().to_owned();
         pending.push([event.customer.to_string(), event.seq.to_string(), kind, event.time.to_string()]);

@@ -75,12 +75,8 @@ struct Place {
 
 impl Place {
     fn of(customer: CustomerId, params: &ListParams) -> Result<Self, Problem> {
-        let named = |name: &str, text: &Option<String>, known: &[&str]| match text {
-            Some(text) if !known.contains(&text.as_str()) => {
-                Err(params::bad(format!("{name} must be one of {}", known.join(", "))))
-            }
-            Some(text) => Ok(Some(text.clone())),
-            None => Ok(None),
+        let named = |name, text: &Option<String>, known: &[&'static str]| {
+            text.as_ref().map(|text| params::one_of(name, text, known, |known| known).map(str::to_owned)).transpose()
         };
         let order = named("order", &params.order, &["newest", "oldest"])?;
         let time = |name, text: &Option<String>| text.as_ref().map(|text| params::time(name, text)).transpose();

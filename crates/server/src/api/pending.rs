@@ -105,19 +105,66 @@ fn pending_body(waiting: PendingEvent, now_ms: u64, currencies: &Currencies) -> 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct PendingParams {
+pub(crate) struct ListParams {
     /// How many at the most, 1 to 1000 [default: 100].
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
-    /// `next` of the page before.
+    /// `next` of the page before. It carries the filters: give no others with it.
     cursor: Option<String>,
+    /// Only events of this kind.
+    #[param(value_type = Option<crate::wire::KindName>)]
+    kind: Option<String>,
+    /// Only events that wait for this rail: its name in `bursar.toml`, or its number.
+    rail: Option<String>,
+    /// Only events at or after this time (RFC 3339).
+    #[param(value_type = Option<String>, format = "date-time")]
+    since: Option<String>,
+    /// Only events before this time (RFC 3339).
+    #[param(value_type = Option<String>, format = "date-time")]
+    until: Option<String>,
+}
+
+/// Where the list goes on, and what it filters.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    /// Behind this customer's event at this place.
+    after: Option<(String, u64)>,
+    kind: Option<String>,
+    rail: Option<String>,
+    since_ms: Option<u64>,
+    until_ms: Option<u64>,
+}
+
+impl Place {
+    fn of(params: &ListParams) -> Result<Self, Problem> {
+        let time = |name, text: &Option<String>| text.as_ref().map(|text| params::time(name, text)).transpose();
+        let kind = params.kind.as_deref().map(params::kind).transpose()?;
+        Ok(Self {
+            after: None,
+            kind: kind.map(|kind| kind.name().to_owned()),
+            rail: params.rail.clone(),
+            since_ms: time("since", &params.since)?,
+            until_ms: time("until", &params.until)?,
+        })
+    }
+
+    fn takes(&self, waiting: &PendingEvent) -> bool {
+        let PendingEvent { pending, rail_name, .. } = waiting;
+        let event = &pending.linked.event;
+        let is_rail = |rail: &str| rail_name.as_deref() == Some(rail) || pending.rail.number().to_string() == rail;
+        self.kind.as_ref().is_none_or(|kind| kind == event.kind.name())
+            && self.rail.as_deref().is_none_or(is_rail)
+            && self.since_ms.is_none_or(|since_ms| event.time_ms >= since_ms)
+            && self.until_ms.is_none_or(|until_ms| event.time_ms < until_ms)
+    }
 }
 
 /// Events that wait for their rail, by customer and place.
 ///
 /// Until they are closed their customers wait as well; all others go on.
 #[utoipa::path(
-    get, path = "/v1/pending", tag = "ledger", operation_id = "listPending", params(PendingParams),
+    get, path = "/v1/pending", tag = "ledger", operation_id = "listPending", params(ListParams),
     responses(
         (status = 200, description = "A page", body = Page<PendingBody<'_>>, content_type = "application/json"),
         (status = "4XX", description = "Not read", body = ProblemDocument, content_type = "application/problem+json"),
@@ -126,22 +173,29 @@ pub(crate) struct PendingParams {
 )]
 pub(crate) async fn list(
     State(service): State<Arc<Service>>,
-    Params(params): Params<PendingParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Json, Problem> {
     let limit = params::limit(params.limit.as_deref())?;
-    let after: Option<(String, u64)> = params.cursor.as_deref().map(|cursor| cursor::read(LIST, cursor)).transpose()?;
-    let after = match after {
-        Some((customer, seq)) => Some((cursor::customer(&customer)?, seq)),
+    let ListParams { cursor, kind, rail, since, until, .. } = &params;
+    let place = match cursor {
+        Some(_) if [kind, rail, since, until].into_iter().any(Option::is_some) => {
+            return Err(params::bad("a cursor carries its filters; give none with it"));
+        }
+        Some(cursor) => cursor::read(LIST, cursor)?,
+        None => Place::of(&params)?,
+    };
+    let after = match &place.after {
+        Some((customer, seq)) => Some((cursor::customer(customer)?, *seq)),
         None => None,
     };
     let mut open = service.read(|ledger| Ok(ledger.pending()?)).await?;
-    let place = |waiting: &PendingEvent| (waiting.pending.linked.event.customer, waiting.pending.linked.event.seq);
-    open.sort_by_key(place);
-    open.retain(|waiting| after.is_none_or(|after| place(waiting) > after));
+    let at = |waiting: &PendingEvent| (waiting.pending.linked.event.customer, waiting.pending.linked.event.seq);
+    open.retain(|waiting| after.is_none_or(|after| at(waiting) > after) && place.takes(waiting));
+    open.sort_by_key(at);
     let has_more = open.len() > limit;
     open.truncate(limit);
-    let last = open.last().filter(|_| has_more).map(place).map(|(customer, seq)| (customer.to_string(), seq));
-    let next = last.map(|place| cursor::write(LIST, &place)).transpose()?;
+    let last = open.last().filter(|_| has_more).map(at).map(|(customer, seq)| (customer.to_string(), seq));
+    let next = last.map(|last| cursor::write(LIST, &Place { after: Some(last), ..place })).transpose()?;
     let (now_ms, currencies) = (now_ms(), service.currencies());
     let items = open.into_iter().map(|waiting| pending_body(waiting, now_ms, currencies)).collect();
     Json::of(&Page { items, next })

@@ -100,17 +100,12 @@ pub(crate) struct MessageBody<'a> {
 }
 
 pub(crate) fn kinds(text: Option<&str>) -> Result<Vec<RequestKind>, Problem> {
-    let Some(text) = text else { return Ok(Vec::new()) };
-    let kind = RequestKind::ALL.into_iter().find(|kind| kind.name() == text);
-    let names = || RequestKind::ALL.map(RequestKind::name).join(", ");
-    kind.map(|kind| vec![kind]).ok_or_else(|| params::bad(format!("kind must be one of {}", names())))
+    Ok(text.map(params::kind).transpose()?.into_iter().collect())
 }
 
 fn statuses(text: Option<&str>) -> Result<Vec<&'static str>, Problem> {
-    let Some(text) = text else { return Ok(Vec::new()) };
-    let status = super::events::STATUSES.into_iter().find(|status| *status == text);
-    let names = || super::events::STATUSES.join(", ");
-    status.map(|status| vec![status]).ok_or_else(|| params::bad(format!("status must be one of {}", names())))
+    let status = text.map(|text| params::one_of("status", text, &super::events::STATUSES, |status| status));
+    Ok(status.transpose()?.into_iter().collect())
 }
 
 /// The events of the whole ledger, live, as server-sent events.
