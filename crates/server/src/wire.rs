@@ -168,7 +168,9 @@ impl ReadFault {
 pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ReadFault> {
     // An array of its fields would do for a struct as well, and is not what is documented.
     if json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return Err(ReadFault::Json(serde_json::Error::custom("an array, where an object is expected")));
+        let malformed = serde_json::from_slice::<serde::de::IgnoredAny>(json).err();
+        let array = || serde_json::Error::custom("an array, where an object is expected");
+        return Err(ReadFault::Json(malformed.unwrap_or_else(array)));
     }
     serde_json::from_slice(json).map_err(ReadFault::Json)
 }
