@@ -95,8 +95,9 @@ pub(super) struct Decided {
     tells: Tells,
 }
 
-/// Calls that a durable batch has completed.
+/// Calls that durable batches have completed.
 pub(super) struct Answered {
+    /// The number of the newest of these batches.
     number: u64,
     complete: Vec<Complete>,
 }
@@ -134,7 +135,7 @@ impl Shared {
     }
 
     /// Makes batches durable, oldest first, and tells everybody; gives them back, to be used again.
-    fn make_durable(&self, batches: Vec<Decided>, mut tell: impl FnMut(Answered)) -> Result<Vec<Batch>, EngineError> {
+    fn make_durable(&self, batches: Vec<Decided>, tell: impl FnOnce(Answered)) -> Result<Vec<Batch>, EngineError> {
         let Some(number) = batches.last().map(|last| last.number) else { return Ok(Vec::new()) };
         self.chains.sync()?;
         self.lock_progress().durable = number;
@@ -146,24 +147,24 @@ impl Shared {
         if let Some(OnDurable(call)) = self.on_durable.get() {
             call();
         }
+        let mut complete = Vec::new();
         let mut used = Vec::with_capacity(batches.len());
-        for Decided { number: batch_number, mut batch, base, rows_end, tells, .. } in batches {
+        for Decided { mut batch, base, rows_end, tells, .. } in batches {
             tells.tell();
             if batch.step() == Step::Sync {
                 batch.synced();
             }
-            let mut complete = Vec::new();
-            {
-                let mut calls = self.lock_calls();
-                calls.answer(base, batch.take_answers(), &mut complete);
-                if let Some((first_ticket, mark)) = rows_end {
-                    calls.end_rows(first_ticket, mark, &mut complete);
-                }
+            let mut calls = self.lock_calls();
+            calls.answer(base, batch.take_answers(), &mut complete);
+            if let Some((first_ticket, mark)) = rows_end {
+                calls.end_rows(first_ticket, mark, &mut complete);
             }
-            tell(Answered { number: batch_number, complete });
+            used.push(batch);
+        }
+        tell(Answered { number, complete });
+        for batch in &used {
             self.call_rails(batch.calls());
             self.transactions.approve(batch.approvals())?;
-            used.push(batch);
         }
         Ok(used)
     }
@@ -196,7 +197,7 @@ pub(super) struct Deciding {
     shared: Arc<Shared>,
     driver: Driver,
     decided: Sender<Vec<Decided>>,
-    used: Receiver<Batch>,
+    used: Receiver<Vec<Batch>>,
     spare: Vec<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
     by_hand: ByHand,
@@ -211,7 +212,7 @@ impl Deciding {
         shared: Arc<Shared>,
         driver: Driver,
         decided: Sender<Vec<Decided>>,
-        used: Receiver<Batch>,
+        used: Receiver<Vec<Batch>>,
         seed: u64,
     ) -> Self {
         let (spare, marks, by_hand) = (Vec::new(), BTreeMap::new(), ByHand::default());
@@ -364,8 +365,10 @@ impl Deciding {
         }
         progress.begun = self.number;
         drop(progress);
-        let used = self.spare.pop().or_else(|| self.used.try_recv().ok());
-        Ok(used.unwrap_or_else(|| Batch::new(self.seed)))
+        if self.spare.is_empty() {
+            self.spare.extend(self.used.try_recv().into_iter().flatten());
+        }
+        Ok(self.spare.pop().unwrap_or_else(|| Batch::new(self.seed)))
     }
 
     fn hand_over(&self, decided: Vec<Decided>) -> Result<(), EngineError> {
@@ -382,15 +385,15 @@ pub(super) fn make_durable(
     shared: &Arc<Shared>,
     decided: &Receiver<Vec<Decided>>,
     answered: &Sender<Answered>,
-    used: &Sender<Batch>,
+    used: &Sender<Vec<Batch>>,
 ) {
     let _guard = PanicGuard(shared.clone());
     while let Ok(mut batches) = decided.recv() {
         batches.extend(decided.try_iter().flatten());
         // If the other thread is gone, it has stopped the engine: everybody was told.
-        match shared.make_durable(batches, |batch| drop(answered.send(batch))) {
-            // If nobody takes a batch back, nobody needs it.
-            Ok(batches) => batches.into_iter().for_each(|batch| drop(used.send(batch))),
+        match shared.make_durable(batches, |all| drop(answered.send(all))) {
+            // If nobody takes the batches back, nobody needs them.
+            Ok(batches) => drop(used.send(batches)),
             Err(error) => return shared.stop(error),
         }
     }
