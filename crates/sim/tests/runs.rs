@@ -8,7 +8,7 @@ use bursar_sim::run::{run_many, run_traced};
 use bursar_sim::scenario::{Scenario, Stores};
 use bursar_sim::shrink::shrink;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 600;
 
 /// What must have occurred in these seeds: a fault that is never injected is not tested.
 const OCCURS: [&str; 43] = [
