@@ -1,0 +1,89 @@
+//! What it costs to have the transactions table elsewhere: a whole ledger in a directory, and chains alone in a
+//! directory with a table in memory, take the same deposits in turn.
+//!
+//! `cargo run --release -p bursar-engine --example pair`, with `-- ROUNDS` for more than five rounds. The table in memory
+//! costs next to nothing, so that the difference is that of the way: four steps for each batch in place of one, two
+//! records for each event in place of one. The machine's other work shows in both; the ratio is what counts.
+
+use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, Request, TransactionId};
+use bursar_engine::embedded::EmbeddedChains;
+use bursar_engine::store::MemoryStore;
+use bursar_engine::{Ledger, LedgerOptions, new_config};
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+/// Requests of a round, submitted in so many calls, so many of which are under way at a time.
+const CALLS: u128 = 100;
+const REQUESTS_PER_CALL: u128 = 1_000;
+const UNDER_WAY: usize = 16;
+const CUSTOMERS: u128 = 50_000;
+
+/// A directory that is gone when it is dropped.
+struct Sandbox(std::path::PathBuf);
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{} is left: {error}", self.0.display());
+        }
+    }
+}
+
+fn pair(directory: &Path, config: &LedgerConfig) -> Result<Ledger, Box<dyn Error>> {
+    let options = LedgerOptions::default();
+    let chains = Arc::new(EmbeddedChains::create(directory, config, options.embedded)?);
+    let table = Arc::new(MemoryStore::new(config).with_split_batches());
+    Ok(Ledger::with_stores(config.clone(), chains, table, options)?)
+}
+
+/// Submits a round's deposits; gives how many per second were durable and answered.
+fn round(ledger: &Ledger, number: u128) -> Result<f64, Box<dyn Error>> {
+    let started = Instant::now();
+    let (told, answers) = channel();
+    let mut under_way = 0;
+    for call in 0..CALLS {
+        let first = (number * CALLS + call) * REQUESTS_PER_CALL;
+        let deposit = |n: u128| {
+            let customer = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % CUSTOMERS;
+            Request::deposit(CustomerId::new(customer), TransactionId::new(n), Amount::from_steps(100))
+        };
+        let requests = (first..first + REQUESTS_PER_CALL).map(deposit).collect();
+        let told = told.clone();
+        // If the receiver is gone, so is this round.
+        ledger.submit_then(requests, move |submitted| drop(told.send(submitted)))?;
+        under_way += 1;
+        while under_way >= UNDER_WAY || (call + 1 == CALLS && under_way > 0) {
+            for submitted in answers.recv()? {
+                submitted?;
+            }
+            under_way -= 1;
+        }
+    }
+    Ok((CALLS * REQUESTS_PER_CALL) as f64 / started.elapsed().as_secs_f64())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let rounds: u128 = std::env::args().nth(1).map_or(Ok(5), |rounds| rounds.parse())?;
+    let sandbox = Sandbox(std::env::current_dir()?.join(format!("pair-{}.tmp", std::process::id())));
+    let config = new_config(Policy::default(), Currencies::default())?;
+    let whole = Ledger::create(&sandbox.0.join("whole"), &config, LedgerOptions::default())?;
+    let mixed = pair(&sandbox.0.join("chains"), &config)?;
+    println!("{} processors, debug assertions {}", std::thread::available_parallelism()?, cfg!(debug_assertions));
+    let mut ratios = Vec::new();
+    for number in 0..rounds {
+        let (whole, mixed) = (round(&whole, number)?, round(&mixed, number)?);
+        ratios.push(mixed / whole);
+        println!("whole ledger {whole:>9.0}/s   chains alone, table in memory {mixed:>9.0}/s   {:.2}", mixed / whole);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let bytes = |ledger: &Ledger| ledger.figures().store.map_or(0, |store| store.journal_bytes);
+    let events = (rounds * CALLS * REQUESTS_PER_CALL) as f64;
+    let (of_whole, of_mixed) = (bytes(&whole) as f64 / events, bytes(&mixed) as f64 / events);
+    println!("median ratio {:.2}; journal bytes per event {of_whole:.0} and {of_mixed:.0}", ratios[ratios.len() / 2]);
+    whole.close()?;
+    mixed.close()?;
+    Ok(())
+}
