@@ -4,6 +4,7 @@
 //! `cargo run --release -p bursar-engine --example pair`, with `-- ROUNDS` for more than five rounds. The table in memory
 //! costs next to nothing, so that the difference is that of the way: four steps for each batch in place of one, two
 //! records for each event in place of one. The machine's other work shows in both; the ratio is what counts.
+#![allow(clippy::float_arithmetic, clippy::cast_precision_loss)] // figures for people; there is no money in them
 
 use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, Request, TransactionId};
 use bursar_engine::embedded::EmbeddedChains;

@@ -231,21 +231,22 @@ fn a_torn_tail_is_cut_off_and_what_it_held_can_be_asked_for_again() {
         open_count += u64::from(!chains.open_customers().unwrap().is_empty());
         let second = ledger(&config, &Arc::new(chains), &table);
         let codes = fill(&second, 2..3);
-        again_count += u64::from(codes.contains(&"applied"));
+        again_count += u64::from(codes[0] == "applied");
         let audited = audit(&second);
-        let sums = second.totals().unwrap().currency(CurrencyIndex(0)).clone();
-        let (all_sums, all) = whole.get_or_insert_with(|| (sums.clone(), audited.transactions.clone()));
+        let sums = second.totals().unwrap().currency(CurrencyIndex(0));
+        let (all_sums, all) = whole.get_or_insert_with(|| (sums, audited.transactions.clone()));
         assert_eq!((&sums, &audited.transactions), (&*all_sums, &*all), "{kept_bytes} bytes of the batch are left");
         assert!(fill(&second, 0..3).iter().all(|&code| code != "applied"));
         second.close().unwrap();
         let report = verify(home.path(), &VerifyOptions::default(), &mut |_| ()).unwrap();
         assert!(report.is_sound(), "{:?}", report.findings);
         if cut == end {
+            assert_eq!(codes[0], "already_applied");
             break;
         }
     }
     // All was lost, or what was done of it, or nothing.
-    assert!(torn_count > 10 && open_count > 5 && again_count > 5, "{torn_count} {open_count} {again_count}");
+    assert!(torn_count > 10 && open_count > 3 && again_count > 5, "{torn_count} {open_count} {again_count}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ enum Command {
     #[cfg(feature = "planted")]
     Power {
         /// Within how many seeds each bug must be caught
-        #[arg(long, default_value_t = 5000)]
+        #[arg(long, default_value_t = 10_000)]
         seeds: u64,
         /// Only the bugs whose names contain this
         #[arg(long)]

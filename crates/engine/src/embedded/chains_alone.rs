@@ -91,7 +91,8 @@ impl State {
         let newest = self.batch.started.iter().map(|started| started.linked.event.time_ms).max();
         let time_ms = newest.unwrap_or(0).max(self.last_time_ms);
         // Whether memory is full is asked when the batch ends.
-        self.write_batch(shared, time_ms, None).map(drop)
+        self.write_batch(shared, time_ms, None)?;
+        Ok(())
     }
 }
 
