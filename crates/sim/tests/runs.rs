@@ -87,7 +87,7 @@ fn a_run_shrinks_only_to_what_still_fails() {
     assert_eq!(shrink(&scenario, 20).steps(), scenario.steps());
 }
 
-/// Runs that once found something in the engine, with their stories.
+/// Runs that once found something in the engine, or in the simulator itself, with their stories.
 const REGRESSIONS: [(u64, Stores, &[u64], &str); 2] = [
     (
         1395,
