@@ -23,6 +23,7 @@ impl From<StoreError> for Failure {
             | StoreError::NotFound { .. }
             | StoreError::Exists { .. }
             | StoreError::Version { .. }
+            | StoreError::OtherStores { .. }
             | StoreError::BatchTooLarge { .. }
             | StoreError::Poisoned { .. } => Exit::Ledger,
         };

@@ -64,11 +64,13 @@ pub enum Planted {
     KeyNotProposed,
     /// Keys read back from the journal are forgotten, and with them that they are used.
     KeysForgotten,
+    /// Records of chains alone are not written before their batch ends: later calls do not see them.
+    AppendHeldBack,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::AnsweredBeforeSync,
         Self::RailCalledBeforeSync,
         Self::DoneBeforeTable,
@@ -95,6 +97,7 @@ impl Planted {
         Self::IndexChecksumUnchecked,
         Self::KeyNotProposed,
         Self::KeysForgotten,
+        Self::AppendHeldBack,
     ];
 }
 

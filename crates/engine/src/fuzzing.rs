@@ -9,7 +9,7 @@ use crate::embedded::frame::{self, Frame, FrameHeader};
 use crate::embedded::ledger_file;
 use crate::embedded::record::{self, Place, Stored, StoredClosing, StoredEvent};
 use crate::store::SourceMark;
-use bursar_core::{EventRef, EventStatus, Hash, LedgerConfig, LinkedEvent};
+use bursar_core::{EventRef, EventStatus, Hash, LinkedEvent};
 
 /// The bytes of a frame's header.
 pub const HEADER_BYTES: usize = frame::HEADER_BYTES;
@@ -187,14 +187,18 @@ impl AnyCheckpoint {
     }
 }
 
+/// Any ledger file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnyLedgerFile(ledger_file::LedgerFile);
+
 /// Reads a ledger file.
-pub fn read_ledger_file(bytes: &[u8]) -> Option<LedgerConfig> {
-    ledger_file::config_of(bytes).ok()
+pub fn read_ledger_file(bytes: &[u8]) -> Option<AnyLedgerFile> {
+    ledger_file::file_of(bytes).ok().map(AnyLedgerFile)
 }
 
 /// Writes a ledger file.
-pub fn ledger_file_bytes(config: &LedgerConfig) -> Vec<u8> {
-    ledger_file::bytes_of(config)
+pub fn ledger_file_bytes(file: &AnyLedgerFile) -> Vec<u8> {
+    ledger_file::bytes_of(&file.0)
 }
 
 /// The place from `offset` on where a frame may begin.

@@ -3,7 +3,7 @@
 
 use bursar_engine::conformance::{Ending, Home, Stores, Target, passes};
 use bursar_engine::core::LedgerConfig;
-use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore};
+use bursar_engine::embedded::{EmbeddedChains, EmbeddedOptions, EmbeddedStore};
 use bursar_engine::store::{MemoryStore, StoreError};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -72,6 +72,45 @@ impl Home for EmbeddedHome {
     }
 }
 
+/// Chains alone in a directory, and the table in memory, which outlives them: it is the same process.
+#[derive(Debug)]
+struct Mixed(EmbeddedOptions);
+
+struct MixedHome {
+    directory: TempDir,
+    options: EmbeddedOptions,
+    chains: Option<Arc<EmbeddedChains>>,
+    table: Arc<MemoryStore>,
+}
+
+impl Target for Mixed {
+    fn fresh(&self, config: &LedgerConfig) -> Result<Box<dyn Home>, StoreError> {
+        let directory = common::directory();
+        let chains = Some(Arc::new(EmbeddedChains::create(directory.path(), config, self.0)?));
+        let table = Arc::new(MemoryStore::new(config).with_split_batches());
+        Ok(Box::new(MixedHome { directory, options: self.0, chains, table }))
+    }
+}
+
+impl Home for MixedHome {
+    fn stores(&self) -> Stores {
+        Stores { chains: self.chains.clone().unwrap(), transactions: self.table.clone() }
+    }
+
+    fn reopen(&mut self, ending: Ending) -> Result<bool, StoreError> {
+        let chains = self.chains.take().unwrap();
+        match ending {
+            Ending::Clean => chains.close()?,
+            Ending::Crash => {}
+        }
+        drop(chains);
+        let (chains, report) = EmbeddedChains::open(self.directory.path(), self.options)?;
+        assert_eq!(report.index_rebuilt, None);
+        self.chains = Some(Arc::new(chains));
+        Ok(true)
+    }
+}
+
 #[test]
 fn the_memory_store_passes() {
     passes(&Memory { split: false });
@@ -96,4 +135,19 @@ fn the_embedded_store_passes_with_tiny_limits() {
 #[test]
 fn the_embedded_store_passes_with_tiny_limits_in_the_background() {
     passes(&Embedded(EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, background: true }));
+}
+
+#[test]
+fn chains_alone_in_a_directory_and_transactions_in_memory_pass() {
+    passes(&Mixed(EmbeddedOptions::default()));
+}
+
+#[test]
+fn chains_alone_in_a_directory_pass_with_tiny_limits() {
+    passes(&Mixed(EmbeddedOptions { segment_bytes: 4096, memtable_entries_max: 16, background: false }));
+}
+
+#[test]
+fn chains_alone_in_a_directory_pass_with_tiny_limits_in_the_background() {
+    passes(&Mixed(EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, background: true }));
 }

@@ -50,6 +50,7 @@ fn root(error: &StoreError) -> &StoreError {
         | StoreError::NotFound { .. }
         | StoreError::Exists { .. }
         | StoreError::Version { .. }
+        | StoreError::OtherStores { .. }
         | StoreError::BatchTooLarge { .. }
         | StoreError::Database { .. } => error,
     }

@@ -8,6 +8,9 @@ mod embed;
 #[allow(dead_code)] // its `main`
 #[path = "../examples/held_open.rs"]
 mod held_open;
+#[allow(dead_code)] // its `main`
+#[path = "../examples/pair.rs"]
+mod pair;
 
 use common::directory;
 
@@ -61,4 +64,16 @@ fn held_open_shows_who_waits_and_who_does_not() {
         ];
         assert_eq!(lines[1..], expected);
     });
+}
+
+#[test]
+fn pair_takes_the_same_deposits_twice_and_prints_what_both_cost() {
+    let directory = directory();
+    let mut out = Vec::new();
+    pair::run(directory.path(), 2, 3, &mut out).unwrap();
+    let lines = lines(out);
+    assert_eq!(lines.len(), 1 + 2 + 1, "{lines:?}");
+    let bytes: Vec<u64> = lines[3].split(' ').filter_map(|word| word.parse().ok()).collect();
+    // One record for each event, and two.
+    assert!(bytes.len() == 2 && bytes[0] > 40 && bytes[1] > bytes[0] + 20, "{}", lines[3]);
 }

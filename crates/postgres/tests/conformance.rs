@@ -5,18 +5,24 @@ mod common;
 
 use bursar_engine::conformance::{self, Ending, Home, Stores, Target};
 use bursar_engine::core::LedgerConfig;
+use bursar_engine::embedded::{EmbeddedChains, EmbeddedOptions};
 use bursar_engine::store::{MemoryStore, StoreError};
 use bursar_postgres::{Approve, PostgresConfig, PostgresStore};
 use common::PostgresServer;
 use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
 
-/// What is in PostgreSQL; the rest is in memory.
+/// What is in PostgreSQL; the rest is in memory, or in a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum There {
     Both,
     Chains,
     Transactions,
+    /// The chains are alone in a directory.
+    TransactionsBesideADirectory,
 }
+
+const SMALL: EmbeddedOptions = EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, background: true };
 
 struct Postgres {
     server: Arc<Mutex<PostgresServer>>,
@@ -33,6 +39,9 @@ struct PostgresHome {
     config: PostgresConfig,
     store: Option<Arc<PostgresStore>>,
     memory: Arc<MemoryStore>,
+    directory: TempDir,
+    /// Only where the chains are there.
+    chains: Option<Arc<EmbeddedChains>>,
 }
 
 impl Target for Postgres {
@@ -41,7 +50,14 @@ impl Target for Postgres {
         let store = Some(Arc::new(PostgresStore::create(&config, ledger).unwrap()));
         let memory = Arc::new(MemoryStore::new(ledger).with_split_batches());
         let (server, there, crashes) = (self.server.clone(), self.there, self.crashes);
-        Ok(Box::new(PostgresHome { server, there, crashes, config, store, memory }))
+        let directory = tempfile::tempdir().unwrap();
+        let chains = match there {
+            There::Both | There::Chains | There::Transactions => None,
+            There::TransactionsBesideADirectory => {
+                Some(Arc::new(EmbeddedChains::create(directory.path(), ledger, SMALL)?))
+            }
+        };
+        Ok(Box::new(PostgresHome { server, there, crashes, config, store, memory, directory, chains }))
     }
 }
 
@@ -52,6 +68,7 @@ impl Home for PostgresHome {
             There::Both => Stores { chains: store.clone(), transactions: store },
             There::Chains => Stores { chains: store, transactions: self.memory.clone() },
             There::Transactions => Stores { chains: self.memory.clone(), transactions: store },
+            There::TransactionsBesideADirectory => Stores { chains: self.chains.clone().unwrap(), transactions: store },
         }
     }
 
@@ -63,6 +80,15 @@ impl Home for PostgresHome {
             server.run();
         }
         self.store = Some(Arc::new(PostgresStore::open_same(&self.config, &ledger).unwrap()));
+        if let Some(chains) = self.chains.take() {
+            if ending == Ending::Clean {
+                chains.close()?;
+            }
+            drop(chains);
+            let (chains, report) = EmbeddedChains::open(self.directory.path(), SMALL)?;
+            assert_eq!(report.index_rebuilt, None);
+            self.chains = Some(Arc::new(chains));
+        }
         // What is in memory outlives this: it is the same process.
         Ok(true)
     }
@@ -91,4 +117,9 @@ fn chains_in_postgresql_and_transactions_in_memory_pass() {
 #[test]
 fn chains_in_memory_and_transactions_in_postgresql_pass() {
     passes(There::Transactions, Approve::Lazily, false);
+}
+
+#[test]
+fn chains_in_a_directory_and_transactions_in_postgresql_pass() {
+    passes(There::TransactionsBesideADirectory, Approve::Lazily, true);
 }

@@ -328,22 +328,33 @@ impl State {
         }
     }
 
-    /// The last segment of the journal, and from where on nothing tells that it is durable.
-    fn journal_tail(&self) -> Option<(Inode, usize)> {
-        let last = self.names.iter().rfind(|(name, _)| name.starts_with("journal-"))?;
-        let file = self.files.get(last.1)?;
-        Some((*last.1, file.written_from[2].min(file.written_from[1]).min(file.written_from[0])))
+    /// The segments that may be the journal's last one after a loss of power, by how many of the directory's changes are
+    /// left; and from where on nothing tells that each is durable.
+    fn journal_tails(&self) -> Vec<(Inode, usize)> {
+        let last = |names: &BTreeMap<String, Inode>| {
+            let (_, &inode) = names.iter().rfind(|(name, _)| name.starts_with("journal-"))?;
+            let from = self.files.get(&inode)?.written_from;
+            Some((inode, from[2].min(from[1]).min(from[0])))
+        };
+        let mut names = self.durable_names.clone();
+        let mut tails: Vec<_> = last(&names).into_iter().collect();
+        for change in &self.changes {
+            apply(&mut names, change);
+            tails.extend(last(&names));
+        }
+        tails
     }
 
     /// What no store can notice is taken back: a frame at the journal's very end that was never written looks
     /// like one that was never asked for.
     fn take_back_unnoticeable(&mut self) {
-        let Some((tail, from)) = self.journal_tail() else { return };
+        let tails = self.journal_tails();
         let (hidden, seen): (Vec<Damage>, Vec<Damage>) =
             std::mem::take(&mut self.damage).into_iter().partition(|damage| {
                 // Where nothing should be, whatever is there shows.
                 let hides = !damage.is_flip && damage.right.iter().any(|&byte| byte != 0);
-                hides && damage.inode == tail && (damage.sector + 1) * SECTOR_BYTES > from
+                let end = (damage.sector + 1) * SECTOR_BYTES;
+                hides && tails.iter().any(|&(tail, from)| damage.inode == tail && end > from)
             });
         self.damage = seen;
         for damage in &hidden {

@@ -4,7 +4,8 @@
 //!            seed ──► scenario: what the world is like, and its steps
 //!                        │
 //!   clients ──► owner: the real driver ──► stores ──┬─► embedded store (real) ──► disk (simulated)
-//!      ▲          │        ▲                        └─► chains ¦ table (simulated, fail separately)
+//!      ▲          │        ▲                        ├─► chains ¦ table (simulated, fail separately)
+//!      │          │        │                        └─► chains alone (real) on the disk ¦ table (simulated)
 //!      │          ▼        │
 //!      │        bank: rails with books
 //!      │

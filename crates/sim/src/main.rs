@@ -23,6 +23,7 @@ struct Cli {
 enum Where {
     Embedded,
     Split,
+    Mixed,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,11 +68,14 @@ enum Command {
     #[cfg(feature = "planted")]
     Power {
         /// Within how many seeds each bug must be caught
-        #[arg(long, default_value_t = 5000)]
+        #[arg(long, default_value_t = 10_000)]
         seeds: u64,
         /// Only the bugs whose names contain this
         #[arg(long)]
         only: Option<String>,
+        /// Only runs with these stores
+        #[arg(long)]
+        stores: Option<Where>,
         /// How many threads; one per core, if not given
         #[arg(long)]
         threads: Option<usize>,
@@ -82,6 +86,7 @@ fn stores(of: Option<Where>) -> Option<Stores> {
     of.map(|of| match of {
         Where::Embedded => Stores::Embedded,
         Where::Split => Stores::Split,
+        Where::Mixed => Stores::Mixed,
     })
 }
 
@@ -95,6 +100,7 @@ fn replay_command(scenario: &Scenario) -> String {
         None => "",
         Some(Stores::Embedded) => " --stores embedded",
         Some(Stores::Split) => " --stores split",
+        Some(Stores::Mixed) => " --stores mixed",
     };
     let steps = scenario.steps.as_ref().map_or(String::new(), |steps| {
         let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
@@ -127,7 +133,9 @@ fn main() -> ExitCode {
         }
         Command::Twice { seeds, first } => run_twice(first, seeds),
         #[cfg(feature = "planted")]
-        Command::Power { seeds, only, threads } => power(seeds, only.as_deref(), threads.unwrap_or_else(cores)),
+        Command::Power { seeds, only, stores: of, threads } => {
+            power(seeds, only.as_deref(), stores(of), threads.unwrap_or_else(cores))
+        }
     }
 }
 
@@ -182,7 +190,7 @@ fn run_twice(first: u64, seeds: u64) -> ExitCode {
 }
 
 #[cfg(feature = "planted")]
-fn power(seeds: u64, only: Option<&str>, threads: usize) -> ExitCode {
+fn power(seeds: u64, only: Option<&str>, stores: Option<Stores>, threads: usize) -> ExitCode {
     use bursar_engine::core::planted::Planted;
     let mut missed = 0;
     println!("{:<26} {:>6}  what was found", "planted", "seeds");
@@ -191,7 +199,7 @@ fn power(seeds: u64, only: Option<&str>, threads: usize) -> ExitCode {
         if only.is_some_and(|only| !name.contains(only)) {
             continue;
         }
-        if let Some((count, found)) = bursar_sim::power::catch(planted, seeds, threads).found {
+        if let Some((count, found)) = bursar_sim::power::catch(planted, seeds, stores, threads).found {
             let what: String = found.what.chars().take(110).collect();
             println!("{name:<26} {count:>6}  {what}");
         } else {

@@ -15,6 +15,8 @@ pub enum Stores {
     Embedded,
     /// Chains and table are in different systems.
     Split,
+    /// The chains are alone in a directory on a simulated disk; the table is in another system.
+    Mixed,
 }
 
 /// What a run is mostly about.
@@ -146,7 +148,7 @@ impl Scenario {
     /// What stays the same throughout it.
     pub fn shape(&self) -> Shape {
         let mut random = Random::of(self.seed, 0);
-        let by_seed = if random.one_in(2) { Stores::Embedded } else { Stores::Split };
+        let by_seed = [Stores::Embedded, Stores::Split, Stores::Mixed][random.place(3)];
         let stores = self.stores.unwrap_or(by_seed);
         let locked = LockedPolicy::ALL[random.place(3)];
         let disputable = DisputablePolicy::ALL[random.place(2)];
@@ -163,8 +165,8 @@ impl Scenario {
         let currencies = if random.one_in(3) { two.unwrap_or_default() } else { Currencies::default() };
         let mood = match (stores, random.below(3)) {
             (_, 0) => Mood::Mixed,
-            (Stores::Embedded, 1) => Mood::Damage,
-            (Stores::Embedded, _) | (Stores::Split, 1) => Mood::Crashes,
+            (Stores::Embedded | Stores::Mixed, 1) => Mood::Damage,
+            (Stores::Embedded | Stores::Mixed, _) | (Stores::Split, 1) => Mood::Crashes,
             (Stores::Split, _) => Mood::Races,
         };
         let (customer_count, transaction_count) = match mood {

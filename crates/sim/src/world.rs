@@ -15,7 +15,7 @@ use crate::split::{NetFault, Network, System};
 use crate::witness::Witness;
 use bursar_engine::EngineError;
 use bursar_engine::embedded::disk::Disk;
-use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, VerifyOptions, verify_on};
+use bursar_engine::embedded::{EmbeddedChains, EmbeddedOptions, EmbeddedStore, OpenReport, VerifyOptions, verify_on};
 use bursar_engine::store::{Chains, SourceMark, StoreError, Transactions};
 use std::sync::Arc;
 
@@ -25,9 +25,48 @@ const QUIET_ROUNDS_MAX: u32 = 3000;
 /// Where the stores live.
 #[derive(Debug)]
 enum Medium {
-    Embedded { disk: SimDisk, store: Option<Arc<EmbeddedStore>> },
+    Embedded {
+        disk: SimDisk,
+        store: Option<Arc<EmbeddedStore>>,
+    },
     Split(Network),
+    /// Of the network, the table alone is used.
+    Mixed {
+        disk: SimDisk,
+        chains: Option<Arc<EmbeddedChains>>,
+        network: Network,
+    },
 }
+
+impl Medium {
+    /// The disk, where there is one.
+    const fn disk(&self) -> Option<&SimDisk> {
+        match self {
+            Self::Embedded { disk, .. } | Self::Mixed { disk, .. } => Some(disk),
+            Self::Split(_) => None,
+        }
+    }
+
+    /// The systems behind a network, where there are any.
+    const fn network(&self) -> Option<&Network> {
+        match self {
+            Self::Split(network) | Self::Mixed { network, .. } => Some(network),
+            Self::Embedded { .. } => None,
+        }
+    }
+
+    /// Nobody has the stores open any more.
+    fn forget_stores(&mut self) {
+        match self {
+            Self::Embedded { store, .. } => *store = None,
+            Self::Mixed { chains, .. } => *chains = None,
+            Self::Split(_) => {}
+        }
+    }
+}
+
+/// An owner's two stores.
+type Pair = (Arc<dyn Chains>, Arc<dyn Transactions>);
 
 struct World {
     scenario: Scenario,
@@ -71,6 +110,11 @@ impl World {
         let medium = match shape.stores {
             Stores::Embedded => Medium::Embedded { disk: SimDisk::new(witness.clone()), store: None },
             Stores::Split => Medium::Split(Network::new(shape.config.digest(), witness.clone())),
+            Stores::Mixed => Medium::Mixed {
+                disk: SimDisk::new(witness.clone()),
+                chains: None,
+                network: Network::new(shape.config.digest(), witness.clone()),
+            },
         };
         witness.say(|| format!("seed {}: {shape:?}", scenario.seed));
         Self {
@@ -188,19 +232,25 @@ impl World {
         let soon = random.one_in(2);
         let calls = random.below(if soon { 4 } else { 40 });
         match &self.medium {
-            Medium::Embedded { disk, .. } => {
-                // Failed syncs are the worst of them.
-                let any = DiskFault::ALL[random.place(DiskFault::ALL.len())];
-                let fault = if random.one_in(4) { DiskFault::Sync } else { any };
-                let damages = matches!(fault, DiskFault::LostWrite | DiskFault::MisdirectedWrite);
-                if !damages || self.may_damage() {
-                    disk.arm(fault, calls);
-                }
-            }
+            Medium::Embedded { disk, .. } => self.arm_disk(disk, calls, random),
             Medium::Split(network) => {
                 let system = if random.one_in(2) { System::Chains } else { System::Table };
                 network.arm(system, NetFault::ALL[random.place(NetFault::ALL.len())], calls);
             }
+            Medium::Mixed { network, .. } if random.one_in(2) => {
+                network.arm(System::Table, NetFault::ALL[random.place(NetFault::ALL.len())], calls);
+            }
+            Medium::Mixed { disk, .. } => self.arm_disk(disk, calls, random),
+        }
+    }
+
+    fn arm_disk(&self, disk: &SimDisk, calls: u64, random: &mut Random) {
+        // Failed syncs are the worst of them.
+        let any = DiskFault::ALL[random.place(DiskFault::ALL.len())];
+        let fault = if random.one_in(4) { DiskFault::Sync } else { any };
+        let damages = matches!(fault, DiskFault::LostWrite | DiskFault::MisdirectedWrite);
+        if !damages || self.may_damage() {
+            disk.arm(fault, calls);
         }
     }
 
@@ -223,6 +273,11 @@ impl World {
                 let system = if random.one_in(2) { System::Chains } else { System::Table };
                 network.crash(system, random);
             }
+            Medium::Mixed { network, .. } if random.one_in(2) => network.crash(System::Table, random),
+            Medium::Mixed { .. } => {
+                self.witness.count("disk: the power is cut");
+                self.power_cut(random);
+            }
         }
     }
 
@@ -230,7 +285,7 @@ impl World {
         for owner in 0..self.owners.len() {
             self.bury(owner);
         }
-        if let Medium::Embedded { disk, .. } = &self.medium {
+        if let Some(disk) = self.medium.disk() {
             disk.power_cut(random);
         }
     }
@@ -238,7 +293,7 @@ impl World {
     fn kill(&mut self, owner: usize, random: &mut Random) {
         self.witness.count("owner: is killed");
         self.bury(owner);
-        if let Medium::Embedded { disk, .. } = &self.medium {
+        if let Some(disk) = self.medium.disk() {
             disk.kill(random);
         }
     }
@@ -248,9 +303,7 @@ impl World {
         if self.owners[owner].take().is_some() {
             self.bank.owner_died(owner);
         }
-        if let Medium::Embedded { store, .. } = &mut self.medium {
-            *store = None;
-        }
+        self.medium.forget_stores();
         // Half of those who never heard give up.
         let gone = self.oracle.forget(owner);
         self.unheard
@@ -258,19 +311,17 @@ impl World {
     }
 
     fn damage_or_late_arrival(&mut self, random: &mut Random) {
-        match &self.medium {
-            Medium::Embedded { disk, .. } if self.may_damage() => {
-                disk.flip_a_bit(random);
-            }
-            Medium::Embedded { .. } => {}
-            Medium::Split(network) => {
-                network.deliver_late(random);
-            }
+        let both = self.medium.disk().is_some() && self.medium.network().is_some();
+        let arrives = !both || random.one_in(2);
+        if let Some(network) = self.medium.network().filter(|_| arrives) {
+            network.deliver_late(random);
+        } else if let Some(disk) = self.medium.disk().filter(|_| self.may_damage()) {
+            disk.flip_a_bit(random);
         }
     }
 
     fn mend(&self, random: &mut Random) {
-        if let Medium::Embedded { disk, .. } = &self.medium {
+        if let Some(disk) = self.medium.disk() {
             if random.one_in(2) {
                 disk.make_room();
             } else {
@@ -285,7 +336,7 @@ impl World {
         if self.owners[owner].is_some() {
             return Ok(());
         }
-        if let Medium::Embedded { disk, .. } = &self.medium
+        if let Some(disk) = self.medium.disk()
             && !self.is_quiet
             && random.one_in(4)
         {
@@ -310,46 +361,61 @@ impl World {
 
     fn open(&mut self, owner: usize, random: &mut Random) -> Result<(), EngineError> {
         let Shape { config, routes, limits, .. } = self.shape.clone();
-        let may_damage = self.may_damage();
-        let (chains, transactions): (Arc<dyn Chains>, Arc<dyn Transactions>) = match &mut self.medium {
+        let ((chains, transactions), report) = self.open_stores(owner, random)?;
+        if let Some(report) = report {
+            self.opened(owner, &report);
+        }
+        self.owners[owner] = Some(Owner::open(config, routes, limits, chains, transactions, 1)?);
+        Ok(())
+    }
+
+    /// Opens the stores for an owner.
+    fn open_stores(&mut self, owner: usize, random: &mut Random) -> Result<(Pair, Option<OpenReport>), StoreError> {
+        let config = &self.shape.config;
+        Ok(match &mut self.medium {
             Medium::Embedded { disk, store } => {
-                disk.roll(random);
-                let options = EmbeddedOptions {
-                    segment_bytes: 600 + random.below(4000),
-                    memtable_entries_max: 2 + random.place(40),
-                    background: false,
-                };
-                let names = disk.quietly(|| disk.list()).unwrap_or_default();
-                let is_new = !names.iter().any(|name| name == "ledger.bursar");
-                let medium = Arc::new(disk.clone());
+                let (medium, is_new, options) = on_disk(disk, random);
                 let (opened, report) = if is_new {
-                    EmbeddedStore::create_on(medium, &config, options)?
+                    EmbeddedStore::create_on(medium, config, options)?
                 } else {
                     EmbeddedStore::open_on(medium, options)?
                 };
-                self.witness.say(|| format!("         owner {owner} opens the ledger: {report:?}"));
-                if report.cut_off.is_some() {
-                    self.witness.count("opening: cut off a torn write");
-                }
-                if report.index_rebuilt.is_some() {
-                    self.witness.count("opening: made the index anew");
-                }
-                if let (Some(why), false) = (report.index_rebuilt, may_damage || disk.has_excuse()) {
-                    self.needless = Some(format!("the index was made anew, although nothing was damaged: {why}"));
-                }
-                let opened = Arc::new(opened);
-                *store = Some(opened.clone());
-                (opened.clone(), opened)
+                let opened = store.insert(Arc::new(opened)).clone();
+                ((opened.clone(), opened), Some(report))
+            }
+            Medium::Mixed { disk, chains, network } => {
+                network.roll(random);
+                let (medium, is_new, options) = on_disk(disk, random);
+                let (opened, report) = if is_new {
+                    EmbeddedChains::create_on(medium, config, options)?
+                } else {
+                    EmbeddedChains::open_on(medium, options)?
+                };
+                let opened = chains.insert(Arc::new(opened)).clone();
+                ((opened, Arc::new(network.connect())), Some(report))
             }
             Medium::Split(network) => {
                 network.roll(random);
                 self.witness.say(|| format!("         owner {owner} connects"));
                 let connection = Arc::new(network.connect());
-                (connection.clone(), connection)
+                ((connection.clone(), connection), None)
             }
-        };
-        self.owners[owner] = Some(Owner::open(config, routes, limits, chains, transactions, 1)?);
-        Ok(())
+        })
+    }
+
+    /// A directory was opened: what was done for it had a reason.
+    fn opened(&mut self, owner: usize, report: &OpenReport) {
+        self.witness.say(|| format!("         owner {owner} opens the ledger: {report:?}"));
+        if report.cut_off.is_some() {
+            self.witness.count("opening: cut off a torn write");
+        }
+        if report.index_rebuilt.is_some() {
+            self.witness.count("opening: made the index anew");
+        }
+        let has_reason = self.may_damage() || self.medium.disk().is_some_and(SimDisk::has_excuse);
+        if let (Some(why), false) = (report.index_rebuilt, has_reason) {
+            self.needless = Some(format!("the index was made anew, although nothing was damaged: {why}"));
+        }
     }
 
     fn advance(&mut self, owner: usize, steps: u64, random: &mut Random) -> Result<(), Violation> {
@@ -369,8 +435,10 @@ impl World {
                 Ok(false) => break,
                 Err(error) => return self.failed(owner, &error, random),
             }
-            if let Medium::Split(_) = &self.medium {
-                self.check_everything()?;
+            match &self.medium {
+                // Nobody sees a batch before it ends.
+                Medium::Embedded { .. } => {}
+                Medium::Split(_) | Medium::Mixed { .. } => self.check_everything()?,
             }
         }
         Ok(())
@@ -427,7 +495,7 @@ impl World {
         self.witness.say(|| format!("         owner {owner} fails: {error}"));
         self.excused(error)?;
         self.bury(owner);
-        if let Medium::Embedded { disk, .. } = &self.medium {
+        if let Some(disk) = self.medium.disk() {
             if disk.is_off() || random.one_in(2) {
                 disk.power_cut(random);
             } else {
@@ -441,12 +509,14 @@ impl World {
     }
 
     fn excused(&self, error: &EngineError) -> Result<(), Violation> {
-        let has_excuse = match &self.medium {
-            Medium::Embedded { disk, .. } => disk.has_excuse(),
-            Medium::Split(network) => network.take_excuse(),
-        };
+        let of_disk = self.medium.disk().is_some_and(SimDisk::has_excuse);
+        let of_network = self.medium.network().is_some_and(Network::take_excuse);
         let is_of_store = matches!(error, EngineError::Store(_));
-        if has_excuse && is_of_store { Ok(()) } else { Err(Violation(format!("an error without a reason: {error}"))) }
+        if (of_disk || of_network) && is_of_store {
+            Ok(())
+        } else {
+            Err(Violation(format!("an error without a reason: {error}")))
+        }
     }
 
     // What must be true.
@@ -454,7 +524,8 @@ impl World {
     fn chains_view(&self) -> Result<View, StoreError> {
         match &self.medium {
             Medium::Embedded { disk, store: Some(store) } => disk.quietly(|| View::of_chains(&**store)),
-            Medium::Embedded { store: None, .. } => {
+            Medium::Mixed { disk, chains: Some(chains), .. } => disk.quietly(|| View::of_chains(&**chains)),
+            Medium::Embedded { store: None, .. } | Medium::Mixed { chains: None, .. } => {
                 Err(StoreError::NotFound { path: std::path::PathBuf::from("simulated") })
             }
             Medium::Split(network) => View::of_chains(&network.inspect()),
@@ -468,6 +539,10 @@ impl World {
                 let store = store.as_ref()?;
                 Some(disk.quietly(|| View::of(&**store, &**store, ids)))
             }
+            Medium::Mixed { disk, chains, network } => {
+                let chains = chains.as_ref()?;
+                Some(disk.quietly(|| View::of(&**chains, &network.inspect(), ids)))
+            }
             Medium::Split(network) => {
                 let connection = network.inspect();
                 Some(View::of(&connection, &connection, ids))
@@ -480,7 +555,7 @@ impl World {
         let in_batch = self.owners.iter().flatten().any(Owner::is_in_batch);
         match &self.medium {
             Medium::Embedded { .. } if in_batch || !random.one_in(4) => Ok(()),
-            Medium::Embedded { .. } | Medium::Split(_) => self.check_everything(),
+            Medium::Embedded { .. } | Medium::Split(_) | Medium::Mixed { .. } => self.check_everything(),
         }
     }
 
@@ -511,21 +586,19 @@ impl World {
         self.witness.say(|| "the faults stop".to_owned());
         self.is_quiet = true;
         let mut random = Random::of(self.scenario.seed, u64::MAX - 1);
-        match &self.medium {
-            Medium::Embedded { disk, .. } => {
-                disk.disarm();
-                disk.repair();
-            }
-            Medium::Split(network) => {
-                network.disarm();
-                while network.deliver_late(&mut random) {}
-            }
+        if let Some(disk) = self.medium.disk() {
+            disk.disarm();
+            disk.repair();
+        }
+        if let Some(network) = self.medium.network() {
+            network.disarm();
+            while network.deliver_late(&mut random) {}
         }
         // Whoever met an error is buried when it is next moved; who lives on with a dead connection is buried now.
         for owner in 0..self.owners.len() {
             self.bury(owner);
         }
-        if let Medium::Embedded { disk, .. } = &self.medium {
+        if let Some(disk) = self.medium.disk() {
             disk.kill(&mut random);
         }
         let mut rounds = 0;
@@ -597,21 +670,38 @@ impl World {
 
     /// What is there is there after an orderly end, too, and who trusts nobody finds nothing wrong with it.
     fn close_and_open_again(&mut self, random: &mut Random) -> Result<(), Violation> {
-        let Medium::Embedded { disk, store } = &mut self.medium else { return Ok(()) };
-        let disk = disk.clone();
-        if let Some(store) = store.take()
-            && let Err(error) = store.close()
-        {
+        let (disk, closed, notes) = match &mut self.medium {
+            Medium::Embedded { disk, store } => (disk.clone(), store.take().map_or(Ok(()), |store| store.close()), 0),
+            // It says that the table is elsewhere.
+            Medium::Mixed { disk, chains, .. } => {
+                (disk.clone(), chains.take().map_or(Ok(()), |chains| chains.close()), 1)
+            }
+            Medium::Split(_) => return Ok(()),
+        };
+        if let Err(error) = closed {
             return Err(Violation(format!("could not be closed: {error}")));
         }
         self.owners[0] = None;
         let report = verify_on(Arc::new(disk), &VerifyOptions::default(), &mut |_| {});
         match report {
-            Ok(report) if report.findings.is_empty() => {}
+            Ok(report) if report.findings.is_empty() && report.notes.len() == notes => {}
             found => return Err(Violation(format!("the verification says {found:?}"))),
         }
         self.open_if_closed(0, random)
     }
+}
+
+/// A disk to open a directory on, whether it is a new one, and within which bounds.
+fn on_disk(disk: &SimDisk, random: &mut Random) -> (Arc<SimDisk>, bool, EmbeddedOptions) {
+    disk.roll(random);
+    let options = EmbeddedOptions {
+        segment_bytes: 600 + random.below(4000),
+        memtable_entries_max: 2 + random.place(40),
+        background: false,
+    };
+    let names = disk.quietly(|| disk.list()).unwrap_or_default();
+    let is_new = !names.iter().any(|name| name == "ledger.bursar");
+    (Arc::new(disk.clone()), is_new, options)
 }
 
 fn name_of(answer: &bursar_engine::core::commit::Answer) -> &'static str {

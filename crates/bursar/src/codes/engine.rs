@@ -79,6 +79,11 @@ pub(super) const STORES: [CodeInfo; 10] = [
         "The database that holds the ledger could not do what was asked.",
         "Check that it runs and what its log says, and start again; everything acknowledged is safe.",
     ),
+    CodeInfo::store(
+        "other_stores",
+        "The directory holds the chains alone, and not the transactions table, or the other way round.",
+        "Open it together with the transactions table that it was created for.",
+    ),
 ];
 
 /// The codes of [`BackupError`] that are its own.
@@ -125,6 +130,7 @@ pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
         StoreError::BatchTooLarge { .. } => &STORES[7],
         StoreError::Poisoned { .. } => &STORES[8],
         StoreError::Database { .. } => &STORES[9],
+        StoreError::OtherStores { .. } => &STORES[10],
     }
 }
 

@@ -187,7 +187,8 @@ mod tests {
             StoreError::InUse { path: path.clone() },
             StoreError::NotFound { path: path.clone() },
             StoreError::Exists { path: path.clone() },
-            StoreError::Version { path, found: 2, known: 1 },
+            StoreError::Version { path: path.clone(), found: 2, known: 1 },
+            StoreError::OtherStores { path, chains_alone: true },
             StoreError::BatchTooLarge { bytes: 2, bytes_max: 1 },
             StoreError::Poisoned { cause: Arc::new(io(io::ErrorKind::Other)) },
         ];

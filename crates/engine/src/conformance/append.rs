@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case] = &[
     ("an_aborted_event_stays_and_the_next_one_links_to_it", aborted_events),
     ("results_are_added_to_what_the_caller_has", results_are_added),
     ("nobody_is_shown_without_an_event", nobody_without_an_event),
+    ("where_batches_are_split_what_was_appended_is_seen_at_once", seen_at_once),
 ];
 
 fn nothing_is_in_new_stores(scene: &mut Scene) -> Checked {
@@ -255,6 +256,35 @@ fn nobody_without_an_event(scene: &mut Scene) -> Checked {
     equal("a page is full where there are enough", &listed.len(), &2)?;
     scene.append_all(&[Record::Done(run[0].reference())])?;
     end(scene)
+}
+
+/// Between any two calls of a batch, everything shows what was appended so far; in whole batches, once they have ended.
+fn seen_at_once(scene: &mut Scene) -> Checked {
+    scene.commit(&[deposit(1, 1, 10), deposit(3, 3, 10)])?;
+    let run = scene.decide(&[deposit(1, 4, 5), deposit(2, 2, 10), withdrawal(1, 5, 3)])?.events;
+    for linked in &run {
+        scene.append_all(&[Record::Started(linked.clone())])?;
+        scene.totals.begun(&linked.event);
+        scene.note(linked.clone(), EventStatus::Started);
+        if !scene.is_whole() {
+            scene.check_chains_and_sums()?;
+        }
+    }
+    for linked in &run {
+        if let Some(proposal) = scene.proposal(linked)? {
+            scene.propose_all(&[proposal])?;
+        }
+    }
+    for linked in &run {
+        scene.append_all(&[Record::Done(linked.reference())])?;
+        scene.note_closed(linked, &EventStatus::Done);
+        if !scene.is_whole() {
+            scene.check_chains_and_sums()?;
+        }
+    }
+    end(scene)?;
+    scene.approve(&run)?;
+    scene.check()
 }
 
 fn results_are_added(scene: &mut Scene) -> Checked {

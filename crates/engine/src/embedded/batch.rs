@@ -147,7 +147,7 @@ impl State {
             self.write_closing(bytes, frame, &open, status);
             return Ok(2);
         }
-        self.open.entry(open.linked.event.customer).or_default().push(open);
+        self.open.entry(open.linked.event.customer).or_default().push_back(open);
         Ok(1)
     }
 
@@ -174,6 +174,7 @@ impl State {
 
     /// Notes where a chain's newest record lies now; gives where the one before lies.
     fn move_newest(&mut self, customer: CustomerId, position: u64) -> Option<u64> {
+        self.index.count_record();
         let head = self.index.loaded_head_mut(customer)?;
         head.is_new = true;
         head.newest.replace(position)

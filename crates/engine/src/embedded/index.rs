@@ -8,12 +8,13 @@
 use super::checkpoint::Checkpoint;
 use super::heads::{HeadPlace, MemoryHead};
 use super::journal::Journal;
+use super::ledger_file::Holds;
 use super::memtable::{MemoryKey, MemoryTransaction, Memtable, OpenEvent, Table};
 use super::record::StoredEvent;
 use super::run::{CustomerRun, TransactionRun, fingerprint, key_fingerprint};
 use crate::store::{CustomerHead, StoreError};
 use bursar_core::{CustomerId, RequestKey, TransactionId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -47,7 +48,11 @@ pub(super) struct Expected {
 #[derive(Debug)]
 pub(super) struct Index {
     ledger: [u8; 16],
+    /// Where the chains are alone, transactions and keys are looked up elsewhere, and nothing is kept of them.
+    holds: Holds,
     active: Memtable,
+    /// How many records of chains alone came since the memtable was begun.
+    records: usize,
     pub(super) frozen: Option<Arc<Frozen>>,
     pub(super) runs: Runs,
     /// What index files said during this batch, so that it is read once.
@@ -68,10 +73,12 @@ pub(super) struct Lookups {
 }
 
 impl Index {
-    pub(super) fn new(ledger: [u8; 16], runs: Runs) -> Self {
+    pub(super) fn new(ledger: [u8; 16], holds: Holds, runs: Runs) -> Self {
         Self {
             ledger,
+            holds,
             active: Memtable::default(),
+            records: 0,
             frozen: None,
             runs,
             fetched: Table::default(),
@@ -247,12 +254,32 @@ impl Index {
         Ok(found.map(|(event, position)| MemoryKey::of(&event.linked, position)))
     }
 
+    /// Whether transactions and keys are kept here.
+    pub(super) const fn has_table(&self) -> bool {
+        match self.holds {
+            Holds::Everything => true,
+            Holds::ChainsAlone => false,
+        }
+    }
+
     pub(super) fn insert_key(&mut self, key: RequestKey, found: MemoryKey) {
-        self.active.keys.insert(key, found);
+        if self.has_table() {
+            self.active.keys.insert(key, found);
+        }
     }
 
     pub(super) fn insert_transaction(&mut self, transaction: TransactionId, found: MemoryTransaction) {
-        self.active.transactions.insert(transaction, found);
+        if self.has_table() {
+            self.active.transactions.insert(transaction, found);
+        }
+    }
+
+    /// Counts a record. Of chains alone nothing but heads stays in memory, which may be few for ever; so that an opening
+    /// costs what came lately all the same, records fill the memtable.
+    pub(super) const fn count_record(&mut self) {
+        if !self.has_table() {
+            self.records += 1;
+        }
     }
 
     /// How many transactions and customers are in memory.
@@ -270,7 +297,7 @@ impl Index {
 
     /// Whether the memtable is at its limit, even without the heads it only holds for speed.
     pub(super) fn is_full(&mut self, entries_max: usize) -> bool {
-        if self.active.transactions.len() + self.active.keys.len() >= entries_max {
+        if self.active.transactions.len() + self.active.keys.len() >= entries_max || self.records >= entries_max {
             return true;
         }
         if self.active.heads.len() < entries_max {
@@ -290,6 +317,7 @@ impl Index {
     /// Freezes the memtable and begins a new one. It keeps the heads if they are few: most will be wanted again.
     pub(super) fn freeze(&mut self, checkpoint: Checkpoint, heads_kept_max: usize) {
         let mut memtable = std::mem::take(&mut self.active);
+        self.records = 0;
         if memtable.heads.len() <= heads_kept_max {
             self.active.heads = memtable.heads.as_written();
         }
@@ -303,7 +331,7 @@ impl Index {
         &mut self,
         after: Option<CustomerId>,
         limit: usize,
-        open: &BTreeMap<CustomerId, Vec<OpenEvent>>,
+        open: &BTreeMap<CustomerId, VecDeque<OpenEvent>>,
         heads: &mut Vec<CustomerHead>,
     ) -> Result<(), StoreError> {
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);

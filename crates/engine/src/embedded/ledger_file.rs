@@ -1,5 +1,5 @@
-//! The file that says which ledger a directory holds: its id, its policy, its currencies. Written once, at
-//! creation. `docs/format.md`, "Ledger file".
+//! The file that says which ledger a directory holds: its id, its policy, its currencies; and whether all of it, or the
+//! chains alone. Written once, at creation. `docs/format.md`, "Ledger file".
 
 use super::codec::{Decoder, Malformed, crc32c};
 use super::disk::Disk;
@@ -11,13 +11,39 @@ use std::sync::Arc;
 /// The name of the file.
 pub(crate) const LEDGER_NAME: &str = "ledger.bursar";
 const MAGIC: [u8; 8] = *b"BURSLEDG";
-/// The version of everything in the directory.
+/// The version of everything in a directory that holds a whole ledger.
 const VERSION: u32 = 1;
+/// The version of the ledger file of chains alone. A program that knows nothing of them refuses the directory.
+const VERSION_CHAINS_ALONE: u32 = 2;
+/// What the last byte of that version says.
+const CHAINS_ALONE: u8 = 1;
 
-pub(crate) fn bytes_of(config: &LedgerConfig) -> Vec<u8> {
+/// What of a ledger a directory holds. Chosen when it is created, and the same for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Chains and transactions table.
+    Everything,
+    /// The chains. The table is in another store.
+    ChainsAlone,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LedgerFile {
+    /// The ledger, wherever its table is.
+    pub(crate) config: LedgerConfig,
+    pub(crate) holds: Holds,
+}
+
+pub(crate) fn bytes_of(file: &LedgerFile) -> Vec<u8> {
+    let LedgerFile { config, holds } = file;
+    let (version, end): (u32, &[u8]) = match holds {
+        Holds::Everything => (VERSION, &[]),
+        Holds::ChainsAlone => (VERSION_CHAINS_ALONE, &[CHAINS_ALONE]),
+    };
     let mut out = Vec::new();
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&config.ledger);
     let policy = config.policy;
@@ -26,6 +52,7 @@ pub(crate) fn bytes_of(config: &LedgerConfig) -> Vec<u8> {
         out.extend_from_slice(&[currency.decimals().count(), currency.code().len() as u8]);
         out.extend_from_slice(currency.code().as_bytes());
     }
+    out.extend_from_slice(end);
     let crc = crc32c(&out[16..]);
     out[12..16].copy_from_slice(&crc.to_le_bytes());
     out
@@ -42,7 +69,7 @@ impl From<Malformed> for Fault {
     }
 }
 
-pub(crate) fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
+pub(crate) fn file_of(bytes: &[u8]) -> Result<LedgerFile, Fault> {
     let mut decoder = Decoder::new(bytes, 0);
     if decoder.array()? != MAGIC {
         return Err(Fault::Malformed);
@@ -51,9 +78,11 @@ pub(crate) fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
     if decoder.fixed_u32()? != crc32c(&bytes[16..]) {
         return Err(Fault::Malformed);
     }
-    if version != VERSION {
-        return Err(Fault::Version(version));
-    }
+    let holds = match version {
+        VERSION => Holds::Everything,
+        VERSION_CHAINS_ALONE => Holds::ChainsAlone,
+        _ => return Err(Fault::Version(version)),
+    };
     let ledger = decoder.array()?;
     let locked = LockedPolicy::from_code(decoder.byte()?).ok_or(Fault::Malformed)?;
     let disputable = DisputablePolicy::from_code(decoder.byte()?).ok_or(Fault::Malformed)?;
@@ -75,12 +104,13 @@ pub(crate) fn config_of(bytes: &[u8]) -> Result<LedgerConfig, Fault> {
         None => Currencies::named(list).map_err(|_| Fault::Malformed)?,
     };
     let config = LedgerConfig { ledger, policy: Policy { locked, disputable }, currencies };
+    let file = LedgerFile { config, holds };
     // The ledger's digest is that of these bytes, so there is only one way to write them.
-    if bytes_of(&config) == bytes { Ok(config) } else { Err(Fault::Malformed) }
+    if bytes_of(&file) == bytes { Ok(file) } else { Err(Fault::Malformed) }
 }
 
 /// Reads which ledger a directory holds.
-pub(crate) fn read(disk: &dyn Disk) -> Result<LedgerConfig, StoreError> {
+pub(crate) fn read(disk: &dyn Disk) -> Result<LedgerFile, StoreError> {
     let path = disk.path().join(LEDGER_NAME);
     let bytes = match read_whole(disk, LEDGER_NAME) {
         Ok(bytes) => bytes,
@@ -89,8 +119,8 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<LedgerConfig, StoreError> {
         }
         Err(error) => return Err(StoreError::Io { doing: "read the ledger file", path, error: Arc::new(error) }),
     };
-    config_of(&bytes).map_err(|fault| match fault {
-        Fault::Version(found) => StoreError::Version { path, found, known: VERSION },
+    file_of(&bytes).map_err(|fault| match fault {
+        Fault::Version(found) => StoreError::Version { path, found, known: VERSION_CHAINS_ALONE },
         Fault::Malformed => {
             StoreError::Damaged(Damage { path, offset: 0, what: "this is no sound ledger file".to_owned() })
         }
@@ -98,14 +128,14 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<LedgerConfig, StoreError> {
 }
 
 /// Writes which ledger a directory holds; an error if it holds one already.
-pub(crate) fn create(disk: &dyn Disk, config: &LedgerConfig) -> Result<(), StoreError> {
+pub(crate) fn create(disk: &dyn Disk, file: &LedgerFile) -> Result<(), StoreError> {
     let path = disk.path().join(LEDGER_NAME);
     let io_error =
         |error| StoreError::Io { doing: "write the ledger file", path: path.clone(), error: Arc::new(error) };
     if disk.list().map_err(io_error)?.iter().any(|name| name == LEDGER_NAME) {
         return Err(StoreError::Exists { path: disk.path().to_owned() });
     }
-    write_whole(disk, LEDGER_NAME, &bytes_of(config)).map_err(io_error)
+    write_whole(disk, LEDGER_NAME, &bytes_of(file)).map_err(io_error)
 }
 
 /// Reads a small file.
@@ -145,14 +175,32 @@ mod tests {
         let policy = Policy { locked: LockedPolicy::Frozen, disputable: DisputablePolicy::DepositsAndWithdrawals };
         for currencies in [currencies.unwrap(), Currencies::default()] {
             let config = LedgerConfig { ledger: [5; 16], policy, currencies };
-            let bytes = bytes_of(&config);
-            assert_eq!(config_of(&bytes).ok(), Some(config));
-            for at in 0..bytes.len() {
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1;
-                assert!(config_of(&flipped).is_err(), "byte {at}");
+            for holds in [Holds::Everything, Holds::ChainsAlone] {
+                let file = LedgerFile { config: config.clone(), holds };
+                let bytes = bytes_of(&file);
+                assert_eq!(file_of(&bytes).ok(), Some(file));
+                for at in 0..bytes.len() {
+                    let mut flipped = bytes.clone();
+                    flipped[at] ^= 1;
+                    assert!(file_of(&flipped).is_err(), "byte {at}");
+                }
+                // The version is under no checksum: with the other one, the file is too long or too short.
+                let mut other = bytes;
+                other[8] ^= 3;
+                assert!(matches!(file_of(&other), Err(Fault::Malformed)));
             }
         }
+    }
+
+    /// Chains keep their hashes wherever the table is: what a directory holds is no part of the ledger's digest.
+    #[test]
+    fn what_a_directory_holds_is_not_in_the_ledgers_digest() {
+        let policy = Policy { locked: LockedPolicy::Nothing, disputable: DisputablePolicy::Deposits };
+        let config = LedgerConfig { ledger: [5; 16], policy, currencies: Currencies::default() };
+        let whole = bytes_of(&LedgerFile { config: config.clone(), holds: Holds::Everything });
+        let alone = bytes_of(&LedgerFile { config, holds: Holds::ChainsAlone });
+        assert_eq!([&whole[16..], &[CHAINS_ALONE]].concat(), alone[16..]);
+        assert_eq!(u32::from_le_bytes(alone[8..12].try_into().unwrap()), 2);
     }
 
     /// The story: a code in lower case was read as if it were in upper case, and two currencies without a name as
@@ -165,7 +213,7 @@ mod tests {
             bytes.extend_from_slice(content);
             let crc = crc32c(&bytes[16..]);
             bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-            assert_eq!(config_of(&bytes).is_ok(), content == sound, "{content:?}");
+            assert_eq!(file_of(&bytes).is_ok(), content == sound, "{content:?}");
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunKind, RunName};
 use super::index::{Frozen, Runs};
-use super::ledger_file::write_whole;
+use super::ledger_file::{Holds, write_whole};
 use super::run::{self, CustomerRun, IdRange, RunInfo, RunSize, TransactionRun, fingerprint, key_fingerprint};
 use super::store::Shared;
 use crate::store::StoreError;
@@ -149,30 +149,14 @@ fn write_and_merge(shared: &Shared, frozen: &Frozen) -> Result<(), StoreError> {
     let ledger = shared.config.ledger;
     let info = |kind| (RunName { kind, from, to }, RunInfo { ledger, from, to });
 
-    let (name, run_info) = info(RunKind::Transactions);
-    let transactions = &frozen.memtable.transactions;
-    let mut range = IdRange::EMPTY;
-    let keys = &frozen.memtable.keys;
-    let mut entries: Vec<(u64, u64)> = Vec::with_capacity(transactions.len() + keys.len());
-    for (transaction, found) in transactions.iter() {
-        range = range.with(transaction.bits());
-        entries.push((fingerprint(&ledger, transaction.bits()), found.position));
+    if shared.holds == Holds::Everything {
+        let (name, run_info) = info(RunKind::Transactions);
+        write_transactions(shared, frozen, name, run_info)?;
+        checkpoint.runs.push(name);
     }
-    entries.extend(keys.iter().map(|(key, found)| (key_fingerprint(&ledger, *key), found.position)));
-    run::write_transactions(&*shared.disk, &name.file_name(), run_info, range, entries)?;
-    checkpoint.runs.push(name);
 
     let (name, run_info) = info(RunKind::Customers);
-    let mut heads: Vec<_> = frozen.memtable.heads.iter().collect();
-    heads.sort_unstable_by_key(|(customer, _)| *customer);
-    heads.retain(|(_, head)| head.newest.is_some());
-    // They lie in no order in memory: read ahead, the processor waits for many at once.
-    let read_ahead = heads.chunks(HEADS_AHEAD).flat_map(|heads| {
-        std::hint::black_box(heads.iter().fold(0, |seen, (_, head)| seen ^ head.touch()));
-        heads
-    });
-    let entries = read_ahead.filter_map(|(customer, head)| Some((*customer, &head.head, head.newest?)));
-    run::write_customers(&*shared.disk, &name.file_name(), run_info, heads.len(), entries)?;
+    write_customers(shared, frozen, name, run_info)?;
     checkpoint.runs.push(name);
 
     let runs = open_runs(shared, &checkpoint)?;
@@ -184,6 +168,33 @@ fn write_and_merge(shared: &Shared, frozen: &Frozen) -> Result<(), StoreError> {
         state.runs.clone_from(&checkpoint.runs);
     }
     merge_runs(shared, &mut checkpoint)
+}
+
+fn write_transactions(shared: &Shared, frozen: &Frozen, name: RunName, info: RunInfo) -> Result<(), StoreError> {
+    let ledger = shared.config.ledger;
+    let transactions = &frozen.memtable.transactions;
+    let mut range = IdRange::EMPTY;
+    let keys = &frozen.memtable.keys;
+    let mut entries: Vec<(u64, u64)> = Vec::with_capacity(transactions.len() + keys.len());
+    for (transaction, found) in transactions.iter() {
+        range = range.with(transaction.bits());
+        entries.push((fingerprint(&ledger, transaction.bits()), found.position));
+    }
+    entries.extend(keys.iter().map(|(key, found)| (key_fingerprint(&ledger, *key), found.position)));
+    run::write_transactions(&*shared.disk, &name.file_name(), info, range, entries)
+}
+
+fn write_customers(shared: &Shared, frozen: &Frozen, name: RunName, info: RunInfo) -> Result<(), StoreError> {
+    let mut heads: Vec<_> = frozen.memtable.heads.iter().collect();
+    heads.sort_unstable_by_key(|(customer, _)| *customer);
+    heads.retain(|(_, head)| head.newest.is_some());
+    // They lie in no order in memory: read ahead, the processor waits for many at once.
+    let read_ahead = heads.chunks(HEADS_AHEAD).flat_map(|heads| {
+        std::hint::black_box(heads.iter().fold(0, |seen, (_, head)| seen ^ head.touch()));
+        heads
+    });
+    let entries = read_ahead.filter_map(|(customer, head)| Some((*customer, &head.head, head.newest?)));
+    run::write_customers(&*shared.disk, &name.file_name(), info, heads.len(), entries)
 }
 
 /// Merges index files as long as the policy asks for it.

@@ -10,6 +10,8 @@
 //!            disk ── six calls on files; real, or simulated
 //! ```
 //!
+//! `chains_alone` opens a directory that holds no transactions table: it is in another store.
+//!
 //! `backup` copies a ledger's journal to another directory while it grows, and back.
 //!
 //! `open` goes from what is on the disk to a running store, with `tail` judging the journal's end. All formats:
@@ -19,6 +21,7 @@ mod at_once;
 pub mod backup;
 mod batch;
 mod chain_walk;
+mod chains_alone;
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub mod disk;
@@ -42,6 +45,7 @@ mod support;
 mod tail;
 mod verify;
 
+pub use chains_alone::EmbeddedChains;
 pub(crate) use checkpoint::is_index_file;
 pub use open::{CutOff, OpenReport};
 pub use store::{EmbeddedOptions, EmbeddedStore};

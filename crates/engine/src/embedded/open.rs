@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::heads::MemoryHead;
 use super::index::{Index, Runs};
 use super::journal::{Journal, JournalPoint, Segment, SegmentHeader, segment_start};
-use super::ledger_file::{self, read_whole};
+use super::ledger_file::{self, Holds, LedgerFile, read_whole};
 use super::maintenance::{Maintained, Maintenance, open_named_runs, write_index};
 use super::memtable::{OpenEvent, Table};
 use super::record::{Stored, StoredClosing, StoredEvent};
@@ -31,7 +31,7 @@ use crate::store::{Damage, SourceMark, StoreError};
 use crate::totals::Totals;
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{Hash, Head, LedgerConfig, Proposed};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -73,7 +73,7 @@ pub(super) fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn D
 }
 
 /// Whether a directory has any file of a ledger, so that it is not touched otherwise.
-fn holds_a_ledger(directory: &Path) -> bool {
+pub(super) fn holds_a_ledger(directory: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(directory) else { return false };
     let is_own = |name: &str| name == ledger_file::LEDGER_NAME || segment_start(name).is_some();
     entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_own))
@@ -104,13 +104,26 @@ impl EmbeddedStore {
         config: &LedgerConfig,
         options: EmbeddedOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        ledger_file::create(&*disk, config)?;
+        ledger_file::create(&*disk, &LedgerFile { config: config.clone(), holds: Holds::Everything })?;
         Self::open_on(disk, options)
     }
 
     /// Opens the ledger on any medium.
     pub fn open_on(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
-        let config = ledger_file::read(&*disk)?;
+        let file = ledger_file::read(&*disk)?;
+        match file.holds {
+            Holds::Everything => Self::open_file(disk, file, options),
+            Holds::ChainsAlone => Err(StoreError::OtherStores { path: disk.path().to_owned(), chains_alone: true }),
+        }
+    }
+
+    /// Opens what a ledger file says is there.
+    pub(super) fn open_file(
+        disk: Arc<dyn Disk>,
+        file: LedgerFile,
+        options: EmbeddedOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        let LedgerFile { config, holds } = file;
         let ledger_digest = config.digest();
         let mut segments = open_segments(&*disk)?;
         let headers = check_segments(&config.ledger, &ledger_digest, &segments)?;
@@ -133,7 +146,7 @@ impl EmbeddedStore {
                 (Checkpoint::at_start(&config, start), Runs::default())
             }
         };
-        let mut opening = Opening { disk, config, ledger_digest, options, segments, report };
+        let mut opening = Opening { disk, config, ledger_digest, holds, options, segments, report };
         let (state, point, durable_from) = match opening.replay(&checkpoint, runs) {
             Err(StoreError::Damaged(damage)) if damage.is_derived() => {
                 opening.report = OpenReport { index_rebuilt: Some(INDEX_DAMAGED), ..OpenReport::default() };
@@ -149,12 +162,12 @@ impl EmbeddedStore {
         }
         remove_strays(&*opening.disk, &state.runs)?;
         opening.make_durable(point, durable_from)?;
-        let Opening { disk, config, ledger_digest, options, segments, report } = opening;
+        let Opening { disk, config, ledger_digest, holds, options, segments, report } = opening;
         let journal = Journal::new(disk.clone(), config.ledger, options.segment_bytes, segments, point);
         let state = Mutex::new(state);
         let poison = OnceLock::new();
         let maintained = Maintained::default();
-        let shared = Shared { disk, config, ledger_digest, options, journal, state, poison, maintained };
+        let shared = Shared { disk, config, ledger_digest, holds, options, journal, state, poison, maintained };
         let (maintenance, waymarks) = (Maintenance::default(), Waymarks::default());
         Ok((Self { shared: Arc::new(shared), maintenance, waymarks }, report))
     }
@@ -294,6 +307,7 @@ struct Opening {
     disk: Arc<dyn Disk>,
     config: LedgerConfig,
     ledger_digest: Hash,
+    holds: Holds,
     options: EmbeddedOptions,
     segments: Vec<Arc<Segment>>,
     report: OpenReport,
@@ -339,7 +353,7 @@ impl Opening {
 
     fn state_at(&self, checkpoint: &Checkpoint, runs: Runs) -> Result<State, StoreError> {
         let mut state = State {
-            index: Index::new(self.config.ledger, runs),
+            index: Index::new(self.config.ledger, self.holds, runs),
             batch: OpenBatch::default(),
             open: BTreeMap::new(),
             proposals: Table::default(),
@@ -372,7 +386,7 @@ impl Opening {
         state.index.freeze(checkpoint, 0);
         let Some(frozen) = state.index.frozen.clone() else { return Ok(()) };
         let mut inner = State {
-            index: Index::new(self.config.ledger, state.index.runs.clone()),
+            index: Index::new(self.config.ledger, self.holds, state.index.runs.clone()),
             batch: OpenBatch::default(),
             open: BTreeMap::new(),
             proposals: Table::default(),
@@ -386,6 +400,7 @@ impl Opening {
             disk: self.disk.clone(),
             config: self.config.clone(),
             ledger_digest: self.ledger_digest,
+            holds: self.holds,
             options: self.options,
             journal: self.reading_journal(),
             state: Mutex::new(inner),
@@ -469,6 +484,7 @@ impl State {
         let seq = linked.event.seq;
         self.last_time_ms = self.last_time_ms.max(linked.event.time_ms);
         self.totals.begun(&linked.event);
+        self.index.count_record();
         if self.head_mut(customer)?.is_none() {
             let head = Head::start(ledger_digest, customer);
             self.index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: true });
@@ -493,21 +509,19 @@ impl State {
 
     fn take_open(&mut self, open: OpenEvent) {
         let event = &open.linked.event;
-        for (entry, state) in event.entries() {
+        for (entry, state) in event.entries().filter(|_| self.index.has_table()) {
             let event = open.linked.reference();
             self.proposals.insert(entry, Proposed { state, event });
         }
-        self.open.entry(event.customer).or_default().push(open);
+        self.open.entry(event.customer).or_default().push_back(open);
     }
 
     fn take_stored_closing(&mut self, position: u64, closing: &StoredClosing) -> Result<(), StoreError> {
         let customer = closing.event.customer;
         self.head_mut(customer)?;
         let Some(list) = self.open.get_mut(&customer) else { return Ok(()) };
-        if list.is_empty() {
-            return Ok(());
-        }
-        let open = list.remove(0);
+        let Some(open) = list.pop_front() else { return Ok(()) };
+        self.index.count_record();
         if list.is_empty() {
             self.open.remove(&customer);
         }
@@ -522,7 +536,7 @@ impl State {
 
     /// The checkpoint for the end of what is in memory, still without the index files that are to be written.
     pub(super) fn checkpoint(&self, config: &LedgerConfig, point: JournalPoint) -> Checkpoint {
-        let positions = |list: &Vec<OpenEvent>| list.iter().map(|open| open.position).collect();
+        let positions = |list: &VecDeque<OpenEvent>| list.iter().map(|open| open.position).collect();
         Checkpoint {
             ledger: config.ledger,
             point,

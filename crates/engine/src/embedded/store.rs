@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The batch becomes one frame, so it takes effect as a whole or not at all, with the transactions table: a
-//! table entry is nothing but the newest event in effect on its transaction. Opening is in [`super::open`],
-//! index files and checkpoints are written by [`super::maintenance`].
+//! table entry is nothing but the newest event in effect on its transaction. Where a directory holds the chains alone,
+//! each call's records become a frame at once ([`super::chains_alone`]). Opening is in [`super::open`], index files and
+//! checkpoints are written by [`super::maintenance`].
 
 use super::batch::{BatchEvent, OpenBatch};
 use super::chain_walk::{Waymarks, read_event};
@@ -17,6 +18,7 @@ use super::disk::Disk;
 use super::heads::MemoryHead;
 use super::index::Index;
 use super::journal::Journal;
+use super::ledger_file::Holds;
 use super::maintenance::{Maintained, Maintenance};
 use super::memtable::{MemoryKey, MemoryTransaction, OpenEvent, Table};
 use super::record::Stored;
@@ -30,7 +32,7 @@ use bursar_core::{
     CustomerId, EntryId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, Proposed, Record,
     TransactionEntry, TransactionId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -87,6 +89,7 @@ pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) config: LedgerConfig,
     pub(super) ledger_digest: Hash,
+    pub(super) holds: Holds,
     pub(super) options: EmbeddedOptions,
     pub(super) journal: Journal,
     pub(super) state: Mutex<State>,
@@ -99,8 +102,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) index: Index,
     pub(super) batch: OpenBatch,
-    pub(super) open: BTreeMap<CustomerId, Vec<OpenEvent>>,
-    /// What open events, and events of the batch, propose.
+    pub(super) open: BTreeMap<CustomerId, VecDeque<OpenEvent>>,
+    /// What open events, and events of the batch, propose; nothing where the table is elsewhere.
     pub(super) proposals: Table<EntryId, Proposed>,
     pub(super) sources: BTreeMap<SourceId, SourceMark>,
     pub(super) totals: Totals,
@@ -118,6 +121,16 @@ impl Shared {
         match self.poison.get() {
             None => Ok(()),
             Some(cause) => Err(StoreError::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    /// An error where the table is elsewhere: what is here would say that nothing was ever made.
+    fn check_table(&self) -> Result<(), StoreError> {
+        match self.holds {
+            Holds::Everything => self.check(),
+            Holds::ChainsAlone => {
+                Err(StoreError::OtherStores { path: self.disk.path().to_owned(), chains_alone: true })
+            }
         }
     }
 
@@ -226,7 +239,7 @@ impl State {
         if event.seq != head.head.seq + 1 {
             return Ok(Appended::Conflict);
         }
-        if let Some(open) = open.get(&event.customer).and_then(|list| list.first()) {
+        if let Some(open) = open.get(&event.customer).and_then(VecDeque::front) {
             if open.linked.id() != event.id {
                 return Ok(Appended::Conflict);
             }
@@ -251,26 +264,31 @@ impl State {
     /// Moves the oldest open event of a customer into the batch, to be closed by it.
     fn close_open(&mut self, customer: CustomerId, status: EventStatus) {
         let Some(list) = self.open.get_mut(&customer) else { return };
-        let open = list.remove(0);
+        let oldest = list.pop_front();
         if list.is_empty() {
             self.open.remove(&customer);
         }
-        self.batch.closings.push((open, status));
+        self.batch.closings.extend(oldest.map(|open| (open, status)));
     }
 
     /// How an event stands, by reading its chain if need be.
     fn status_of(&mut self, shared: &Shared, event: &EventRef) -> Result<Option<EventStatus>, StoreError> {
-        let open =
-            self.open.get(&event.customer).into_iter().flatten().map(|open| (&open.linked, EventStatus::Started));
-        let batch = self.batch.started.iter().map(|started| (&started.linked, started.status.clone()));
-        let closing = self.batch.closings.iter().map(|(open, status)| (&open.linked, status.clone()));
-        let found = open.chain(batch).chain(closing).find(|(linked, _)| linked.reference() == *event);
-        if let Some((_, status)) = found {
+        if let Some(status) = self.status_in_memory(event) {
             return Ok(Some(status));
         }
         let newest = self.head_mut(event.customer)?.and_then(|head| head.newest);
         let found = read_event(&shared.journal, newest, event.seq)?;
         Ok(found.filter(|entry| entry.linked.id() == event.id).map(|entry| entry.status))
+    }
+
+    /// How an event stands that is open, or of the batch.
+    fn status_in_memory(&self, event: &EventRef) -> Option<EventStatus> {
+        let open =
+            self.open.get(&event.customer).into_iter().flatten().map(|open| (&open.linked, EventStatus::Started));
+        let batch = self.batch.started.iter().map(|started| (&started.linked, started.status.clone()));
+        let closing = self.batch.closings.iter().map(|(open, status)| (&open.linked, status.clone()));
+        let found = open.chain(batch).chain(closing).find(|(linked, _)| linked.reference() == *event);
+        found.map(|(_, status)| status)
     }
 
     fn entry(&mut self, shared: &Shared, entry: EntryId) -> Result<TransactionEntry, StoreError> {
@@ -332,18 +350,24 @@ impl State {
 }
 
 /// How many open events follow the head of a chain.
-fn open_count(open: &BTreeMap<CustomerId, Vec<OpenEvent>>, customer: CustomerId) -> u64 {
-    if open.is_empty() { 0 } else { open.get(&customer).map_or(0, Vec::len) as u64 }
+fn open_count(open: &BTreeMap<CustomerId, VecDeque<OpenEvent>>, customer: CustomerId) -> u64 {
+    if open.is_empty() { 0 } else { open.get(&customer).map_or(0, VecDeque::len) as u64 }
 }
 
 impl Chains for EmbeddedStore {
     fn whole_batches(&self) -> bool {
-        true
+        match self.shared.holds {
+            Holds::Everything => true,
+            Holds::ChainsAlone => false,
+        }
     }
 
     fn begin_whole(&self, time_ms: u64) -> Result<Option<Box<dyn WholeBatch + '_>>, StoreError> {
         self.shared.check()?;
-        Ok(self.begin_at_once(time_ms))
+        match self.shared.holds {
+            Holds::Everything => Ok(self.begin_at_once(time_ms)),
+            Holds::ChainsAlone => Ok(None),
+        }
     }
 
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
@@ -386,7 +410,10 @@ impl Chains for EmbeddedStore {
             }
             results.push(result);
         }
-        Ok(())
+        match self.shared.holds {
+            Holds::Everything => Ok(()),
+            Holds::ChainsAlone => self.shared.poisoned_by(state.write_appended(&self.shared)),
+        }
     }
 
     fn end_batch(&self, time_ms: u64, mark: Option<&SourceMark>) -> Result<(), StoreError> {
@@ -407,7 +434,16 @@ impl Chains for EmbeddedStore {
         self.shared.check()?;
         let mut state = self.shared.lock();
         for event in events {
-            statuses.push(state.status_of(&self.shared, event)?);
+            if let Some(status) = state.status_in_memory(event) {
+                statuses.push(Some(status));
+                continue;
+            }
+            let newest = state.head_mut(event.customer)?.and_then(|head| head.newest);
+            let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: true };
+            let mut found = Vec::with_capacity(1);
+            self.waymarks.read(&self.shared.journal, event.customer, newest, range, &mut found)?;
+            let is_it = |entry: &ChainEntry| entry.linked.id() == event.id;
+            statuses.push(found.pop().filter(is_it).map(|entry| entry.status));
         }
         Ok(())
     }
@@ -472,11 +508,15 @@ impl Chains for EmbeddedStore {
     fn feed(&self) -> Option<&dyn Feed> {
         Some(self)
     }
+
+    fn embedded(&self) -> Option<&EmbeddedStore> {
+        Some(self)
+    }
 }
 
 impl Transactions for EmbeddedStore {
     fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
-        self.shared.check()?;
+        self.shared.check_table()?;
         let mut state = self.shared.lock();
         state.index.lookups.transactions += ids.len() as u64;
         for &id in ids {
@@ -486,7 +526,7 @@ impl Transactions for EmbeddedStore {
     }
 
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError> {
-        self.shared.check()?;
+        self.shared.check_table()?;
         let mut state = self.shared.lock();
         for proposal in proposals {
             results.push(state.propose(&self.shared, proposal)?);
@@ -496,11 +536,11 @@ impl Transactions for EmbeddedStore {
 
     fn approve(&self, _approvals: &[Approval]) -> Result<(), StoreError> {
         // An event in effect is the approved state; there is nothing to catch up with.
-        self.shared.check()
+        self.shared.check_table()
     }
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
-        self.shared.check()?;
+        self.shared.check_table()?;
         let (newest, proposed) = {
             let mut state = self.shared.lock();
             let found = state.index.transaction(&self.shared.journal, transaction)?;

@@ -88,7 +88,6 @@ pub fn new_config(policy: Policy, currencies: Currencies) -> Result<LedgerConfig
 pub struct Ledger {
     shared: Arc<Shared>,
     config: LedgerConfig,
-    embedded: Option<Arc<EmbeddedStore>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -96,7 +95,7 @@ impl Ledger {
     /// Creates a ledger in a directory, which is made if it does not exist, and opens it.
     pub fn create(directory: &Path, config: &LedgerConfig, options: LedgerOptions) -> Result<Self, EngineError> {
         let store = Arc::new(EmbeddedStore::create(directory, config, options.embedded)?);
-        Self::start(config.clone(), store.clone(), store.clone(), Some(store), options)
+        Self::with_stores(config.clone(), store.clone(), store, options)
     }
 
     /// Opens the ledger in a directory.
@@ -104,7 +103,7 @@ impl Ledger {
         let (store, report) = EmbeddedStore::open(directory, options.embedded)?;
         let store = Arc::new(store);
         let config = store.config().clone();
-        Ok((Self::start(config, store.clone(), store.clone(), Some(store), options)?, report))
+        Ok((Self::with_stores(config, store.clone(), store, options)?, report))
     }
 
     /// Opens a ledger in memory, which is gone when the process ends.
@@ -113,21 +112,11 @@ impl Ledger {
         Self::with_stores(config.clone(), store.clone(), store, options)
     }
 
-    /// Opens a ledger on any two stores.
+    /// Opens a ledger on any two stores: one that takes whole batches is both; otherwise they may be any pair.
     pub fn with_stores(
         config: LedgerConfig,
         chains: Arc<dyn Chains>,
         transactions: Arc<dyn Transactions>,
-        options: LedgerOptions,
-    ) -> Result<Self, EngineError> {
-        Self::start(config, chains, transactions, None, options)
-    }
-
-    fn start(
-        config: LedgerConfig,
-        chains: Arc<dyn Chains>,
-        transactions: Arc<dyn Transactions>,
-        embedded: Option<Arc<EmbeddedStore>>,
         options: LedgerOptions,
     ) -> Result<Self, EngineError> {
         let mut seed = [0; 8];
@@ -162,7 +151,7 @@ impl Ledger {
             spawn("bursar-sync", move || make_durable(&durable, &to_sync, &answered, &used))?,
             spawn("bursar-answer", move || answer(&answering, &to_tell))?,
         ];
-        Ok(Self { shared, config, embedded, threads: Mutex::new(threads) })
+        Ok(Self { shared, config, threads: Mutex::new(threads) })
     }
 
     /// The ledger's identity, rules and currencies.
@@ -170,9 +159,9 @@ impl Ledger {
         &self.config
     }
 
-    /// The embedded store, if that is where the ledger lives.
+    /// The embedded store, if that is where the ledger's chains live.
     pub fn embedded(&self) -> Option<&EmbeddedStore> {
-        self.embedded.as_deref()
+        self.shared.chains.embedded()
     }
 
     /// What the ledger has counted since it was opened, and how it stands. Waits for nothing but short locks.
@@ -185,7 +174,7 @@ impl Ledger {
             queue_requests: queue as u64,
             queue_requests_max: queue_max as u64,
             is_stopped: self.shared.lock_progress().stopped.is_some(),
-            store: self.embedded.as_ref().map(|store| store.figures()),
+            store: self.embedded().map(EmbeddedStore::figures),
         }
     }
 
@@ -265,7 +254,7 @@ impl Ledger {
         if let Some(error) = &self.shared.lock_progress().stopped {
             return Err(EngineError::clone(error));
         }
-        if let Some(store) = &self.embedded {
+        if let Some(store) = self.embedded() {
             store.close()?;
         }
         Ok(())

@@ -52,6 +52,13 @@ pub enum StoreError {
         /// The version known here.
         known: u32,
     },
+    /// The directory holds the chains alone, and was to be opened as a whole ledger; or the other way round.
+    OtherStores {
+        /// Which directory.
+        path: PathBuf,
+        /// Whether it holds the chains alone.
+        chains_alone: bool,
+    },
     /// A batch has more bytes than a store takes at once.
     BatchTooLarge {
         /// How many it has.
@@ -96,6 +103,7 @@ impl StoreError {
             Self::NotFound { .. } => "no_ledger",
             Self::Exists { .. } => "ledger_exists",
             Self::Version { .. } => "unknown_version",
+            Self::OtherStores { .. } => "other_stores",
             Self::BatchTooLarge { .. } => "batch_too_large",
             Self::Poisoned { .. } => "poisoned",
         }
@@ -121,6 +129,7 @@ impl StoreError {
             Self::NotFound { .. } => "check the directory, or create a ledger there with `bursar init`",
             Self::Exists { .. } => "choose another directory; a ledger's policy and currencies never change",
             Self::Version { .. } => "use the version of bursar that wrote it, or a newer one",
+            Self::OtherStores { .. } => "open it together with the transactions table that it was created for",
             Self::BatchTooLarge { .. } => "use smaller batches",
             Self::Poisoned { .. } => "start again: everything acknowledged is safe, nothing else is certain",
         }
@@ -145,6 +154,12 @@ impl fmt::Display for StoreError {
             Self::Version { path, found, known } => {
                 write!(f, "{} has format version {found}; this program knows version {known}", path.display())
             }
+            Self::OtherStores { path, chains_alone: true } => {
+                write!(f, "{} holds the chains of a ledger alone: its transactions table is elsewhere", path.display())
+            }
+            Self::OtherStores { path, chains_alone: false } => {
+                write!(f, "{} holds a whole ledger, with a transactions table of its own", path.display())
+            }
             Self::BatchTooLarge { bytes, bytes_max } => {
                 write!(f, "a batch has {bytes} bytes, and the store takes {bytes_max} at once")
             }
@@ -163,6 +178,7 @@ impl std::error::Error for StoreError {
             | Self::InUse { .. }
             | Self::NotFound { .. }
             | Self::Exists { .. }
+            | Self::OtherStores { .. }
             | Self::BatchTooLarge { .. }
             | Self::Version { .. } => None,
         }

@@ -12,6 +12,7 @@ pub use error::{Damage, StoreError};
 pub use feed::{Feed, FeedError, FeedItem, FeedPosition};
 pub use memory::MemoryStore;
 
+use crate::embedded::EmbeddedStore;
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
@@ -207,6 +208,12 @@ pub trait Chains: Send + Sync + fmt::Debug {
 
     /// The records of all chains in one order; `None` for a store that cannot give them.
     fn feed(&self) -> Option<&dyn Feed> {
+        None
+    }
+
+    /// The embedded store that the chains live in, if they do: for its figures, for an orderly end, and for whoever
+    /// keeps files beside it. A store in front of another one hands on what that one says.
+    fn embedded(&self) -> Option<&EmbeddedStore> {
         None
     }
 }

@@ -27,10 +27,10 @@ pub use manifest::{MANIFEST_NAME, Manifest};
 
 use super::disk::{Disk, LOCK_NAME, LockError, ReadOnlyDisk, RealDisk};
 use super::journal::segment_start;
-use super::ledger_file::{self, LEDGER_NAME, read_whole, write_whole};
+use super::ledger_file::{self, LEDGER_NAME, LedgerFile, read_whole, write_whole};
+use super::open::lock_directory;
 use super::store::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{Damage, StoreError};
-use bursar_core::LedgerConfig;
 use copy::{Ahead, Copied, copy_journal};
 use durable::Durable;
 use manifest::read_manifest;
@@ -171,7 +171,11 @@ pub fn backup(
     if !EmbeddedStore::exists(from) {
         return Err(StoreError::NotFound { path: from.to_owned() }.into());
     }
-    let opened = match EmbeddedStore::open(from, options) {
+    let opened = match lock_directory(from, false).and_then(|disk| {
+        // Whatever it holds: a copy is of the journal.
+        let file = ledger_file::read(&*disk)?;
+        EmbeddedStore::open_file(disk, file, options)
+    }) {
         Ok((store, _)) => Some(store),
         Err(StoreError::InUse { .. }) => None,
         Err(error) => return Err(error.into()),
@@ -180,7 +184,7 @@ pub fn backup(
     let target = locked(to)?;
     let Durable { position, known } = match &opened {
         Some(store) => Durable { position: store.durable_position(), known: Known::Unowned },
-        None => durable::of_a_running_ledger(&source, &ledger_file::read(&source)?)?,
+        None => durable::of_a_running_ledger(&source, &ledger_file::read(&source)?.config)?,
     };
     Ok(BackupReport { known, ..backup_on(&source, &target, position, progress)? })
 }
@@ -189,7 +193,7 @@ pub fn backup(
 /// newest segment has none. Reads that segment.
 pub fn newest_time_ms(directory: &Path) -> Result<Option<u64>, BackupError> {
     let source = ReadOnlyDisk::new(directory);
-    Ok(by_frames(&source, &ledger_file::read(&source)?)?.newest_time_ms)
+    Ok(by_frames(&source, &ledger_file::read(&source)?.config)?.newest_time_ms)
 }
 
 /// [`backup`] between any two media: up to a position of the journal that is known to be durable.
@@ -199,13 +203,14 @@ pub fn backup_on(
     position: u64,
     progress: Progress<'_>,
 ) -> Result<BackupReport, BackupError> {
-    let config = ledger_file::read(source)?;
-    let before = check_target(&config, target)?;
-    let ahead = Ahead::of_target(source, target, &config, before.as_ref())?;
+    let file = ledger_file::read(source)?;
+    let before = check_target(&file, target)?;
+    let config = &file.config;
+    let ahead = Ahead::of_target(source, target, config, before.as_ref())?;
     if !lists(target, LEDGER_NAME)? {
-        put(target, LEDGER_NAME, &ledger_file::bytes_of(&config))?;
+        put(target, LEDGER_NAME, &ledger_file::bytes_of(&file))?;
     }
-    let Copied { point, time_ms, frames, bytes } = copy_journal(source, target, &config, ahead, position, progress)?;
+    let Copied { point, time_ms, frames, bytes } = copy_journal(source, target, config, ahead, position, progress)?;
     let manifest = Manifest::new(config.ledger, point, time_ms);
     put(target, MANIFEST_NAME, &manifest.bytes())?;
     let left_out = names(source)?.into_iter().filter(|name| !is_of_the_ledger(name)).collect();
@@ -224,20 +229,21 @@ pub fn restore(from: &Path, to: &Path, progress: Progress<'_>) -> Result<Manifes
 /// [`restore`] between any two media.
 pub fn restore_on(source: &dyn Disk, target: &dyn Disk, progress: Progress<'_>) -> Result<Manifest, BackupError> {
     let manifest = read_whole_manifest(source)?;
-    let config = ledger_file::read(source)?;
+    let file = ledger_file::read(source)?;
+    let config = &file.config;
     if config.ledger != manifest.ledger {
         return Err(BackupError::OtherLedger { path: source.path().join(LEDGER_NAME) });
     }
     clear_interrupted(target)?;
     put(target, RESTORING_NAME, &manifest.bytes())?;
-    let ahead = Ahead::at_start(&config);
-    let Copied { point, .. } = copy_journal(source, target, &config, ahead, manifest.point.position, progress)?;
+    let ahead = Ahead::at_start(config);
+    let Copied { point, .. } = copy_journal(source, target, config, ahead, manifest.point.position, progress)?;
     if point != manifest.point {
         let what = "the copied frames lead to another digest than this says".to_owned();
         return Err(StoreError::Damaged(Damage { path: source.path().join(MANIFEST_NAME), offset: 0, what }).into());
     }
     // From here on there is a ledger; without it, nobody takes the directory for one.
-    put(target, LEDGER_NAME, &ledger_file::bytes_of(&config))?;
+    put(target, LEDGER_NAME, &ledger_file::bytes_of(&file))?;
     remove(target, RESTORING_NAME)?;
     target.sync_directory().map_err(|error| io_error(target, "restore a ledger", "", error))?;
     Ok(manifest)
@@ -259,14 +265,14 @@ fn locked(directory: &Path) -> Result<RealDisk, BackupError> {
 }
 
 /// Whether `target` may be copied to: it is empty, or holds a copy of this ledger, whose manifest this gives.
-fn check_target(config: &LedgerConfig, target: &dyn Disk) -> Result<Option<Manifest>, BackupError> {
+fn check_target(file: &LedgerFile, target: &dyn Disk) -> Result<Option<Manifest>, BackupError> {
     let path = || target.path().join(LEDGER_NAME);
     if lists(target, LEDGER_NAME)? {
-        if ledger_file::read(target)? != *config {
+        if ledger_file::read(target)? != *file {
             return Err(BackupError::OtherLedger { path: path() });
         }
         let manifest = read_manifest(target)?;
-        if manifest.as_ref().is_some_and(|manifest| manifest.ledger != config.ledger) {
+        if manifest.as_ref().is_some_and(|manifest| manifest.ledger != file.config.ledger) {
             return Err(BackupError::OtherLedger { path: target.path().join(MANIFEST_NAME) });
         }
         return Ok(manifest);

@@ -189,6 +189,8 @@ pub(super) struct Chains<'a> {
     pub(super) places: Places<'a>,
     config: LedgerConfig,
     pub(super) ledger_digest: Hash,
+    /// See [`super::pass::Inputs`].
+    pub(super) has_table: bool,
     pub(super) partition: Partition,
     ids: Table<CustomerId, u32>,
     /// See [`Chains::bring_near`].
@@ -212,11 +214,18 @@ pub(super) struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub(super) fn new(places: Places<'a>, config: LedgerConfig, partition: Partition, findings_max: usize) -> Self {
+    pub(super) fn new(
+        places: Places<'a>,
+        config: LedgerConfig,
+        has_table: bool,
+        partition: Partition,
+        findings_max: usize,
+    ) -> Self {
         Self {
             places,
             ledger_digest: config.digest(),
             config,
+            has_table,
             partition,
             ids: Table::default(),
             near: Vec::new(),
@@ -359,6 +368,7 @@ impl<'a> Chains<'a> {
         let transaction_before = match event.kind {
             RequestKind::Dispute | RequestKind::Resolve | RequestKind::Chargeback => event
                 .transaction
+                .filter(|_| self.has_table)
                 .and_then(|transaction| self.transactions.get(&transaction))
                 .map(|known| known.position),
             RequestKind::Deposit | RequestKind::Withdrawal | RequestKind::Unlock => None,

@@ -144,7 +144,9 @@ pub(super) struct Effects {
     open: Table<(CustomerId, u64), Open>,
     /// The fingerprints of open events' keys.
     open_keys: Table<(CustomerId, u64), u64>,
-    /// Up to where the index covers the journal.
+    /// Events point to those before them on their transactions.
+    has_table: bool,
+    /// Up to where the index covers the journal; 0 where the table is elsewhere.
     covered_to: u64,
     covered: Vec<Covered>,
     covered_index: usize,
@@ -160,7 +162,8 @@ const fn pointing(previous: Option<u64>) -> u64 {
 }
 
 impl Effects {
-    pub(super) fn new(ledger: [u8; 16], keys: Keys, derived: Option<&Derived>) -> Self {
+    pub(super) fn new(ledger: [u8; 16], keys: Keys, has_table: bool, derived: Option<&Derived>) -> Self {
+        let derived = derived.filter(|_| has_table);
         let runs = derived.into_iter().flat_map(|derived| derived.transactions.iter().rev());
         Self {
             ledger,
@@ -170,6 +173,7 @@ impl Effects {
             element_room: 0,
             open: Table::default(),
             open_keys: Table::default(),
+            has_table,
             covered_to: derived.map_or(0, |derived| derived.checkpoint.point.position),
             covered: runs.map(|(name, run)| Covered { from: name.from, to: name.to, ids: run.ids() }).collect(),
             covered_index: 0,
@@ -290,6 +294,14 @@ impl Effects {
     }
 }
 
+/// What a ledger says of its transactions beside their events.
+#[derive(Clone, Copy, Debug)]
+struct Covering {
+    /// Up to where the index covers the journal.
+    covered_to: u64,
+    has_table: bool,
+}
+
 /// The elements of one bucket, in pieces.
 type Bucket = Vec<Vec<Element>>;
 
@@ -301,7 +313,9 @@ pub(super) fn check(
     threads: usize,
 ) -> Result<Option<u64>, StoreError> {
     let mut buckets: Vec<Bucket> = vec![Vec::new(); 1 << BUCKET_BITS];
-    let covered_to = derived.map_or(0, |derived| derived.checkpoint.point.position);
+    let has_table = gathered.iter().all(|effects| effects.has_table);
+    let derived = derived.filter(|_| has_table);
+    let of = Covering { covered_to: derived.map_or(0, |derived| derived.checkpoint.point.position), has_table };
     for effects in &mut gathered {
         effects.end();
         if effects.doubtful {
@@ -315,7 +329,7 @@ pub(super) fn check(
     drop(gathered);
     let share = buckets.len().div_ceil(threads.max(1));
     std::thread::scope(|scope| {
-        let check = |(index, buckets)| check_buckets(index * share, buckets, covered_to, derived);
+        let check = |(index, buckets)| check_buckets(index * share, buckets, of, derived);
         let mut shares = buckets.chunks_mut(share).enumerate();
         let own = shares.next();
         let others: Vec<_> = shares.map(|share| scope.spawn(move || check(share))).collect();
@@ -333,7 +347,7 @@ pub(super) fn check(
 fn check_buckets(
     first: usize,
     buckets: &mut [Bucket],
-    covered_to: u64,
+    of: Covering,
     derived: Option<&Derived>,
 ) -> Result<Option<u64>, StoreError> {
     let mut index = Entries::new(derived, (first as u64) << (u64::BITS - BUCKET_BITS));
@@ -350,11 +364,8 @@ fn check_buckets(
             rest = later;
             index.seek(kept(first.fingerprint))?;
             for same in group.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
-                let newest = if same[0].kind_code() == KEY_CODE {
-                    follow_key(same, covered_to)
-                } else {
-                    follow(same, covered_to)
-                };
+                let newest =
+                    if same[0].kind_code() == KEY_CODE { follow_key(same, of.covered_to) } else { follow(same, of) };
                 let Ok(newest) = newest else { return Ok(None) };
                 if newest.is_some_and(|newest| !index.leads_to(same[0].fingerprint, newest)) {
                     return Ok(None);
@@ -380,8 +391,8 @@ const fn makes(kind: RequestKind) -> bool {
 #[derive(Clone, Copy, Debug)]
 struct Doubt;
 
-/// Follows one transaction; gives the position of its newest effect before `covered_to`, if it had one by then.
-fn follow(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
+/// Follows one transaction; gives the position of its newest effect that the index covers, if it had one by then.
+fn follow(elements: &[Element], of: Covering) -> Result<Option<u64>, Doubt> {
     // The digest, whether it is in dispute, whether it is charged back, and the newest effect.
     let mut state: Option<(u64, RequestKind, u64)> = None;
     let mut newest_covered = None;
@@ -392,8 +403,8 @@ fn follow(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
             (true, Some(_)) | (false, None) => return Err(Doubt),
             (false, Some((digest, before, newest))) => {
                 let points = match role {
-                    Role::Done | Role::Begun => pointing(Some(newest)),
-                    Role::Closed | Role::Claimed => 0,
+                    Role::Done | Role::Begun if of.has_table => pointing(Some(newest)),
+                    Role::Done | Role::Begun | Role::Closed | Role::Claimed => 0,
                 };
                 let fits = match kind {
                     RequestKind::Dispute => before != RequestKind::Dispute && before != RequestKind::Chargeback,
@@ -409,7 +420,7 @@ fn follow(elements: &[Element], covered_to: u64) -> Result<Option<u64>, Doubt> {
         match role {
             Role::Done | Role::Closed => {
                 state = Some(after);
-                if position < covered_to {
+                if position < of.covered_to {
                     newest_covered = Some(position);
                 }
             }

@@ -32,13 +32,13 @@ pub use report::{Finding, FindingCode, Lost, LostEvents, Note, VerifyReport};
 
 use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, is_index_file};
 use super::disk::Disk;
-use super::ledger_file::{self, read_whole};
+use super::ledger_file::{self, Holds, LEDGER_NAME, LedgerFile, read_whole};
 use super::open::lock_directory;
 use super::run::TEMPORARY_SUFFIX;
 use super::scan::open_segments;
 use crate::store::{Damage as StoreDamage, StoreError};
 use book::CUSTOMER_BYTES;
-use bursar_core::{CustomerId, LedgerConfig};
+use bursar_core::CustomerId;
 use chains::Partition;
 use effects::{Effects, Keys};
 use index::Derived;
@@ -98,8 +98,8 @@ pub fn verify_on(
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<VerifyReport, StoreError> {
     let mut early = Vec::new();
-    let config = match ledger_file::read(&*disk) {
-        Ok(config) => Some(config),
+    let file = match ledger_file::read(&*disk) {
+        Ok(file) => Some(file),
         Err(StoreError::Damaged(StoreDamage { path, offset, what })) => {
             early.push(Finding { code: FindingCode::LedgerFile, path, offset, what, event: None, lost: None });
             None
@@ -107,15 +107,22 @@ pub fn verify_on(
         Err(error) => return Err(error),
     };
     let segments = open_segments(&*disk)?;
-    let derived = match &config {
-        Some(config) => open_derived(&disk, config, &mut early)?,
+    let derived = match &file {
+        Some(file) => open_derived(&disk, file, &mut early)?,
         None => None,
     };
     let mut report = VerifyReport::default();
+    let has_table = file.as_ref().is_none_or(|file| file.holds == Holds::Everything);
+    if !has_table {
+        let what =
+            "the chains of this ledger are alone here; its transactions table is elsewhere, and was not looked at";
+        report.notes.push(Note { path: disk.path().join(LEDGER_NAME), offset: 0, what });
+    }
+    let config = file.map(|file| file.config);
     for name in disk.list().map_err(|error| io_error(&disk, error))? {
         note_file(&disk, &name, derived.as_ref(), &mut report)?;
     }
-    let inputs = Inputs { disk, options: *options, config, segments, derived };
+    let inputs = Inputs { disk, options: *options, config, has_table, segments, derived };
     if early.is_empty()
         && inputs.config.is_some()
         && options.only.is_none()
@@ -215,9 +222,10 @@ fn io_error(disk: &Arc<dyn Disk>, error: io::Error) -> StoreError {
 /// Reads the checkpoint and opens its index files. What is wrong with them is a finding.
 fn open_derived(
     disk: &Arc<dyn Disk>,
-    config: &LedgerConfig,
+    file: &LedgerFile,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<Derived>, StoreError> {
+    let config = &file.config;
     let path = disk.path().join(CHECKPOINT_NAME);
     let bytes = match read_whole(&**disk, CHECKPOINT_NAME) {
         Ok(bytes) => bytes,
@@ -226,7 +234,7 @@ fn open_derived(
     };
     let (offset, what) = match Checkpoint::read(&bytes) {
         Ok(checkpoint) if checkpoint.ledger == config.ledger => {
-            return Derived::open(&**disk, &config.ledger, checkpoint, findings).map(Some);
+            return Derived::open(&**disk, file, checkpoint, findings).map(Some);
         }
         Ok(_) => (16, "the checkpoint belongs to another ledger"),
         Err(malformed) => (malformed.offset as u64, "this is no sound checkpoint"),

@@ -29,6 +29,9 @@ pub(super) struct Inputs {
     pub(super) options: VerifyOptions,
     /// `None`: the ledger file cannot be read, and no chain can be followed.
     pub(super) config: Option<LedgerConfig>,
+    /// The transactions table is here, too: events point to those before them on their transactions, and an index leads
+    /// to them.
+    pub(super) has_table: bool,
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) derived: Option<Derived>,
 }
@@ -136,7 +139,7 @@ impl<'a> Pass<'a> {
         // Without the ledger's own, no record is looked into.
         let any = LedgerConfig { ledger: [0; 16], policy: Policy::default(), currencies: Currencies::default() };
         let config = inputs.config.clone().unwrap_or(any);
-        let chains = Chains::new(inputs.places(), config, partition, findings_max);
+        let chains = Chains::new(inputs.places(), config, inputs.has_table, partition, findings_max);
         let done = Done::new(first, chains.ledger_digest);
         Self { inputs, chains, memory_bytes_max, sources: BTreeMap::new(), records: Vec::new(), done }
     }
@@ -268,7 +271,7 @@ impl<'a> Pass<'a> {
     /// The pass has come to the checkpoint's point; the next frame begins, or would begin, at `next`.
     fn at_checkpoint(&mut self, next: u64) -> Result<(), StoreError> {
         self.done.at_checkpoint = self.chains.totals.clone();
-        let Inputs { disk, options, config: Some(config), segments, derived: Some(derived) } = self.inputs else {
+        let Inputs { disk, options, config: Some(config), segments, derived: Some(derived), .. } = self.inputs else {
             return Ok(());
         };
         let directory = disk.path();

@@ -98,7 +98,7 @@ impl<'a> QuickPass<'a> {
             reading,
             partition,
             book,
-            effects: Effects::new(config.ledger, keys, derived),
+            effects: Effects::new(config.ledger, keys, inputs.has_table, derived),
             sources: BTreeMap::new(),
             next: Vec::with_capacity(RECORDS_AT_ONCE),
             guesses: Vec::with_capacity(RECORDS_AT_ONCE),
