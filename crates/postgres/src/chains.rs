@@ -1,6 +1,6 @@
 //! The chains: heads, ranges, lists, sums, sources. How they grow is in [`crate::append`].
 
-use crate::append::STATUS;
+use crate::statements::STATUS;
 use crate::store::PostgresStore;
 use crate::values::{Columns, DONE, EVENT_COLUMN_COUNT, Uuid, big, count_of, event_columns, uuid};
 use bursar_core::commit::Appended;
@@ -11,6 +11,9 @@ use bursar_core::{
 use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, RowCounts, SourceId, SourceMark, StoreError};
 use bursar_engine::{CurrencyTotals, Totals};
 
+/// Which of these places have an event.
+const THERE: &str = "SELECT n.place FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS n(customer, seq, place) \
+     JOIN events e ON e.customer = n.customer AND e.seq = n.seq";
 /// The newest event of each chain, and its status.
 const NEWEST: &str = concat!(
     "SELECT n.place, s.status, ",
@@ -77,9 +80,7 @@ impl PostgresStore {
         text: &'static str,
         params: crate::server::Params<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        let answer = self.server.call(doing, text, params)?;
-        self.server.durability().read();
-        Ok(answer.rows)
+        Ok(self.rows_of_epoch(doing, text, params)?.0)
     }
 
     /// Which place of a list a row is about.
@@ -89,19 +90,25 @@ impl PostgresStore {
         at.ok_or_else(|| row.damaged(format!("a row for place {place} of {count}")))
     }
 
+    /// Gives the rows of a statement, and the epoch of the server that has them.
+    fn rows_of_epoch(
+        &self,
+        doing: &'static str,
+        text: &'static str,
+        params: crate::server::Params<'_>,
+    ) -> Result<(Vec<tokio_postgres::Row>, u64), StoreError> {
+        let answer = self.server.call(doing, text, params)?;
+        self.server.durability().read();
+        Ok((answer.rows, answer.epoch))
+    }
+
     fn load_page(&self, customers: &[CustomerId]) -> Result<Vec<Option<Head>>, StoreError> {
-        let asked: Vec<Uuid> = customers.iter().copied().map(uuid).collect();
         let mut heads: Vec<Option<Head>> = vec![None; customers.len()];
-        let mut unclear: Vec<usize> = Vec::new();
-        for row in &self.rows("read the heads of chains", NEWEST, &[&asked])? {
-            let mut row = Columns::new(row, self.place());
-            let at = Self::place_of(&mut row, heads.len())?;
-            if row.get::<Option<i16>>()? == Some(DONE) {
-                heads[at] = Some(in_effect(&row.event()?));
-            } else {
-                unclear.push(at);
-            }
-        }
+        // In order, so that one descent of the index finds most of the way for the next.
+        let mut places: Vec<usize> = (0..customers.len()).collect();
+        places.sort_unstable_by_key(|&place| customers[place]);
+        let unknown = self.load_known(customers, places, &mut heads)?;
+        let unclear = self.load_newest(customers, &unknown, &mut heads)?;
         if unclear.is_empty() {
             return Ok(heads);
         }
@@ -113,6 +120,76 @@ impl PostgresStore {
             heads[at] = head;
         }
         Ok(heads)
+    }
+
+    /// Loads those heads of which the newest event is known and still is the newest. Gives the other places.
+    fn load_known(
+        &self,
+        customers: &[CustomerId],
+        places: Vec<usize>,
+        heads: &mut [Option<Head>],
+    ) -> Result<Vec<usize>, StoreError> {
+        let (mut asked, mut next_seqs, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unknown = Vec::new();
+        let epoch = {
+            let mut ends = self.ends();
+            for place in places {
+                ends.used(customers[place]);
+                let end = ends.of(customers[place]);
+                let Some((end, next_seq)) = end.and_then(|end| Some((end, big(end.event.seq + 1)?))) else {
+                    unknown.push(place);
+                    continue;
+                };
+                heads[place] = Some(in_effect(end));
+                asked.push(uuid(customers[place]));
+                next_seqs.push(next_seq);
+                known.push(place);
+            }
+            ends.epoch()
+        };
+        if known.is_empty() {
+            return Ok(unknown);
+        }
+        let (rows, answered) = self.rows_of_epoch("look for newer events", THERE, &[&asked, &next_seqs])?;
+        if answered != epoch {
+            known.iter().for_each(|&place| heads[place] = None);
+            unknown.append(&mut known);
+        }
+        for row in rows.iter().filter(|_| answered == epoch) {
+            let place = known[Self::place_of(&mut Columns::new(row, self.place()), known.len())?];
+            heads[place] = None;
+            unknown.push(place);
+        }
+        unknown.sort_unstable_by_key(|&place| customers[place]);
+        Ok(unknown)
+    }
+
+    /// Loads the heads of chains whose newest event is done. Gives the places of those that end otherwise.
+    fn load_newest(
+        &self,
+        customers: &[CustomerId],
+        places: &[usize],
+        heads: &mut [Option<Head>],
+    ) -> Result<Vec<usize>, StoreError> {
+        let mut unclear: Vec<usize> = Vec::new();
+        if places.is_empty() {
+            return Ok(unclear);
+        }
+        let asked: Vec<Uuid> = places.iter().map(|&place| uuid(customers[place])).collect();
+        let (rows, epoch) = self.rows_of_epoch("read the heads of chains", NEWEST, &[&asked])?;
+        let mut ends = self.ends();
+        for row in &rows {
+            let mut row = Columns::new(row, self.place());
+            let at = places[Self::place_of(&mut row, places.len())?];
+            if row.get::<Option<i16>>()? == Some(DONE) {
+                let linked = row.event()?;
+                heads[at] = Some(in_effect(&linked));
+                ends.done(epoch, linked);
+            } else {
+                unclear.push(at);
+            }
+        }
+        Ok(unclear)
     }
 
     /// The head of one chain, by one row for each open event of it.

@@ -38,6 +38,10 @@ pub struct PostgresConfig {
     /// When proposed states of transactions become approved ones.
     #[serde(default)]
     pub approve: Approve,
+    /// Of how many chains the newest event is kept in memory, so that a look is enough to know that it still is.
+    /// About 300 bytes each; 0: of none.
+    #[serde(default = "default_heads_kept")]
+    pub heads_kept: usize,
     /// Open the ledger although the server runs with settings under which acknowledged money can be lost.
     #[serde(default)]
     pub allow_unsafe_settings: bool,
@@ -75,6 +79,10 @@ const fn default_retry_for_ms() -> u64 {
     60_000
 }
 
+const fn default_heads_kept() -> usize {
+    131_072
+}
+
 impl PostgresConfig {
     /// The defaults, for a database.
     pub fn new(url: &str) -> Self {
@@ -88,6 +96,7 @@ impl PostgresConfig {
             statement_timeout_ms: default_statement_timeout_ms(),
             retry_for_ms: default_retry_for_ms(),
             approve: Approve::default(),
+            heads_kept: default_heads_kept(),
             allow_unsafe_settings: false,
         }
     }

@@ -1,8 +1,8 @@
 //! A ledger in PostgreSQL: making it, opening it, and what it is.
 
-use crate::append::UnderWay;
 use crate::config::{Approve, PostgresConfig};
 use crate::error::OpenError;
+use crate::known::{Ends, UnderWay};
 use crate::schema;
 use crate::server::Server;
 use crate::values::Uuid;
@@ -21,6 +21,7 @@ pub struct PostgresStore {
     /// Where this store counts.
     pub(crate) slot: i16,
     pub(crate) under_way: Mutex<UnderWay>,
+    pub(crate) ends: Mutex<Ends>,
     /// Names batches: a random beginning, then counted up.
     batches: u128,
     batch_number: AtomicU64,
@@ -85,6 +86,7 @@ impl PostgresStore {
             approve: config.approve,
             slot: i16::from_be_bytes([random[8] & 0x7f, random[9]]),
             under_way: Mutex::default(),
+            ends: Mutex::new(Ends::new(config.heads_kept)),
             batches: u128::from_be_bytes(batches),
             batch_number: AtomicU64::new(0),
         })
