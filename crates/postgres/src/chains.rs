@@ -83,6 +83,19 @@ impl PostgresStore {
         Ok(self.rows_of_epoch(doing, text, params)?.0)
     }
 
+    /// The rows of a read that decides nothing: from the replica, where there is one.
+    pub(crate) fn viewed(
+        &self,
+        doing: &'static str,
+        text: &'static str,
+        params: crate::server::Params<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        match self.replica.as_ref().and_then(|replica| replica.rows(&self.server, text, params)) {
+            Some(rows) => Ok(rows),
+            None => self.rows(doing, text, params),
+        }
+    }
+
     /// Which place of a list a row is about.
     fn place_of(row: &mut Columns<'_>, count: usize) -> Result<usize, StoreError> {
         let place: i64 = row.get()?;
@@ -108,16 +121,33 @@ impl PostgresStore {
         let mut places: Vec<usize> = (0..customers.len()).collect();
         places.sort_unstable_by_key(|&place| customers[place]);
         let unknown = self.load_known(customers, places, &mut heads)?;
-        let unclear = self.load_newest(customers, &unknown, &mut heads)?;
-        if unclear.is_empty() {
-            return Ok(heads);
+        let asked = "read the heads of chains";
+        let asked_for: Vec<Uuid> = unknown.iter().map(|&place| uuid(customers[place])).collect();
+        let mut unclear = Vec::new();
+        if !unknown.is_empty() {
+            let (rows, epoch) = self.rows_of_epoch(asked, NEWEST, &[&asked_for])?;
+            unclear = self.take_newest(&rows, &unknown, &mut heads, Some(epoch))?;
         }
-        let asked: Vec<Uuid> = unclear.iter().map(|&at| uuid(customers[at])).collect();
-        for row in &self.rows("read the heads of chains", HEADS, &[&asked])? {
-            let mut row = Columns::new(row, self.place());
-            let at = unclear[Self::place_of(&mut row, unclear.len())?];
-            let head = self.head(customers[at], &mut row, heads[at].take())?;
-            heads[at] = head;
+        if !unclear.is_empty() {
+            let asked_for: Vec<Uuid> = unclear.iter().map(|&at| uuid(customers[at])).collect();
+            let rows = self.rows(asked, HEADS, &[&asked_for])?;
+            self.take_heads(&rows, customers, &unclear, &mut heads)?;
+        }
+        Ok(heads)
+    }
+
+    /// The heads of chains for somebody who looks on.
+    fn view_page(&self, customers: &[CustomerId]) -> Result<Vec<Option<Head>>, StoreError> {
+        let mut heads: Vec<Option<Head>> = vec![None; customers.len()];
+        let places: Vec<usize> = (0..customers.len()).collect();
+        let asked = "read the heads of chains";
+        let asked_for: Vec<Uuid> = customers.iter().copied().map(uuid).collect();
+        let rows = self.viewed(asked, NEWEST, &[&asked_for])?;
+        let unclear = self.take_newest(&rows, &places, &mut heads, None)?;
+        if !unclear.is_empty() {
+            let asked_for: Vec<Uuid> = unclear.iter().map(|&at| uuid(customers[at])).collect();
+            let rows = self.viewed(asked, HEADS, &[&asked_for])?;
+            self.take_heads(&rows, customers, &unclear, &mut heads)?;
         }
         Ok(heads)
     }
@@ -152,7 +182,9 @@ impl PostgresStore {
         }
         let (rows, answered) = self.rows_of_epoch("look for newer events", THERE, &[&asked, &next_seqs])?;
         if answered != epoch {
-            known.iter().for_each(|&place| heads[place] = None);
+            for &place in &known {
+                heads[place] = None;
+            }
             unknown.append(&mut known);
         }
         for row in rows.iter().filter(|_| answered == epoch) {
@@ -164,32 +196,48 @@ impl PostgresStore {
         Ok(unknown)
     }
 
-    /// Loads the heads of chains whose newest event is done. Gives the places of those that end otherwise.
-    fn load_newest(
+    /// Takes the heads of chains whose newest event is done, which is remembered if the server's epoch is known. Gives
+    /// the places of those that end otherwise.
+    fn take_newest(
         &self,
-        customers: &[CustomerId],
+        rows: &[tokio_postgres::Row],
         places: &[usize],
         heads: &mut [Option<Head>],
+        epoch: Option<u64>,
     ) -> Result<Vec<usize>, StoreError> {
         let mut unclear: Vec<usize> = Vec::new();
-        if places.is_empty() {
-            return Ok(unclear);
-        }
-        let asked: Vec<Uuid> = places.iter().map(|&place| uuid(customers[place])).collect();
-        let (rows, epoch) = self.rows_of_epoch("read the heads of chains", NEWEST, &[&asked])?;
         let mut ends = self.ends();
-        for row in &rows {
+        for row in rows {
             let mut row = Columns::new(row, self.place());
             let at = places[Self::place_of(&mut row, places.len())?];
             if row.get::<Option<i16>>()? == Some(DONE) {
                 let linked = row.event()?;
                 heads[at] = Some(in_effect(&linked));
-                ends.done(epoch, linked);
+                if let Some(epoch) = epoch {
+                    ends.done(epoch, linked);
+                }
             } else {
                 unclear.push(at);
             }
         }
         Ok(unclear)
+    }
+
+    /// Takes the whole heads of chains that end otherwise.
+    fn take_heads(
+        &self,
+        rows: &[tokio_postgres::Row],
+        customers: &[CustomerId],
+        unclear: &[usize],
+        heads: &mut [Option<Head>],
+    ) -> Result<(), StoreError> {
+        for row in rows {
+            let mut row = Columns::new(row, self.place());
+            let at = unclear[Self::place_of(&mut row, unclear.len())?];
+            let head = self.head(customers[at], &mut row, heads[at].take())?;
+            heads[at] = head;
+        }
+        Ok(())
     }
 
     /// The head of one chain, by one row for each open event of it.
@@ -226,7 +274,7 @@ impl PostgresStore {
 
     fn marks(&self, source: Option<SourceId>) -> Result<Vec<SourceMark>, StoreError> {
         let source = source.map(|source| source.0.to_vec());
-        let rows = self.rows("read the positions of sources", SOURCES, &[&source])?;
+        let rows = self.viewed("read the positions of sources", SOURCES, &[&source])?;
         let marks = rows.iter().map(|row| {
             let mut row = Columns::new(row, self.place());
             let source: &[u8] = row.get()?;
@@ -338,7 +386,7 @@ impl Chains for PostgresStore {
         while let Some(from_seq) = big(from).filter(|_| left > 0 && from <= to) {
             let limit = left.min(PAGE);
             let to_seq = big(to).unwrap_or(i64::MAX);
-            let rows = self.rows("read a chain", text, &[&uuid(customer), &from_seq, &to_seq, &count_of(limit)])?;
+            let rows = self.viewed("read a chain", text, &[&uuid(customer), &from_seq, &to_seq, &count_of(limit)])?;
             for row in &rows {
                 let mut row = Columns::new(row, self.place());
                 let entry = ChainEntry { linked: row.event()?, status: row.status()? };
@@ -393,10 +441,10 @@ impl Chains for PostgresStore {
         while let Some(first) = from.filter(|_| left > 0) {
             let count = left.min(PAGE);
             let mut customers = Vec::with_capacity(count);
-            for row in &self.rows("list customers", LIST, &[&Uuid(first), &count_of(count)])? {
+            for row in &self.viewed("list customers", LIST, &[&Uuid(first), &count_of(count)])? {
                 customers.push(CustomerId::new(Columns::new(row, self.place()).get::<Uuid>()?.0));
             }
-            let loaded = self.load_page(&customers)?;
+            let loaded = self.view_page(&customers)?;
             let listed = customers.iter().zip(loaded);
             heads.extend(listed.filter_map(|(&customer, head)| Some(CustomerHead { customer, head: head? })));
             from = customers.last().filter(|_| customers.len() == count).and_then(|last| last.bits().checked_add(1));
@@ -414,7 +462,7 @@ impl Chains for PostgresStore {
     }
 
     fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
-        let rows = self.rows("read the rejected lines of a source", REJECTED, &[&source.0.as_slice()])?;
+        let rows = self.viewed("read the rejected lines of a source", REJECTED, &[&source.0.as_slice()])?;
         let lines = rows.iter().map(|row| {
             let mut row = Columns::new(row, self.place());
             let (line, rejection): (u64, i16) = (row.number()?, row.get()?);
@@ -426,7 +474,7 @@ impl Chains for PostgresStore {
     fn totals(&self) -> Result<Totals, StoreError> {
         let mut totals = Totals::default();
         let mut currencies: Vec<CurrencyTotals> = Vec::new();
-        for row in &self.rows("read the sums", SUMS, &[])? {
+        for row in &self.viewed("read the sums", SUMS, &[])? {
             let mut row = Columns::new(row, self.place());
             let (currency, kind, withdrawal): (i16, i16, bool) = (row.get()?, row.get()?, row.get()?);
             let (count, steps) = (row.number()?, row.get::<&str>()?);

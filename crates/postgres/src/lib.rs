@@ -22,6 +22,7 @@ mod chains;
 mod config;
 mod error;
 mod known;
+mod replica;
 mod schema;
 mod server;
 mod statements;

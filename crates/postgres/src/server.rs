@@ -176,7 +176,21 @@ fn next_after(error: &tokio_postgres::Error) -> Next {
 
 impl Server {
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self, OpenError> {
-        let client = config.client()?;
+        let retry_for = Duration::from_millis(config.retry_for_ms);
+        Self::of(config, config.client()?, retry_for, config.allow_unsafe_settings)
+    }
+
+    /// A server that is only read from: what it would keep does not matter, and nothing is tried twice.
+    pub(crate) fn replica(config: &PostgresConfig, url: &str) -> Result<Self, OpenError> {
+        Self::of(config, config.client_at("read_url", url)?, Duration::ZERO, true)
+    }
+
+    fn of(
+        config: &PostgresConfig,
+        client: tokio_postgres::Config,
+        retry_for: Duration,
+        allow_unsafe_settings: bool,
+    ) -> Result<Self, OpenError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let builder = builder.worker_threads(1).thread_name("bursar-postgres").enable_io().enable_time();
         let runtime = builder.build().map_err(|error| OpenError::File { path: "the runtime".into(), error })?;
@@ -190,8 +204,8 @@ impl Server {
             schema: config.schema.clone(),
             connections_max: config.connections,
             statement_timeout: Duration::from_millis(config.statement_timeout_ms),
-            retry_for: Duration::from_millis(config.retry_for_ms),
-            allow_unsafe_settings: config.allow_unsafe_settings,
+            retry_for,
+            allow_unsafe_settings,
             digest: Mutex::default(),
             pool: Mutex::default(),
             returned: Condvar::new(),

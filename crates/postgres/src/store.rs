@@ -3,6 +3,7 @@
 use crate::config::{Approve, PostgresConfig};
 use crate::error::OpenError;
 use crate::known::{Ends, UnderWay};
+use crate::replica::Replica;
 use crate::schema;
 use crate::server::Server;
 use crate::values::Uuid;
@@ -15,6 +16,7 @@ use tokio_postgres::Client;
 #[derive(Debug)]
 pub struct PostgresStore {
     pub(crate) server: Server,
+    pub(crate) replica: Option<Replica>,
     config: LedgerConfig,
     pub(crate) digest: Hash,
     pub(crate) approve: Approve,
@@ -81,6 +83,7 @@ impl PostgresStore {
         batches[..8].copy_from_slice(&random[..8]);
         Ok(Self {
             server,
+            replica: Replica::new(config, digest.as_bytes())?,
             config: ledger,
             digest,
             approve: config.approve,

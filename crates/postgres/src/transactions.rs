@@ -365,10 +365,9 @@ impl Transactions for PostgresStore {
     }
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
-        let answer = self.server.call("read the events of a transaction", TOUCHED, &[&Uuid(transaction.bits())])?;
-        self.server.durability().read();
-        let mut events = Vec::with_capacity(answer.rows.len());
-        for row in &answer.rows {
+        let rows = self.viewed("read the events of a transaction", TOUCHED, &[&Uuid(transaction.bits())])?;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
             events.push(Columns::new(row, self.place()).reference()?);
         }
         events.sort_by_key(|event| (event.customer, event.seq));
