@@ -192,6 +192,8 @@ pub fn impatient(url: &str) -> PostgresConfig {
         connect_timeout_ms: 700,
         retry_for_ms: 8_000,
         connections: 4,
+        // Not all of the customers.
+        heads_kept: 12,
         ..PostgresConfig::new(url)
     }
 }
