@@ -36,12 +36,14 @@ struct Plan {
     /// Say where the server's time goes, by `pg_stat_statements`.
     statements: bool,
     approve: Approve,
+    heads_kept: usize,
 }
 
 fn plan() -> Plan {
     let approve = Approve::Lazily;
     let (transactions, batch, engines, customers, rounds, statements) = (200_000, 1024, 2, 50_000, 3, false);
-    let mut plan = Plan { transactions, batch, engines, customers, rounds, statements, approve };
+    let heads_kept = PostgresConfig::new("").heads_kept;
+    let mut plan = Plan { transactions, batch, engines, customers, rounds, statements, approve, heads_kept };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         if name == "--approve-at-once" {
@@ -59,6 +61,7 @@ fn plan() -> Plan {
             "--batch" => plan.batch = value as usize,
             "--engines" => plan.engines = value,
             "--customers" => plan.customers = value,
+            "--heads-kept" => plan.heads_kept = value as usize,
             "--rounds" => plan.rounds = value as usize,
             other => panic!("unknown flag {other}"),
         }
@@ -82,7 +85,7 @@ fn main() {
     let ledger = new_config(Policy::default(), Currencies::default()).unwrap();
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        let config = PostgresConfig { approve: plan.approve, ..server.fresh_schema() };
+        let config = PostgresConfig { approve: plan.approve, heads_kept: plan.heads_kept, ..server.fresh_schema() };
         let used = || (cpu_ticks("self", false), server.cpu_ticks());
         let begun = used();
         ours.push(run_ledger(&plan, &config, &ledger, round as u64));
@@ -102,10 +105,14 @@ fn main() {
             FROM pg_stat_statements GROUP BY 4 ORDER BY 1 DESC LIMIT 12";
         println!("milliseconds of the server | calls | rows | statement\n{}", server.psql(by_time));
     }
+    let mut ratios: Vec<f64> = ours.iter().zip(&bare).map(|(ours, bare)| 100.0 * ours / bare).collect();
+    ratios.sort_by(f64::total_cmp);
     ours.sort_by(f64::total_cmp);
     bare.sort_by(f64::total_cmp);
     let (ours, bare) = (ours[plan.rounds / 2], bare[plan.rounds / 2]);
-    println!("median: ledger {ours:.0}/s, bare load {bare:.0}/s, {:.0}%", 100.0 * ours / bare);
+    let [least, middle, most] = [0, plan.rounds / 2, plan.rounds - 1].map(|at| ratios[at]);
+    println!("median: ledger {ours:.0}/s, bare load {bare:.0}/s");
+    println!("of the bare load, round by round: median {middle:.0}%, from {least:.0}% to {most:.0}%");
 }
 
 /// What a transaction costs of the processors, here and in the server.

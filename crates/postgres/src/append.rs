@@ -13,275 +13,25 @@
 //!
 //! Rows are sorted by customer, so that two engines wait for each other in one order.
 
-use crate::server::Answer;
+use crate::known::{Ends, UnderWay, packed, place_of};
+use crate::server::{Answer, Form, Texts};
+use crate::statements::{APPEND_PLAIN, APPEND_RUNS, APPEND_SINGLE, BEFORE, CLOSE_ANY, CLOSE_OWN, CLOSE_PLAIN, STATUS};
 use crate::store::PostgresStore;
-use crate::values::{ABORTED, Columns, DONE, DONE_BY_HAND, Uuid, big, count_of, is_withdrawal, uuid};
+use crate::values::{ABORTED, Columns, DONE, DONE_BY_HAND, Uuid, big, count_of, uuid};
 use bursar_core::commit::Appended;
 use bursar_core::event::{aborted_link, done_by_hand_link};
 use bursar_core::{
-    AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, RailId, ReasonText, Record,
+    AbortReason, CustomerId, EventId, EventRef, EventStatus, Hash, Head, LinkedEvent, ReasonText, Record,
 };
 use bursar_engine::store::StoreError;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 use tokio_postgres::types::ToSql;
-
-/// What goes with events that were inserted, and which they are: nothing more is said where that is all of them.
-macro_rules! with_events {
-    ($won:literal, $slot:literal, $batch:literal, $over:literal, $count:literal) => {
-        concat!(
-            ", counted AS (INSERT INTO counts (slot, last_time_ms, customer_count) SELECT ",
-            $slot,
-            "::smallint, max(w.time_ms), count(*) FILTER (WHERE w.seq = 1) FROM ",
-            $won,
-            " w HAVING count(*) > 0 \
-               ON CONFLICT (slot) DO UPDATE SET \
-               last_time_ms = greatest(counts.last_time_ms, excluded.last_time_ms), \
-               customer_count = counts.customer_count + excluded.customer_count), \
-             noted AS (INSERT INTO under_way (batch, customers) VALUES (",
-            $batch,
-            "::uuid, $1::uuid[]) \
-               ON CONFLICT (batch) DO NOTHING), \
-             over AS (DELETE FROM under_way WHERE batch = ANY (",
-            $over,
-            "::uuid[])) ",
-            which!($won, $count)
-        )
-    };
-}
-
-/// Which rows were inserted, unless it is all of them.
-macro_rules! which {
-    ($won:literal, $count:literal) => {
-        concat!(
-            "SELECT (SELECT count(*) FROM ",
-            $won,
-            "), \
-             ARRAY(SELECT w.customer FROM ",
-            $won,
-            " w WHERE (SELECT count(*) FROM ",
-            $won,
-            ") < ",
-            $count,
-            "::bigint), \
-             ARRAY(SELECT w.seq FROM ",
-            $won,
-            " w WHERE (SELECT count(*) FROM ",
-            $won,
-            ") < ",
-            $count,
-            "::bigint)"
-        )
-    };
-}
-
-/// The columns of an event and what they are made of.
-macro_rules! event_values {
-    () => {
-        "n.customer, n.id, n.transaction, n.seq, n.time_ms, n.amount, n.available, n.held, \
-         (n.packed & 255)::smallint, (n.packed >> 8 & 255)::smallint, NULLIF(n.packed >> 16 & 255, 0)::smallint, \
-         n.packed & 16777216 <> 0, n.packed & 33554432 <> 0, n.hash"
-    };
-}
-macro_rules! into_events {
-    () => {
-        "INSERT INTO events AS e (customer, id, transaction, seq, time_ms, amount, available, held, kind, \
-         currency, rail, withdrawal, locked, hash"
-    };
-}
-/// The event before is there.
-macro_rules! has_event_before {
-    () => {
-        "CASE n.seq WHEN 1 THEN true ELSE \
-           (SELECT count(*) FROM events p WHERE p.customer = n.customer AND p.seq = n.seq - 1) = 1 END"
-    };
-}
-
-/// Each customer has one event, accounts in one currency, and no key.
-macro_rules! append_single {
-    ($on_conflict:literal) => {
-        concat!(
-            "WITH first AS (",
-            into_events!(),
-            ") SELECT ",
-            event_values!(),
-            " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
-       $8::bigint[], $9::bigint[], $10::bytea[]) \
-       AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, hash) WHERE ",
-            has_event_before!(),
-            $on_conflict,
-            " RETURNING e.customer, e.seq, e.time_ms)",
-            with_events!("first", "$11", "$12", "$13", "$14")
-        )
-    };
-}
-const APPEND_SINGLE: [&str; 2] = [append_single!(""), append_single!(" ON CONFLICT (customer, seq) DO NOTHING")];
-/// Some have runs, accounts in several currencies, or keys.
-const APPEND_RUNS: &str = concat!(
-    "WITH n AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], \
-       $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $15::text[], $16::text[], \
-       $17::text[], $18::int[], $19::uuid[]) AS n(customer, id, transaction, seq, time_ms, amount, available, held, packed, \
-       hash, other_currencies, other_available, other_held, at, request_key)), \
-     first AS (",
-    into_events!(),
-    ", other_currencies, other_available, other_held, request_key) SELECT ",
-    event_values!(),
-    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[], n.request_key \
-       FROM n WHERE n.at = 0 AND ",
-    has_event_before!(),
-    " ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
-     rest AS (",
-    into_events!(),
-    ", other_currencies, other_available, other_held, request_key) SELECT ",
-    event_values!(),
-    ", n.other_currencies::smallint[], n.other_available::bigint[], n.other_held::bigint[], n.request_key \
-       FROM n WHERE n.at > 0 AND (n.customer IN (SELECT f.customer FROM first f)) IS TRUE \
-       ON CONFLICT (customer, seq) DO NOTHING RETURNING e.customer, e.seq, e.time_ms), \
-     won AS (SELECT * FROM first UNION ALL SELECT * FROM rest)",
-    with_events!("won", "$11", "$12", "$13", "$14")
-);
-
-macro_rules! into_sums {
-    () => {
-        "INSERT INTO sums (slot, currency, kind, withdrawal, event_count, amount) "
-    };
-}
-macro_rules! add_to_sums {
-    () => {
-        " ON CONFLICT (slot, currency, kind, withdrawal) DO UPDATE SET \
-         event_count = sums.event_count + excluded.event_count, amount = sums.amount + excluded.amount)"
-    };
-}
-/// The event before is closed.
-macro_rules! is_closed_before {
-    ($n:literal) => {
-        concat!(
-            "CASE ",
-            $n,
-            ".seq WHEN 1 THEN true ELSE (SELECT count(*) FROM statuses p WHERE p.customer = ",
-            $n,
-            ".customer AND p.seq = ",
-            $n,
-            ".seq - 1) = 1 END"
-        )
-    };
-}
-
-/// Events that this store has appended, one of each customer, all done: that they are there, and what they move, is
-/// known. The sums are added up ahead, for the case that all are taken.
-macro_rules! close_own {
-    ($on_conflict:literal) => {
-        concat!(
-    "WITH first AS (INSERT INTO statuses AS s (customer, seq, status) SELECT n.customer, n.seq, 1 \
-       FROM unnest($1::uuid[], $2::bigint[]) AS n(customer, seq) WHERE ",
-    is_closed_before!("n"),
-    $on_conflict,
-    " RETURNING s.customer, s.seq), \
-     summed AS (",
-    into_sums!(),
-    "SELECT $5::smallint, s.* FROM ( \
-         SELECT a.currency, a.kind, a.withdrawal, a.event_count, a.amount::numeric \
-         FROM unnest($7::smallint[], $8::smallint[], $9::boolean[], $10::bigint[], $11::text[]) \
-           AS a(currency, kind, withdrawal, event_count, amount) WHERE (SELECT count(*) FROM first) = $6::bigint \
-       UNION ALL \
-         SELECT (u.packed >> 8 & 255)::smallint, (u.packed & 255)::smallint, u.packed & 16777216 <> 0, count(*), \
-           sum(u.amount) FROM unnest($1::uuid[], $3::bigint[], $4::bigint[]) AS u(customer, packed, amount) \
-         WHERE (SELECT count(*) FROM first) < $6::bigint AND (u.customer IN (SELECT f.customer FROM first f)) IS TRUE \
-         GROUP BY 1, 2, 3) s ORDER BY 2, 3, 4",
-    add_to_sums!(),
-    " ",
-    which!("first", "$6")
-        )
-    };
-}
-const CLOSE_OWN: [&str; 2] = [close_own!(""), close_own!(" ON CONFLICT (customer, seq) DO NOTHING")];
-/// Any events: runs, aborts, those of others.
-const CLOSE_ANY: &str = concat!(
-    "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount, \
-       row_number() OVER (PARTITION BY n.customer ORDER BY n.seq) - 1 AS found_at FROM ( \
-         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::int[], $7::smallint[], $8::smallint[], \
-         $9::text[], $10::bytea[], $11::bigint[], $12::bigint[]) AS u(customer, seq, id, at, status, reason, said, \
-         link, done_seq, time_ms) WHERE u.status = 1 OR u.link IS NOT NULL) n \
-       JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id), \
-     first AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
-       SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms FROM c \
-       WHERE c.at = 0 AND ",
-    is_closed_before!("c"),
-    " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
-     rest AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms) \
-       SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms FROM c \
-       WHERE c.at > 0 AND c.at = c.found_at AND (c.customer IN (SELECT f.customer FROM first f)) IS TRUE \
-       ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
-     won AS (SELECT * FROM first UNION ALL SELECT * FROM rest), \
-     summed AS (",
-    into_sums!(),
-    "SELECT $5::smallint, s.* FROM ( \
-       SELECT c.currency, c.kind, c.withdrawal, count(*), sum(c.amount) \
-         FROM (SELECT customer, seq, currency, withdrawal, amount, \
-           CASE WHEN status = 2 THEN 0 ELSE kind END AS kind FROM c) c \
-         WHERE ((c.customer, c.seq) IN (SELECT w.customer, w.seq FROM won w)) IS TRUE \
-         GROUP BY c.currency, c.kind, c.withdrawal ORDER BY c.currency, c.kind, c.withdrawal) s",
-    add_to_sums!(),
-    " ",
-    which!("won", "$6")
-);
-
-/// How events stand: by place, for those that are there.
-pub(crate) const STATUS: &str = "SELECT n.place, s.status, s.reason, s.said \
-    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) WITH ORDINALITY AS n(customer, seq, id, place) \
-    JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id \
-    LEFT JOIN statuses s ON s.customer = n.customer AND s.seq = n.seq";
-
-/// What the end of a chain is right before an event: its time and hash, and the closed event before it.
-const BEFORE: &str = "SELECT n.place, e.time_ms, e.hash, p.hash, s.status, s.link, s.done_seq \
-    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) WITH ORDINALITY AS n(customer, seq, id, place) \
-    JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id \
-    LEFT JOIN events p ON p.customer = n.customer AND p.seq = n.seq - 1 \
-    LEFT JOIN statuses s ON s.customer = n.customer AND s.seq = n.seq - 1";
-
-/// Which batches of this engine have events that are not known to be closed.
-#[derive(Debug, Default)]
-pub(crate) struct UnderWay {
-    events: HashMap<EventId, OwnEvent>,
-    batches: HashMap<u128, usize>,
-    /// Batches whose events are all closed: their notes can go.
-    over: Vec<u128>,
-}
-
-/// An event that this store has appended: what it takes to add it to the sums.
-#[derive(Clone, Copy, Debug)]
-struct OwnEvent {
-    batch: u128,
-    /// Its customer and its place.
-    at: (Uuid, i64),
-    packed: i64,
-    amount: i64,
-}
-
-impl UnderWay {
-    fn begun(&mut self, batch: u128, events: impl Iterator<Item = (EventId, OwnEvent)>) {
-        let before = self.events.len();
-        self.events.extend(events);
-        match self.events.len() - before {
-            0 => self.over.push(batch),
-            count => drop(self.batches.insert(batch, count)),
-        }
-    }
-
-    fn closed(&mut self, event: EventId) {
-        let Some(OwnEvent { batch, .. }) = self.events.remove(&event) else { return };
-        let Some(count) = self.batches.get_mut(&batch) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.batches.remove(&batch);
-            self.over.push(batch);
-        }
-    }
-}
 
 /// The columns of events to be appended.
 #[derive(Default)]
 struct NewEvents<'a> {
+    events: Vec<&'a LinkedEvent>,
     customers: Vec<Uuid>,
     ids: Vec<Uuid>,
     transactions: Vec<Option<Uuid>>,
@@ -303,6 +53,7 @@ impl<'a> NewEvents<'a> {
     fn push(&mut self, linked: &'a LinkedEvent, seq: i64, time_ms: i64, at: i32) {
         let event = &linked.event;
         let account = event.account();
+        self.events.push(linked);
         self.customers.push(uuid(event.customer));
         self.ids.push(Uuid(linked.id().bits()));
         self.transactions.push(event.transaction.map(|id| Uuid(id.bits())));
@@ -311,9 +62,7 @@ impl<'a> NewEvents<'a> {
         self.amounts.push(event.amount.steps());
         self.available.push(account.available.steps());
         self.held.push(account.held.steps());
-        let flags = i64::from(is_withdrawal(event.transaction_kind)) << 24 | i64::from(event.state.locked) << 25;
-        let rail = i64::from(event.rail.map_or(0, RailId::number));
-        self.packed.push(i64::from(event.kind.code()) | i64::from(event.currency.0) << 8 | rail << 16 | flags);
+        self.packed.push(packed(event));
         self.hashes.push(linked.hash.as_bytes());
         let has_others = event.state.accounts.len() > 1;
         let list = |of: &dyn Fn((bursar_core::CurrencyIndex, bursar_core::Account)) -> i64| {
@@ -436,6 +185,18 @@ impl PostgresStore {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The epoch by which it is known that each of these places has an event in front of it that is done, or is the
+    /// first; `None` where that is not known of all.
+    fn known_before(&self, customers: &[Uuid], seqs: &[i64]) -> Option<u64> {
+        let ends = self.ends();
+        let mut places = customers.iter().zip(seqs);
+        places.all(|(customer, seq)| ends.covers(CustomerId::new(customer.0), seq - 1)).then_some(ends.epoch())
+    }
+
     /// See [`bursar_engine::store::Chains::append`].
     pub(crate) fn append_records(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
         let mut failed: HashSet<CustomerId> = HashSet::new();
@@ -546,7 +307,9 @@ impl PostgresStore {
             && columns.keys.iter().all(Option::is_none);
         let doing = "append events to the chains";
         let answer = if is_single {
-            self.server.insert(doing, APPEND_SINGLE, &single)?
+            let [checked, careful] = APPEND_SINGLE;
+            let plain = self.known_before(customers, seqs).map(|epoch| (epoch, APPEND_PLAIN));
+            self.server.insert(doing, &Texts { plain, checked, careful }, &single)?
         } else {
             let further: [&(dyn ToSql + Sync); 5] =
                 [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at, &columns.keys];
@@ -568,14 +331,16 @@ impl PostgresStore {
         let mut under_way = self.under_way();
         under_way.over.retain(|batch| !over.contains(&Uuid(*batch)));
         let theirs = (0..customers.len()).filter(|&at| won.has(customers[at], seqs[at]));
-        let own =
-            |at: usize| OwnEvent { batch, at: (customers[at], seqs[at]), packed: packed[at], amount: amounts[at] };
-        under_way.begun(batch, theirs.map(|at| (EventId::from_first_bits(ids[at].0), own(at))));
+        under_way.begun(batch, theirs.map(|at| columns.events[at].clone()));
         Ok(won)
     }
 
     /// Reads which rows a statement has inserted.
     fn won(&self, answer: &Answer, count: i64, begun: u64) -> Result<Won, StoreError> {
+        if answer.form == Form::Plain {
+            self.server.durability().wrote(begun);
+            return Ok(Won::All);
+        }
         let Some(row) = answer.rows.first() else { return Ok(Won::These(HashSet::new())) };
         let mut row = Columns::new(row, self.place());
         let (inserted, customers, seqs): (i64, Vec<Uuid>, Vec<i64>) = (row.get()?, row.get()?, row.get()?);
@@ -649,7 +414,7 @@ impl PostgresStore {
         if wave.records.is_empty() {
             return Ok(());
         }
-        let won = self.insert_statuses(&mut wave, records)?;
+        let (won, epoch) = self.insert_statuses(&mut wave, records)?;
         let lost = wave.customers.iter().zip(&wave.seqs).any(|(customer, seq)| !won.has(*customer, *seq));
         let found = if lost { self.find_statuses(&wave)? } else { Vec::new() };
         let mut stopped: Option<Uuid> = None;
@@ -672,8 +437,11 @@ impl PostgresStore {
                 }
             };
             let record = &records[place];
-            if let Some((event, _)) = closing(record).filter(|_| result != Appended::Conflict) {
-                self.under_way().closed(event.id);
+            if let Some((event, how)) = closing(record).filter(|_| result != Appended::Conflict) {
+                let own = self.under_way().closed(event.id);
+                if let Some(linked) = own.filter(|_| result == Appended::Yes && matches!(how, Closing::Done)) {
+                    self.ends().done(epoch, linked);
+                }
             }
             if !result.is_as_wanted(record) {
                 failed.insert(record.customer());
@@ -684,7 +452,8 @@ impl PostgresStore {
         Ok(())
     }
 
-    fn insert_statuses(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<Won, StoreError> {
+    /// Gives which rows are its own, and the epoch of the server that has them.
+    fn insert_statuses(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<(Won, u64), StoreError> {
         let doing = "close events of the chains";
         let count = count_of(wave.records.len());
         let all_done = wave.statuses.iter().all(|status| *status == DONE);
@@ -693,12 +462,14 @@ impl PostgresStore {
             let begun = self.server.durability().begin();
             let NewStatuses { customers, seqs, .. } = &*wave;
             let OwnSums { packed, amounts, currencies, kinds, withdrawals, counts, sums } = &own;
+            let [checked, careful] = CLOSE_OWN;
+            let plain = self.known_before(customers, seqs).map(|epoch| (epoch, CLOSE_PLAIN));
             let answer = self.server.insert(
                 doing,
-                CLOSE_OWN,
+                &Texts { plain, checked, careful },
                 &[customers, seqs, packed, amounts, &self.slot, &count, currencies, kinds, withdrawals, counts, sums],
             )?;
-            return self.won(&answer, count, begun);
+            return Ok((self.won(&answer, count, begun)?, answer.epoch));
         }
         if all_done {
             let count = wave.records.len();
@@ -713,7 +484,7 @@ impl PostgresStore {
             CLOSE_ANY,
             &[customers, seqs, ids, at, &self.slot, &count, statuses, reasons, said, links, done_seqs, times_ms],
         )?;
-        self.won(&answer, count, begun)
+        Ok((self.won(&answer, count, begun)?, answer.epoch))
     }
 
     /// What events move, if all of them were appended by this store.
@@ -722,12 +493,16 @@ impl PostgresStore {
         let mut own = OwnSums::default();
         let mut sums: BTreeMap<i64, (i64, i128)> = BTreeMap::new();
         for (id, at) in wave.ids.iter().zip(wave.customers.iter().copied().zip(wave.seqs.iter().copied())) {
-            let event = under_way.events.get(&EventId::from_first_bits(id.0)).filter(|event| event.at == at)?;
-            own.packed.push(event.packed);
-            own.amounts.push(event.amount);
+            let event = &under_way.get(EventId::from_first_bits(id.0))?.event;
+            if place_of(event) != (at.0, Some(at.1)) {
+                return None;
+            }
+            let (packed, amount) = (packed(event), event.amount.steps());
+            own.packed.push(packed);
+            own.amounts.push(amount);
             // Kind, currency, and whether it is of a withdrawal.
-            let sum = sums.entry(event.packed & 0x0100_ffff).or_default();
-            *sum = (sum.0 + 1, sum.1 + i128::from(event.amount));
+            let sum = sums.entry(packed & 0x0100_ffff).or_default();
+            *sum = (sum.0 + 1, sum.1 + i128::from(amount));
         }
         for (packed, (count, sum)) in sums {
             own.kinds.push((packed & 0xff) as i16);

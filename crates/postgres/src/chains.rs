@@ -1,6 +1,6 @@
 //! The chains: heads, ranges, lists, sums, sources. How they grow is in [`crate::append`].
 
-use crate::append::STATUS;
+use crate::statements::STATUS;
 use crate::store::PostgresStore;
 use crate::values::{Columns, DONE, EVENT_COLUMN_COUNT, Uuid, big, count_of, event_columns, uuid};
 use bursar_core::commit::Appended;
@@ -11,6 +11,9 @@ use bursar_core::{
 use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, RowCounts, SourceId, SourceMark, StoreError};
 use bursar_engine::{CurrencyTotals, Totals};
 
+/// Which of these places have an event.
+const THERE: &str = "SELECT n.place FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS n(customer, seq, place) \
+     JOIN events e ON e.customer = n.customer AND e.seq = n.seq";
 /// The newest event of each chain, and its status.
 const NEWEST: &str = concat!(
     "SELECT n.place, s.status, ",
@@ -77,9 +80,20 @@ impl PostgresStore {
         text: &'static str,
         params: crate::server::Params<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        let answer = self.server.call(doing, text, params)?;
-        self.server.durability().read();
-        Ok(answer.rows)
+        Ok(self.rows_of_epoch(doing, text, params)?.0)
+    }
+
+    /// The rows of a read that decides nothing: from the replica, where there is one.
+    pub(crate) fn viewed(
+        &self,
+        doing: &'static str,
+        text: &'static str,
+        params: crate::server::Params<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        match self.replica.as_ref().and_then(|replica| replica.rows(&self.server, text, params)) {
+            Some(rows) => Ok(rows),
+            None => self.rows(doing, text, params),
+        }
     }
 
     /// Which place of a list a row is about.
@@ -89,30 +103,141 @@ impl PostgresStore {
         at.ok_or_else(|| row.damaged(format!("a row for place {place} of {count}")))
     }
 
+    /// Gives the rows of a statement, and the epoch of the server that has them.
+    fn rows_of_epoch(
+        &self,
+        doing: &'static str,
+        text: &'static str,
+        params: crate::server::Params<'_>,
+    ) -> Result<(Vec<tokio_postgres::Row>, u64), StoreError> {
+        let answer = self.server.call(doing, text, params)?;
+        self.server.durability().read();
+        Ok((answer.rows, answer.epoch))
+    }
+
     fn load_page(&self, customers: &[CustomerId]) -> Result<Vec<Option<Head>>, StoreError> {
-        let asked: Vec<Uuid> = customers.iter().copied().map(uuid).collect();
         let mut heads: Vec<Option<Head>> = vec![None; customers.len()];
+        // In order, so that one descent of the index finds most of the way for the next.
+        let mut places: Vec<usize> = (0..customers.len()).collect();
+        places.sort_unstable_by_key(|&place| customers[place]);
+        let unknown = self.load_known(customers, places, &mut heads)?;
+        let asked = "read the heads of chains";
+        let asked_for: Vec<Uuid> = unknown.iter().map(|&place| uuid(customers[place])).collect();
+        let mut unclear = Vec::new();
+        if !unknown.is_empty() {
+            let (rows, epoch) = self.rows_of_epoch(asked, NEWEST, &[&asked_for])?;
+            unclear = self.take_newest(&rows, &unknown, &mut heads, Some(epoch))?;
+        }
+        if !unclear.is_empty() {
+            let asked_for: Vec<Uuid> = unclear.iter().map(|&at| uuid(customers[at])).collect();
+            let rows = self.rows(asked, HEADS, &[&asked_for])?;
+            self.take_heads(&rows, customers, &unclear, &mut heads)?;
+        }
+        Ok(heads)
+    }
+
+    /// The heads of chains for somebody who looks on.
+    fn view_page(&self, customers: &[CustomerId]) -> Result<Vec<Option<Head>>, StoreError> {
+        let mut heads: Vec<Option<Head>> = vec![None; customers.len()];
+        let places: Vec<usize> = (0..customers.len()).collect();
+        let asked = "read the heads of chains";
+        let asked_for: Vec<Uuid> = customers.iter().copied().map(uuid).collect();
+        let rows = self.viewed(asked, NEWEST, &[&asked_for])?;
+        let unclear = self.take_newest(&rows, &places, &mut heads, None)?;
+        if !unclear.is_empty() {
+            let asked_for: Vec<Uuid> = unclear.iter().map(|&at| uuid(customers[at])).collect();
+            let rows = self.viewed(asked, HEADS, &[&asked_for])?;
+            self.take_heads(&rows, customers, &unclear, &mut heads)?;
+        }
+        Ok(heads)
+    }
+
+    /// Loads those heads of which the newest event is known and still is the newest. Gives the other places.
+    fn load_known(
+        &self,
+        customers: &[CustomerId],
+        places: Vec<usize>,
+        heads: &mut [Option<Head>],
+    ) -> Result<Vec<usize>, StoreError> {
+        let (mut asked, mut next_seqs, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unknown = Vec::new();
+        let epoch = {
+            let mut ends = self.ends();
+            for place in places {
+                ends.used(customers[place]);
+                let end = ends.of(customers[place]);
+                let Some((end, next_seq)) = end.and_then(|end| Some((end, big(end.event.seq + 1)?))) else {
+                    unknown.push(place);
+                    continue;
+                };
+                heads[place] = Some(in_effect(end));
+                asked.push(uuid(customers[place]));
+                next_seqs.push(next_seq);
+                known.push(place);
+            }
+            ends.epoch()
+        };
+        if known.is_empty() {
+            return Ok(unknown);
+        }
+        let (rows, answered) = self.rows_of_epoch("look for newer events", THERE, &[&asked, &next_seqs])?;
+        if answered != epoch {
+            for &place in &known {
+                heads[place] = None;
+            }
+            unknown.append(&mut known);
+        }
+        for row in rows.iter().filter(|_| answered == epoch) {
+            let place = known[Self::place_of(&mut Columns::new(row, self.place()), known.len())?];
+            heads[place] = None;
+            unknown.push(place);
+        }
+        unknown.sort_unstable_by_key(|&place| customers[place]);
+        Ok(unknown)
+    }
+
+    /// Takes the heads of chains whose newest event is done, which is remembered if the server's epoch is known. Gives
+    /// the places of those that end otherwise.
+    fn take_newest(
+        &self,
+        rows: &[tokio_postgres::Row],
+        places: &[usize],
+        heads: &mut [Option<Head>],
+        epoch: Option<u64>,
+    ) -> Result<Vec<usize>, StoreError> {
         let mut unclear: Vec<usize> = Vec::new();
-        for row in &self.rows("read the heads of chains", NEWEST, &[&asked])? {
+        let mut ends = self.ends();
+        for row in rows {
             let mut row = Columns::new(row, self.place());
-            let at = Self::place_of(&mut row, heads.len())?;
+            let at = places[Self::place_of(&mut row, places.len())?];
             if row.get::<Option<i16>>()? == Some(DONE) {
-                heads[at] = Some(in_effect(&row.event()?));
+                let linked = row.event()?;
+                heads[at] = Some(in_effect(&linked));
+                if let Some(epoch) = epoch {
+                    ends.done(epoch, linked);
+                }
             } else {
                 unclear.push(at);
             }
         }
-        if unclear.is_empty() {
-            return Ok(heads);
-        }
-        let asked: Vec<Uuid> = unclear.iter().map(|&at| uuid(customers[at])).collect();
-        for row in &self.rows("read the heads of chains", HEADS, &[&asked])? {
+        Ok(unclear)
+    }
+
+    /// Takes the whole heads of chains that end otherwise.
+    fn take_heads(
+        &self,
+        rows: &[tokio_postgres::Row],
+        customers: &[CustomerId],
+        unclear: &[usize],
+        heads: &mut [Option<Head>],
+    ) -> Result<(), StoreError> {
+        for row in rows {
             let mut row = Columns::new(row, self.place());
             let at = unclear[Self::place_of(&mut row, unclear.len())?];
             let head = self.head(customers[at], &mut row, heads[at].take())?;
             heads[at] = head;
         }
-        Ok(heads)
+        Ok(())
     }
 
     /// The head of one chain, by one row for each open event of it.
@@ -149,7 +274,7 @@ impl PostgresStore {
 
     fn marks(&self, source: Option<SourceId>) -> Result<Vec<SourceMark>, StoreError> {
         let source = source.map(|source| source.0.to_vec());
-        let rows = self.rows("read the positions of sources", SOURCES, &[&source])?;
+        let rows = self.viewed("read the positions of sources", SOURCES, &[&source])?;
         let marks = rows.iter().map(|row| {
             let mut row = Columns::new(row, self.place());
             let source: &[u8] = row.get()?;
@@ -261,7 +386,7 @@ impl Chains for PostgresStore {
         while let Some(from_seq) = big(from).filter(|_| left > 0 && from <= to) {
             let limit = left.min(PAGE);
             let to_seq = big(to).unwrap_or(i64::MAX);
-            let rows = self.rows("read a chain", text, &[&uuid(customer), &from_seq, &to_seq, &count_of(limit)])?;
+            let rows = self.viewed("read a chain", text, &[&uuid(customer), &from_seq, &to_seq, &count_of(limit)])?;
             for row in &rows {
                 let mut row = Columns::new(row, self.place());
                 let entry = ChainEntry { linked: row.event()?, status: row.status()? };
@@ -316,10 +441,10 @@ impl Chains for PostgresStore {
         while let Some(first) = from.filter(|_| left > 0) {
             let count = left.min(PAGE);
             let mut customers = Vec::with_capacity(count);
-            for row in &self.rows("list customers", LIST, &[&Uuid(first), &count_of(count)])? {
+            for row in &self.viewed("list customers", LIST, &[&Uuid(first), &count_of(count)])? {
                 customers.push(CustomerId::new(Columns::new(row, self.place()).get::<Uuid>()?.0));
             }
-            let loaded = self.load_page(&customers)?;
+            let loaded = self.view_page(&customers)?;
             let listed = customers.iter().zip(loaded);
             heads.extend(listed.filter_map(|(&customer, head)| Some(CustomerHead { customer, head: head? })));
             from = customers.last().filter(|_| customers.len() == count).and_then(|last| last.bits().checked_add(1));
@@ -337,7 +462,7 @@ impl Chains for PostgresStore {
     }
 
     fn rejected_lines(&self, source: SourceId) -> Result<Vec<(u64, u8)>, StoreError> {
-        let rows = self.rows("read the rejected lines of a source", REJECTED, &[&source.0.as_slice()])?;
+        let rows = self.viewed("read the rejected lines of a source", REJECTED, &[&source.0.as_slice()])?;
         let lines = rows.iter().map(|row| {
             let mut row = Columns::new(row, self.place());
             let (line, rejection): (u64, i16) = (row.number()?, row.get()?);
@@ -349,7 +474,7 @@ impl Chains for PostgresStore {
     fn totals(&self) -> Result<Totals, StoreError> {
         let mut totals = Totals::default();
         let mut currencies: Vec<CurrencyTotals> = Vec::new();
-        for row in &self.rows("read the sums", SUMS, &[])? {
+        for row in &self.viewed("read the sums", SUMS, &[])? {
             let mut row = Columns::new(row, self.place());
             let (currency, kind, withdrawal): (i16, i16, bool) = (row.get()?, row.get()?, row.get()?);
             let (count, steps) = (row.number()?, row.get::<&str>()?);

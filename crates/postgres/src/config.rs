@@ -38,6 +38,16 @@ pub struct PostgresConfig {
     /// When proposed states of transactions become approved ones.
     #[serde(default)]
     pub approve: Approve,
+    /// Of how many chains the newest event is kept in memory, so that a look is enough to know that it still is.
+    /// About 300 bytes each; 0: of none.
+    #[serde(default = "default_heads_kept")]
+    pub heads_kept: usize,
+    /// A replica for reads that decide nothing, as a URL like the first. It is asked where it is as far as the primary.
+    #[serde(default)]
+    pub read_url: Option<String>,
+    /// How long a read waits for the replica to have come that far, in milliseconds. Then the primary is asked.
+    #[serde(default = "default_read_wait_ms")]
+    pub read_wait_ms: u64,
     /// Open the ledger although the server runs with settings under which acknowledged money can be lost.
     #[serde(default)]
     pub allow_unsafe_settings: bool,
@@ -75,6 +85,14 @@ const fn default_retry_for_ms() -> u64 {
     60_000
 }
 
+const fn default_read_wait_ms() -> u64 {
+    50
+}
+
+const fn default_heads_kept() -> usize {
+    131_072
+}
+
 impl PostgresConfig {
     /// The defaults, for a database.
     pub fn new(url: &str) -> Self {
@@ -88,12 +106,22 @@ impl PostgresConfig {
             statement_timeout_ms: default_statement_timeout_ms(),
             retry_for_ms: default_retry_for_ms(),
             approve: Approve::default(),
+            heads_kept: default_heads_kept(),
+            read_url: None,
+            read_wait_ms: default_read_wait_ms(),
             allow_unsafe_settings: false,
         }
     }
 
     /// The client's own configuration, with everything checked that can be checked without the server.
     pub(crate) fn client(&self) -> Result<tokio_postgres::Config, OpenError> {
+        let mut client = self.client_at("url", &self.url)?;
+        client.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+        Ok(client)
+    }
+
+    /// The same, for any server at this URL.
+    pub(crate) fn client_at(&self, field: &'static str, url: &str) -> Result<tokio_postgres::Config, OpenError> {
         let name = self.schema.as_bytes();
         let good = |&b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         if !(1..=60).contains(&name.len()) || !name.iter().all(good) || name[0].is_ascii_digit() {
@@ -107,11 +135,10 @@ impl PostgresConfig {
                 return Err(OpenError::Config { field, what: format!("{value} is out of range") });
             }
         }
-        let mut client: tokio_postgres::Config = self
-            .url
+        let mut client: tokio_postgres::Config = url
             .parse()
             // What the parser says may hold a part of the URL, and with it a password.
-            .map_err(|_| OpenError::Config { field: "url", what: "it is not a URL as libpq reads it".to_owned() })?;
+            .map_err(|_| OpenError::Config { field, what: "it is not a URL as libpq reads it".to_owned() })?;
         if let Some(path) = &self.password_file {
             let password = std::fs::read_to_string(path);
             let password = password.map_err(|error| OpenError::File { path: path.clone(), error })?;
@@ -121,8 +148,7 @@ impl PostgresConfig {
             .application_name("bursar")
             .connect_timeout(Duration::from_millis(self.connect_timeout_ms))
             .tcp_user_timeout(Duration::from_millis(self.statement_timeout_ms))
-            .keepalives_idle(Duration::from_secs(10))
-            .target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+            .keepalives_idle(Duration::from_secs(10));
         if self.ca_file.is_some() {
             client.ssl_mode(tokio_postgres::config::SslMode::Require);
         }

@@ -14,14 +14,18 @@
 //! acknowledges, on every new connection. The runtime is hidden: all calls block, and may come from any thread that
 //! may block.
 //!
-//! What this crate does not do: decide anything about money, hold locks between statements, cache.
+//! What this crate does not do: decide anything about money, hold locks between statements, answer from memory: what it
+//! remembers of a chain's end is held against the chain before it is used (`known`).
 
 mod append;
 mod chains;
 mod config;
 mod error;
+mod known;
+mod replica;
 mod schema;
 mod server;
+mod statements;
 mod store;
 mod transactions;
 mod values;

@@ -34,9 +34,29 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(500);
 /// How much longer than the server's own limit an answer is waited for.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// A statement that inserts rows, in its forms; see [`crate::statements`].
+pub(crate) struct Texts {
+    /// The plain form, for servers of this epoch.
+    pub(crate) plain: Option<(u64, &'static str)>,
+    pub(crate) checked: &'static str,
+    pub(crate) careful: &'static str,
+}
+
+/// Which form of a statement has taken effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Plain,
+    Checked,
+    Careful,
+}
+
 /// What the statement gave.
 pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
+    /// Which server has answered: one that has a later number may not have all that an earlier one had.
+    pub(crate) epoch: u64,
+    /// Which form of the statement it was.
+    pub(crate) form: Form,
     /// An earlier attempt may have taken effect.
     pub(crate) repeated: bool,
 }
@@ -57,6 +77,15 @@ pub(crate) struct Server {
     pool: Mutex<Pool>,
     returned: Condvar,
     durability: Durability,
+    epoch: Mutex<Epoch>,
+}
+
+/// Counts the servers that connections have led to. A server that was started anew is another one: it may have lost
+/// what no standby had, or be a standby that was promoted.
+#[derive(Default)]
+struct Epoch {
+    number: u64,
+    identity: String,
 }
 
 #[derive(Default)]
@@ -71,6 +100,7 @@ struct Connection {
     driver: JoinHandle<()>,
     statements: HashMap<&'static str, Statement>,
     has_standbys: bool,
+    epoch: u64,
 }
 
 impl Drop for Connection {
@@ -146,7 +176,21 @@ fn next_after(error: &tokio_postgres::Error) -> Next {
 
 impl Server {
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self, OpenError> {
-        let client = config.client()?;
+        let retry_for = Duration::from_millis(config.retry_for_ms);
+        Self::of(config, config.client()?, retry_for, config.allow_unsafe_settings)
+    }
+
+    /// A server that is only read from: what it would keep does not matter, and nothing is tried twice.
+    pub(crate) fn replica(config: &PostgresConfig, url: &str) -> Result<Self, OpenError> {
+        Self::of(config, config.client_at("read_url", url)?, Duration::ZERO, true)
+    }
+
+    fn of(
+        config: &PostgresConfig,
+        client: tokio_postgres::Config,
+        retry_for: Duration,
+        allow_unsafe_settings: bool,
+    ) -> Result<Self, OpenError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let builder = builder.worker_threads(1).thread_name("bursar-postgres").enable_io().enable_time();
         let runtime = builder.build().map_err(|error| OpenError::File { path: "the runtime".into(), error })?;
@@ -160,12 +204,13 @@ impl Server {
             schema: config.schema.clone(),
             connections_max: config.connections,
             statement_timeout: Duration::from_millis(config.statement_timeout_ms),
-            retry_for: Duration::from_millis(config.retry_for_ms),
-            allow_unsafe_settings: config.allow_unsafe_settings,
+            retry_for,
+            allow_unsafe_settings,
             digest: Mutex::default(),
             pool: Mutex::default(),
             returned: Condvar::new(),
             durability: Durability::default(),
+            epoch: Mutex::default(),
         })
     }
 
@@ -205,56 +250,55 @@ impl Server {
         text: &'static str,
         params: Params<'_>,
     ) -> Result<Answer, StoreError> {
-        self.call_either(doing, text, None, params)
+        self.call_any(doing, None, text, None, params)
     }
 
     /// Makes a call by a statement that fails as a whole where a row is there already. If so, it is made by the
-    /// other statement, which leaves such rows out: that one costs more, and is seldom needed.
-    pub(crate) fn insert(
-        &self,
-        doing: &'static str,
-        [text, careful]: [&'static str; 2],
-        params: Params<'_>,
-    ) -> Result<Answer, StoreError> {
-        self.call_either(doing, text, Some(careful), params)
+    /// careful form, which leaves such rows out: that one costs more, and is seldom needed.
+    pub(crate) fn insert(&self, doing: &'static str, texts: &Texts, params: Params<'_>) -> Result<Answer, StoreError> {
+        self.call_any(doing, texts.plain, texts.checked, Some(texts.careful), params)
     }
 
-    fn call_either(
+    fn call_any(
         &self,
         doing: &'static str,
-        mut text: &'static str,
+        mut plain: Option<(u64, &'static str)>,
+        checked: &'static str,
         mut careful: Option<&'static str>,
         params: Params<'_>,
     ) -> Result<Answer, StoreError> {
         let deadline = Instant::now() + self.retry_for;
+        let mut taken: Option<&'static str> = None;
         let mut repeated = false;
         let mut back_off = BACK_OFF;
         loop {
             let failed = |what: String| StoreError::Database { doing, place: self.place.clone(), what };
             let (may_have, what) = match self.take() {
-                Ok(mut connection) => match self.attempt(&mut connection, text, params) {
-                    Ok(rows) => {
-                        self.give_back(connection);
-                        return Ok(Answer { rows, repeated });
-                    }
-                    Err((Next::Again, what)) => {
-                        self.give_back(connection);
-                        (false, what)
-                    }
-                    Err((Next::Taken, what)) => {
-                        self.give_back(connection);
-                        text = careful.take().ok_or_else(|| failed(what))?;
-                        continue;
-                    }
-                    Err((Next::GiveUp, what)) => {
-                        self.give_back(connection);
-                        return Err(failed(what));
-                    }
-                    Err((Next::Reconnect, what)) => {
+                Ok(mut connection) => {
+                    let epoch = connection.epoch;
+                    plain = plain.filter(|(of, _)| *of == epoch && taken.is_none());
+                    let (form, text) = match (taken, plain) {
+                        (Some(text), _) => (Form::Careful, text),
+                        (None, Some((_, text))) => (Form::Plain, text),
+                        (None, None) => (Form::Checked, checked),
+                    };
+                    let attempted = self.attempt(&mut connection, text, params);
+                    if matches!(attempted, Err((Next::Reconnect, _))) {
                         self.give_up(connection);
-                        (true, what)
+                    } else {
+                        self.give_back(connection);
                     }
-                },
+                    match attempted {
+                        Ok(rows) => return Ok(Answer { rows, epoch, form, repeated }),
+                        Err((Next::Again, what)) => (false, what),
+                        Err((Next::Taken, what)) => {
+                            taken = Some(careful.take().ok_or_else(|| failed(what))?);
+                            continue;
+                        }
+                        Err((Next::GiveUp, what)) => return Err(failed(what)),
+                        Err((Next::Reconnect, what)) => (true, what),
+                    }
+                }
                 Err(OpenError::Server { what, .. }) => (false, what),
                 Err(error) => return Err(failed(error.to_string())),
             };
@@ -352,7 +396,7 @@ impl Server {
                 (client, tokio::spawn(async move { drop(connection.await) }))
             }
         };
-        let mut connection = Connection { client, driver, statements: HashMap::new(), has_standbys: false };
+        let mut connection = Connection { client, driver, statements: HashMap::new(), has_standbys: false, epoch: 0 };
         let checked = timeout(self.statement_timeout + GRACE, self.prepare(&mut connection)).await;
         let Ok(checked) = checked else {
             let what = "no answer to the first statement".to_owned();
@@ -360,6 +404,15 @@ impl Server {
         };
         checked?;
         Ok(connection)
+    }
+
+    /// The epoch of a server that answers now.
+    fn epoch_of(&self, identity: String) -> u64 {
+        let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        if epoch.identity != identity {
+            *epoch = Epoch { number: epoch.number + 1, identity };
+        }
+        epoch.number
     }
 
     /// Sets up a new connection, and looks at what it leads to.
@@ -377,9 +430,11 @@ impl Server {
         );
         connection.client.batch_execute(&settings).await.map_err(failed)?;
         let asked = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
-            current_setting('synchronous_commit'), current_setting('synchronous_standby_names')";
+            current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
+            concat(pg_postmaster_start_time(), ' ', inet_server_addr(), ' ', inet_server_port())";
         let row = connection.client.query_one(asked, &[]).await.map_err(failed)?;
-        let standbys: String = row.get(3);
+        let (standbys, identity): (String, String) = (row.get(3), row.get(4));
+        connection.epoch = self.epoch_of(identity);
         connection.has_standbys = !standbys.is_empty();
         if connection.has_standbys {
             self.durability.has_standbys.store(1, Ordering::Release);

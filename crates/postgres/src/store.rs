@@ -1,8 +1,9 @@
 //! A ledger in PostgreSQL: making it, opening it, and what it is.
 
-use crate::append::UnderWay;
 use crate::config::{Approve, PostgresConfig};
 use crate::error::OpenError;
+use crate::known::{Ends, UnderWay};
+use crate::replica::Replica;
 use crate::schema;
 use crate::server::Server;
 use crate::values::Uuid;
@@ -15,12 +16,14 @@ use tokio_postgres::Client;
 #[derive(Debug)]
 pub struct PostgresStore {
     pub(crate) server: Server,
+    pub(crate) replica: Option<Replica>,
     config: LedgerConfig,
     pub(crate) digest: Hash,
     pub(crate) approve: Approve,
     /// Where this store counts.
     pub(crate) slot: i16,
     pub(crate) under_way: Mutex<UnderWay>,
+    pub(crate) ends: Mutex<Ends>,
     /// Names batches: a random beginning, then counted up.
     batches: u128,
     batch_number: AtomicU64,
@@ -80,11 +83,13 @@ impl PostgresStore {
         batches[..8].copy_from_slice(&random[..8]);
         Ok(Self {
             server,
+            replica: Replica::new(config, digest.as_bytes())?,
             config: ledger,
             digest,
             approve: config.approve,
             slot: i16::from_be_bytes([random[8] & 0x7f, random[9]]),
             under_way: Mutex::default(),
+            ends: Mutex::new(Ends::new(config.heads_kept)),
             batches: u128::from_be_bytes(batches),
             batch_number: AtomicU64::new(0),
         })

@@ -2,6 +2,7 @@
 //! table of their own, by the same statements.
 
 use crate::config::Approve;
+use crate::server::{Form, Params, Texts};
 use crate::store::PostgresStore;
 use crate::values::{Columns, Uuid, big, is_withdrawal, state_code, uuid};
 use bursar_core::commit::{Approval, Proposal, ProposeResult};
@@ -10,7 +11,7 @@ use bursar_engine::store::{StoreError, Transactions};
 use std::collections::HashSet;
 
 macro_rules! first {
-    ($table:literal, $on_conflict:literal) => {
+    ($table:literal, $behind:literal) => {
         concat!(
             "INSERT INTO ",
             $table,
@@ -19,8 +20,7 @@ macro_rules! first {
                (n.packed >> 8 & 255)::smallint, n.packed >> 16 <> 0 \
                FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[]) \
                AS n(id, customer, event_id, seq, amount, packed)",
-            $on_conflict,
-            " RETURNING t.id"
+            $behind
         )
     };
 }
@@ -59,7 +59,7 @@ macro_rules! next {
 
 /// The statements for a table of entries.
 #[derive(Debug)]
-struct Texts {
+struct TableTexts {
     get: &'static str,
     /// Proposals on entries that have no row.
     first: [&'static str; 2],
@@ -72,7 +72,7 @@ struct Texts {
 
 macro_rules! texts {
     ($table:literal, $touched:literal) => {
-        Texts {
+        TableTexts {
             get: concat!(
                 "SELECT n.place, t.customer, t.withdrawal, t.amount, t.currency, t.status, \
                  t.approved_customer, t.approved_withdrawal, t.approved_amount, t.approved_currency, \
@@ -81,7 +81,7 @@ macro_rules! texts {
                 $table,
                 " t ON t.id = n.id"
             ),
-            first: [first!($table, ""), first!($table, " ON CONFLICT (id) DO NOTHING")],
+            first: [first!($table, ""), first!($table, " ON CONFLICT (id) DO NOTHING RETURNING t.id")],
             next: next!($table, $touched),
             whose: concat!(
                 "SELECT n.place FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS n(id, event_id, place) JOIN ",
@@ -101,14 +101,14 @@ macro_rules! texts {
 }
 
 /// What is written over goes to `touches`, so that it is found again.
-const OF_TRANSACTIONS: Texts = texts!(
+const OF_TRANSACTIONS: TableTexts = texts!(
     "transactions",
     ", touched AS (INSERT INTO touches (transaction, event_id, customer, seq) \
        SELECT b.id, b.event_id, b.customer, b.seq FROM before b WHERE (b.id IN (SELECT m.id FROM moved m)) IS TRUE \
        ON CONFLICT (transaction, event_id) DO NOTHING)"
 );
 /// Nobody asks for the events that had a key before: they were aborted.
-const OF_KEYS: Texts = texts!("request_keys", "");
+const OF_KEYS: TableTexts = texts!("request_keys", "");
 const TOUCHED: &str = "SELECT t.customer, t.seq, t.event_id FROM transactions t WHERE t.id = $1 \
      UNION ALL SELECT o.customer, o.seq, o.event_id FROM touches o WHERE o.transaction = $1";
 
@@ -153,7 +153,7 @@ enum Space {
 impl Space {
     const BOTH: [Self; 2] = [Self::Transactions, Self::Keys];
 
-    const fn texts(self) -> &'static Texts {
+    const fn texts(self) -> &'static TableTexts {
         match self {
             Self::Transactions => &OF_TRANSACTIONS,
             Self::Keys => &OF_KEYS,
@@ -163,7 +163,7 @@ impl Space {
 
 impl PostgresStore {
     /// Proposes states of entries that are all different. Gives those that were written.
-    fn propose_first(&self, texts: &Texts, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
+    fn propose_first(&self, texts: &TableTexts, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
         if proposals.is_empty() {
             return Ok(HashSet::new());
         }
@@ -177,10 +177,16 @@ impl PostgresStore {
             i32::from(p.state.currency.0) | status | i32::from(is_withdrawal(p.state.kind)) << 16
         };
         let packed: Vec<i32> = proposals.iter().map(packed).collect();
-        self.written(texts.first, &[&ids, &customers, &events, &seqs, &amounts, &packed])
+        let [checked, careful] = texts.first;
+        let texts = Texts { plain: None, checked, careful };
+        let params: Params<'_> = &[&ids, &customers, &events, &seqs, &amounts, &packed];
+        Ok(match self.written(&texts, params)? {
+            (Form::Plain | Form::Checked, _) => ids.into_iter().collect(),
+            (Form::Careful, written) => written,
+        })
     }
 
-    fn propose_next(&self, texts: &Texts, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
+    fn propose_next(&self, texts: &TableTexts, proposals: &[&Proposal]) -> Result<HashSet<Uuid>, StoreError> {
         if proposals.is_empty() {
             return Ok(HashSet::new());
         }
@@ -191,8 +197,9 @@ impl PostgresStore {
         let states = States::of(proposals.iter().map(|p| Some(p.state)));
         let approved = States::of(proposals.iter().map(|p| p.approved));
         let was = States::of(proposals.iter().map(|p| p.seen_approved));
-        self.written(
-            [texts.next, texts.next],
+        let texts = Texts { plain: None, checked: texts.next, careful: texts.next };
+        let written = self.written(
+            &texts,
             &[
                 &ids,
                 &states.customers,
@@ -214,28 +221,25 @@ impl PostgresStore {
                 &was.currencies,
                 &was.statuses,
             ],
-        )
+        );
+        Ok(written?.1)
     }
 
-    fn written(
-        &self,
-        texts: [&'static str; 2],
-        params: crate::server::Params<'_>,
-    ) -> Result<HashSet<Uuid>, StoreError> {
+    fn written(&self, texts: &Texts, params: Params<'_>) -> Result<(Form, HashSet<Uuid>), StoreError> {
         let begun = self.server.durability().begin();
         let answer = self.server.insert("propose states of transactions", texts, params)?;
         let ids = answer.rows.iter().map(|row| Columns::new(row, self.place()).get());
         let ids = ids.collect::<Result<HashSet<Uuid>, _>>()?;
-        if !ids.is_empty() {
+        if !ids.is_empty() || answer.form != Form::Careful {
             self.server.durability().wrote(begun);
         }
-        Ok(ids)
+        Ok((answer.form, ids))
     }
 
     /// Proposes states of entries that are all different, and in one table.
     fn propose_wave(
         &self,
-        texts: &Texts,
+        texts: &TableTexts,
         proposals: &[Proposal],
         wave: &[usize],
         results: &mut [ProposeResult],
@@ -290,7 +294,10 @@ impl Transactions for PostgresStore {
         for space in Space::BOTH {
             let asked = ids.iter().zip(first..).map(|(id, place)| (row_of(*id), place));
             let asked = asked.filter(|((of, _), _)| *of == space).map(|((_, id), place)| (id, place));
-            let (asked, places): (Vec<Uuid>, Vec<usize>) = asked.unzip();
+            // In order, so that one descent of the index finds most of the way for the next.
+            let mut asked: Vec<(Uuid, usize)> = asked.collect();
+            asked.sort_unstable();
+            let (asked, places): (Vec<Uuid>, Vec<usize>) = asked.into_iter().unzip();
             if asked.is_empty() {
                 continue;
             }
@@ -358,10 +365,9 @@ impl Transactions for PostgresStore {
     }
 
     fn events_of(&self, transaction: TransactionId) -> Result<Vec<EventRef>, StoreError> {
-        let answer = self.server.call("read the events of a transaction", TOUCHED, &[&Uuid(transaction.bits())])?;
-        self.server.durability().read();
-        let mut events = Vec::with_capacity(answer.rows.len());
-        for row in &answer.rows {
+        let rows = self.viewed("read the events of a transaction", TOUCHED, &[&Uuid(transaction.bits())])?;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
             events.push(Columns::new(row, self.place()).reference()?);
         }
         events.sort_by_key(|event| (event.customer, event.seq));

@@ -46,7 +46,9 @@ struct PostgresHome {
 
 impl Target for Postgres {
     fn fresh(&self, ledger: &LedgerConfig) -> Result<Box<dyn Home>, StoreError> {
-        let config = PostgresConfig { approve: self.approve, ..self.server.lock().unwrap().fresh_schema() };
+        // Where approvals come at once, nearly nothing is remembered, so that heads are found both ways.
+        let heads_kept = if self.approve == Approve::AtOnce { 4 } else { 1_000 };
+        let config = PostgresConfig { approve: self.approve, heads_kept, ..self.server.lock().unwrap().fresh_schema() };
         let store = Some(Arc::new(PostgresStore::create(&config, ledger).unwrap()));
         let memory = Arc::new(MemoryStore::new(ledger).with_split_batches());
         let (server, there, crashes) = (self.server.clone(), self.there, self.crashes);

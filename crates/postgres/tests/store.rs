@@ -3,9 +3,9 @@
 
 mod common;
 
-use bursar_engine::core::commit::{RailCall, Routes, Settlement, Terms};
+use bursar_engine::core::commit::{Outcome, RailCall, Routes, Settlement, Terms};
 use bursar_engine::core::{
-    Amount, Currencies, Currency, CustomerId, Decimals, LedgerConfig, Policy, RailId, ReasonText, Request,
+    Amount, Currencies, Currency, CustomerId, Decimals, LedgerConfig, Policy, RailId, ReasonText, Rejection, Request,
     TransactionId,
 };
 use bursar_engine::store::{Chains, ReadRange};
@@ -149,4 +149,96 @@ fn people_see_what_an_operator_settled_and_no_keys() {
     let keys: Vec<_> = entries.iter().map(|entry| entry.linked.event.key).collect();
     assert_eq!(keys, [None, None, None, None, None, terms.key]);
     assert_eq!(read("SELECT count(*) FROM {}.request_keys k JOIN {}.events e ON e.request_key = k.id"), "1");
+}
+
+/// Two engines that each remember the ends of the same chain: what one has written, the other one decides on.
+#[test]
+fn what_is_remembered_is_held_against_the_chain() {
+    let server = PostgresServer::start();
+    let config = server.fresh_schema();
+    let mine = ledger();
+    let open = || {
+        let store = Arc::new(PostgresStore::open(&config).unwrap());
+        Ledger::with_stores(mine.clone(), store.clone(), store, LedgerOptions::default()).unwrap()
+    };
+    drop(PostgresStore::create(&config, &mine).unwrap());
+    let (one, other) = (open(), open());
+    let customer = CustomerId::new(1);
+    let applied = |ledger: &Ledger, request| match ledger.submit(request).unwrap() {
+        Outcome::Applied(receipt) => receipt.event.seq,
+        refused @ (Outcome::AlreadyApplied(_) | Outcome::Rejected(_)) => panic!("{refused:?}"),
+    };
+    let deposit = |id, steps| Request::deposit(customer, TransactionId::new(id), Amount::from_steps(steps));
+    let withdrawal = |id, steps| Request::withdrawal(customer, TransactionId::new(id), Amount::from_steps(steps));
+    assert_eq!(applied(&one, deposit(1, 5)), 1);
+    assert_eq!(applied(&other, deposit(2, 10)), 2);
+    assert_eq!(applied(&one, withdrawal(3, 12)), 3);
+    assert_eq!(applied(&other, withdrawal(4, 3)), 4);
+    let refused = one.submit(withdrawal(5, 1)).unwrap();
+    assert!(
+        matches!(refused, Outcome::Rejected(Rejection::InsufficientFunds { available, .. }) if available.steps() == 0),
+        "{refused:?}"
+    );
+    assert_eq!(applied(&other, deposit(6, 1)), 5);
+    // Somebody who only looks on sees it as well.
+    assert_eq!(one.customer(customer).unwrap().unwrap().seq, 5);
+}
+
+/// A standby took over that did not have all (nobody waited for it): what was there on the server before is no ground to
+/// put an event behind it. It would leave a hole.
+#[test]
+fn an_end_that_is_remembered_of_another_server_is_forgotten() {
+    let mut server = PostgresServer::start();
+    let config = server.fresh_schema();
+    let mine = ledger();
+    let store = Arc::new(PostgresStore::create(&config, &mine).unwrap());
+    let ledger = Ledger::with_stores(mine, store.clone(), store, LedgerOptions::default()).unwrap();
+    let deposit = |id| Request::deposit(CustomerId::new(1), TransactionId::new(id), Amount::from_steps(1));
+    for id in 1..=3 {
+        assert!(matches!(ledger.submit(deposit(id)).unwrap(), Outcome::Applied(_)));
+    }
+    let schema = &config.schema;
+    for table in ["events", "statuses", "transactions"] {
+        server.psql(&format!("DELETE FROM {schema}.{table} WHERE seq = 3"));
+    }
+    server.kill();
+    server.run();
+    assert!(matches!(ledger.submit(deposit(4)).unwrap(), Outcome::Applied(_)));
+    ledger.close().unwrap();
+    assert_eq!(server.psql(&format!("SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM {schema}.events")), "1 2 3");
+}
+
+#[test]
+fn a_replica_is_read_once_it_has_what_the_primary_has() {
+    let server = PostgresServer::start();
+    // So slow that whoever does not wait for it reads what was.
+    let mut standby = PostgresServer::without_data(&["recovery_min_apply_delay=40ms", "log_statement=all"]);
+    standby.follow_anew(&server, "standby");
+    server.wait_for("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'", "1");
+    let config = PostgresConfig { read_url: Some(standby.config().url), read_wait_ms: 5_000, ..server.fresh_schema() };
+    let mine = ledger();
+    let store = Arc::new(PostgresStore::create(&config, &mine).unwrap());
+    let ledger = Ledger::with_stores(mine, store.clone(), store, LedgerOptions::default()).unwrap();
+    let customer = CustomerId::new(1);
+    let deposit = |id: u64| Request::deposit(customer, TransactionId::new(id.into()), Amount::from_steps(1));
+    let check = |count: u64| {
+        assert_eq!(ledger.chain(customer, ReadRange::ALL).unwrap().len() as u64, count);
+        assert_eq!(ledger.totals().unwrap().event_count, count);
+        assert_eq!(ledger.customers(None, 10).unwrap()[0].head.seq, count);
+        assert_eq!(ledger.transaction(TransactionId::new(count.into())).unwrap().unwrap().events.len(), 1);
+    };
+    // Until the replica has the ledger, it is left alone for a while.
+    let asked = |standby: &PostgresServer| standby.log().matches("FROM events e LEFT JOIN statuses").count();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let mut count = 0;
+    while asked(&standby) < 10 {
+        assert!(Instant::now() < deadline, "the replica is not asked:\n{}", standby.log());
+        count += 1;
+        ledger.submit(deposit(count)).unwrap();
+        check(count);
+    }
+    // Without it, the primary is asked.
+    standby.stop();
+    ledger.submit(deposit(count + 1)).unwrap();
+    check(count + 1);
 }

@@ -19,7 +19,9 @@ const OLDEST: u32 = 14;
 fn programs() -> PathBuf {
     let debian = (OLDEST..40).rev().map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let has_all = |dir: &PathBuf| ["postgres", "initdb", "psql"].iter().all(|program| dir.join(program).is_file());
+    let has_all = |dir: &PathBuf| {
+        ["postgres", "initdb", "psql", "pg_basebackup"].iter().all(|program| dir.join(program).is_file())
+    };
     let found = std::env::split_paths(&path).chain(debian).find(has_all);
     found.unwrap_or_else(|| {
         panic!("these tests run a PostgreSQL server of their own: install it, as with `apt-get install postgresql`")
@@ -68,25 +70,65 @@ impl PostgresServer {
 
     /// With further settings, as `name=value`.
     pub fn start_with(settings: &[&str]) -> Self {
-        let programs = programs();
-        let directory = tempfile::Builder::new().prefix("bursar-pg").tempdir().unwrap();
-        let data = directory.path().join("data");
-        fs::create_dir(&data).unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        if let Some((uid, gid)) = user() {
-            chown(&data, Some(uid), Some(gid)).unwrap();
-            chown(directory.path(), Some(uid), Some(gid)).unwrap();
-        }
-        let made = command(&programs.join("initdb"))
+        let mut server = Self::without_data(settings);
+        let made = command(&server.programs.join("initdb"))
             .args(["--auth=trust", "--username=bursar", "--encoding=UTF8", "--no-sync", "--pgdata"])
-            .arg(&data)
+            .arg(server.data())
             .output()
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { directory, programs, settings, child: None, schemas: AtomicU32::new(0) };
         server.run();
         server
+    }
+
+    /// A server that is not there yet: it has a directory and settings.
+    pub fn without_data(settings: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("bursar-pg").tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        if let Some((uid, gid)) = user() {
+            chown(directory.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { directory, programs: programs(), settings, child: None, schemas: AtomicU32::new(0) }
+    }
+
+    /// Makes it a standby of another server, from a copy of that one's data, under this name, and starts it.
+    pub fn follow_anew(&mut self, primary: &Self, name: &str) {
+        if self.data().exists() {
+            fs::remove_dir_all(self.data()).unwrap();
+        }
+        let copied = command(&self.programs.join("pg_basebackup"))
+            .args(["--username=bursar", "--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--pgdata"])
+            .arg(self.data())
+            .arg("--host")
+            .arg(primary.directory.path())
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
+        self.follow(primary, name);
+    }
+
+    /// Starts it as a standby of another server whose history it has the beginning of.
+    pub fn follow(&mut self, primary: &Self, name: &str) {
+        let host = primary.directory.path().display();
+        self.settings.retain(|setting| !setting.starts_with("primary_conninfo="));
+        self.settings.push(format!("primary_conninfo=host={host} user=bursar application_name={name}"));
+        self.run();
+    }
+
+    /// Ends it in order; a standby keeps all it has received.
+    pub fn stop(&mut self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::INT).unwrap();
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// Waits until a statement prints this.
+    pub fn wait_for(&self, statement: &str, printed: &str) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while self.psql(statement) != printed {
+            assert!(Instant::now() < deadline, "{statement} does not become {printed}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -175,8 +217,14 @@ impl PostgresServer {
     }
 
     pub fn config(&self) -> PostgresConfig {
-        let host = self.directory.path().display().to_string().replace('/', "%2F");
-        PostgresConfig::new(&format!("postgresql://bursar@{host}/postgres"))
+        Self::config_of(&[self])
+    }
+
+    /// How to reach whichever of these servers takes writes.
+    pub fn config_of(servers: &[&Self]) -> PostgresConfig {
+        let host = |server: &&Self| server.directory.path().display().to_string().replace('/', "%2F");
+        let hosts: Vec<String> = servers.iter().map(host).collect();
+        PostgresConfig::new(&format!("postgresql://bursar@{}/postgres", hosts.join(",")))
     }
 
     fn asking(&self, statement: &str) -> Command {
