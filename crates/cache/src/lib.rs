@@ -87,3 +87,9 @@ pub fn wrap(
     });
     Ok(Cached { chains: deciding, transactions, readers, cache: Some(Cache(shared)) })
 }
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod redis_server;
+#[cfg(test)]
+mod tests;
