@@ -193,7 +193,9 @@ pub(crate) fn put_head(head: &Head) -> Vec<u8> {
     out.extend_from_slice(&head.time_ms.to_be_bytes());
     put_state(&mut out, &head.state);
     out.extend_from_slice(&(head.open.len() as u64).to_be_bytes());
-    head.open.iter().for_each(|open| put_linked(&mut out, open));
+    for open in &head.open {
+        put_linked(&mut out, open);
+    }
     out
 }
 
@@ -262,7 +264,9 @@ pub(crate) fn entry(body: &[u8]) -> Option<TransactionEntry> {
 /// References to events.
 pub(crate) fn put_references(events: &[EventRef]) -> Vec<u8> {
     let mut out = Vec::with_capacity(events.len() * 40);
-    events.iter().for_each(|event| put_reference(&mut out, event));
+    for event in events {
+        put_reference(&mut out, event);
+    }
     out
 }
 

@@ -88,15 +88,16 @@ impl Chains for DecidingChains {
     fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
         let first = results.len();
         let appended = self.inner.append(records, results);
-        match &appended {
-            Ok(()) => self.note(records, &results[first..]),
+        if appended.is_ok() {
+            self.note(records, &results[first..]);
+        } else {
             // Nobody knows what has become of them.
-            Err(_) => {
-                let mut under_way = self.shared.under_way();
-                records.iter().for_each(|record| under_way.changed(record.customer()));
-                drop(under_way);
-                self.shared.batch_ended();
+            let mut under_way = self.shared.under_way();
+            for record in records {
+                under_way.changed(record.customer());
             }
+            drop(under_way);
+            self.shared.batch_ended();
         }
         appended
     }

@@ -39,12 +39,11 @@ impl UnderWay {
     pub(crate) fn loaded(&mut self, ledger_digest: &Hash, customers: &[CustomerId], heads: &[Option<Head>]) {
         self.ends.clear();
         for (&customer, head) in customers.iter().zip(heads) {
-            let end = match head {
-                Some(head) => End { closed: (head.seq, head.link), next: head.open.is_empty().then_some(head.link) },
-                None => {
-                    let start = bursar_core::event::chain_start(ledger_digest, customer);
-                    End { closed: (0, start), next: Some(start) }
-                }
+            let end = if let Some(head) = head {
+                End { closed: (head.seq, head.link), next: head.open.is_empty().then_some(head.link) }
+            } else {
+                let start = bursar_core::event::chain_start(ledger_digest, customer);
+                End { closed: (0, start), next: Some(start) }
             };
             self.ends.insert(customer, end);
         }
@@ -174,15 +173,13 @@ impl Shared {
                 Some(value) => {
                     let opened = self.seal.open(&key, value);
                     let opened = opened.filter(|(at_ms, _)| !must_be_new || self.is_new(*at_ms, now_ms));
-                    match opened.and_then(|(_, body)| read(body)).filter(|entry| is_about(at, entry)) {
-                        Some(entry) => {
-                            hit_count += 1;
-                            Found::Is(entry)
-                        }
-                        None => {
-                            wrong.push(key);
-                            Found::Marked
-                        }
+                    let believed = opened.and_then(|(_, body)| read(body)).filter(|entry| is_about(at, entry));
+                    if let Some(entry) = believed {
+                        hit_count += 1;
+                        Found::Is(entry)
+                    } else {
+                        wrong.push(key);
+                        Found::Marked
                     }
                 }
             });
