@@ -342,7 +342,7 @@ impl Driver {
                 self.machine.loaded(&self.ledger_digest, batch, self.heads.drain(..))?;
             }
             Step::Get => {
-                self.transactions.get(batch.transactions(), &mut self.entries)?;
+                self.transactions.get_for(batch, &mut self.entries)?;
                 self.machine.found(batch, &self.entries)?;
                 self.entries.clear();
             }

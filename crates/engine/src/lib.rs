@@ -31,8 +31,8 @@ mod totals;
 pub use bursar_core as core;
 pub use driver::EngineError;
 pub use ledger::{
-    AsOf, FeedPage, LastAnswer, Ledger, LedgerOptions, PendingEvent, ReadError, RowsTaken, SettleError, Settled,
-    SubmitError, Submitted, TransactionView, new_config,
+    AsOf, FeedPage, LastAnswer, Ledger, LedgerOptions, PendingEvent, ReadError, Readers, RowsTaken, SettleError,
+    Settled, SubmitError, Submitted, TransactionView, new_config,
 };
 pub use rail::{Rail, RailReply};
 pub use totals::{CurrencyTotals, Totals};

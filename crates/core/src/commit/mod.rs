@@ -51,6 +51,7 @@ mod batch;
 mod conclude;
 mod decide;
 mod machine;
+mod repeats;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,19 @@ pub struct LedgerOptions {
     pub routes: Routes,
     /// The rails, by number. Also those of events that earlier runs left open.
     pub rails: BTreeMap<u8, Arc<dyn Rail>>,
+    /// Where people read accounts, chains and transactions, if not in the stores themselves.
+    pub readers: Option<Readers>,
+}
+
+/// Stores that [`Ledger::customer`], [`Ledger::chain`] and [`Ledger::transaction`] read, and nothing else does: a cache in
+/// front of the ledger's own, or a copy that follows them. What is read there may be some time old, by how much is their
+/// affair; nothing is ever decided on it. It must be durable.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    /// Where chains are read.
+    pub chains: Arc<dyn Chains>,
+    /// Where transactions are read.
+    pub transactions: Arc<dyn Transactions>,
 }
 
 impl Default for LedgerOptions {
@@ -56,6 +69,7 @@ impl Default for LedgerOptions {
             embedded: EmbeddedOptions::default(),
             routes: Routes::default(),
             rails: BTreeMap::new(),
+            readers: None,
         }
     }
 }
@@ -129,10 +143,12 @@ impl Ledger {
         let schedules = options.rails.iter().filter_map(|(&number, rail)| RailId::new(number).zip(rail.schedule()));
         let driver = Driver::new(config.clone(), routes, limits, chains.clone(), transactions.clone(), seed)?
             .with_schedules(schedules.collect());
+        let own = Readers { chains: chains.clone(), transactions: transactions.clone() };
         let shared = Arc::new(Shared {
             inbox: Arc::new(Inbox::new(options.queue_requests_max)),
             chains,
             transactions,
+            readers: options.readers.unwrap_or(own),
             rails: options.rails,
             calls: Mutex::default(),
             progress: Mutex::new(Progress::default()),

@@ -91,7 +91,7 @@ impl Ledger {
     /// customer without a chain.
     pub fn customer(&self, customer: CustomerId) -> Result<Option<Head>, ReadError> {
         let mut heads = Vec::with_capacity(1);
-        self.shared.chains.load(&[customer], &mut heads)?;
+        self.shared.readers.chains.load(&[customer], &mut heads)?;
         self.wait_until_durable()?;
         Ok(heads.pop().flatten())
     }
@@ -184,7 +184,7 @@ impl Ledger {
     /// A part of a customer's chain.
     pub fn chain(&self, customer: CustomerId, range: ReadRange) -> Result<Vec<ChainEntry>, ReadError> {
         let mut entries = Vec::new();
-        self.shared.chains.read(customer, range, &mut entries)?;
+        self.shared.readers.chains.read(customer, range, &mut entries)?;
         self.wait_until_durable()?;
         Ok(entries)
     }
@@ -201,22 +201,23 @@ impl Ledger {
 
     /// A transaction as it stands; `None` if nothing ever proposed it with effect.
     pub fn transaction(&self, transaction: TransactionId) -> Result<Option<TransactionView>, ReadError> {
+        let super::Readers { chains, transactions } = &self.shared.readers;
         let mut entries = Vec::with_capacity(1);
-        self.shared.transactions.get(&[transaction.into()], &mut entries)?;
+        transactions.get(&[transaction.into()], &mut entries)?;
         let entry = entries.pop().unwrap_or_default();
         let (mut state, mut pending) = (entry.approved, None);
         if let Some(proposed) = entry.proposed {
             let mut statuses = Vec::with_capacity(1);
-            self.shared.chains.status(&[proposed.event], &mut statuses)?;
+            chains.status(&[proposed.event], &mut statuses)?;
             match statuses.pop().flatten() {
                 Some(EventStatus::Done | EventStatus::DoneByHand(_)) => state = Some(proposed.state),
                 Some(EventStatus::Started) => pending = Some(proposed),
                 Some(EventStatus::Aborted(_)) | None => {}
             }
         }
-        let mut events = self.shared.transactions.events_of(transaction)?;
+        let mut events = transactions.events_of(transaction)?;
         let mut statuses = Vec::with_capacity(events.len());
-        self.shared.chains.status(&events, &mut statuses)?;
+        chains.status(&events, &mut statuses)?;
         let mut in_effect_or_open = statuses.iter().map(|status| match status {
             Some(EventStatus::Started | EventStatus::Done | EventStatus::DoneByHand(_)) => true,
             Some(EventStatus::Aborted(_)) | None => false,

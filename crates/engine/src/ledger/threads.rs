@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) inbox: Arc<Inbox>,
     pub(super) chains: Arc<dyn Chains>,
     pub(super) transactions: Arc<dyn Transactions>,
+    /// What people read; the two above, unless something is in front of them.
+    pub(super) readers: super::Readers,
     pub(super) rails: BTreeMap<u8, Arc<dyn Rail>>,
     pub(super) calls: Mutex<Calls>,
     pub(super) progress: Mutex<Progress>,

@@ -14,7 +14,7 @@ pub use memory::MemoryStore;
 
 use crate::embedded::EmbeddedStore;
 use crate::totals::Totals;
-use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
+use bursar_core::commit::{Appended, Approval, Batch, Proposal, ProposeResult};
 use bursar_core::{
     CustomerId, EntryId, EventRef, EventStatus, Head, LinkedEvent, Record, TransactionEntry, TransactionId,
     TransactionState,
@@ -247,6 +247,12 @@ pub trait WholeBatch {
 pub trait Transactions: Send + Sync + fmt::Debug {
     /// Reads these entries, in this order; an empty entry for one that is unknown.
     fn get(&self, ids: &[EntryId], entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError>;
+
+    /// As [`Transactions::get`], for the entries that a batch needs ([`Batch::transactions`]). A store that can tell of a
+    /// transaction that it exists more cheaply than how it stands may look what the batch needs ([`Batch::only_makes`]).
+    fn get_for(&self, batch: &Batch, entries: &mut Vec<TransactionEntry>) -> Result<(), StoreError> {
+        self.get(batch.transactions(), entries)
+    }
 
     /// Writes proposed states, in order, each under its condition; says for each what became of it.
     fn propose(&self, proposals: &[Proposal], results: &mut Vec<ProposeResult>) -> Result<(), StoreError>;
