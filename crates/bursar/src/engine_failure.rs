@@ -46,7 +46,7 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Store(error) => error.into(),
-            EngineError::Broken(_) | EngineError::OpenEvents | EngineError::SplitBatches | EngineError::Panicked => {
+            EngineError::Broken(_) | EngineError::OpenEvents | EngineError::Panicked => {
                 Self::coded(engine_info(&error), Exit::Ledger, error.to_string())
             }
         }
@@ -70,7 +70,6 @@ impl From<SubmitError> for Failure {
             | SubmitError::CustomerBusy(_)
             | SubmitError::TooMany { .. }
             | SubmitError::OpenEvents
-            | SubmitError::SplitBatches
             | SubmitError::Closed => Self::coded(submit_info(&error), Exit::Refused, error.to_string()),
         }
     }

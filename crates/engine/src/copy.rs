@@ -26,7 +26,7 @@ const CUSTOMERS_AT_ONCE: usize = 1024;
 /// How many events of a chain are read at once.
 const EVENTS_AT_ONCE: usize = 4096;
 /// How many rejected rows of a source travel at once, so that they fit into any batch.
-const REJECTED_LINES_AT_ONCE: usize = 1 << 18;
+const REJECTED_LINES_AT_ONCE: usize = 1 << 16;
 
 /// What is copied to: the two stores of a ledger, which may be one and the same.
 #[derive(Clone, Copy, Debug)]
@@ -148,9 +148,7 @@ pub fn copy(
         }
     }
     batch.write(target, &mut copied)?;
-    if target.chains.whole_batches() {
-        copy_marks(source, target.chains)?;
-    }
+    copy_marks(source, target.chains)?;
     progress(&copied);
     Ok(copied)
 }

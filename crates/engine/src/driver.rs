@@ -4,15 +4,15 @@
 //! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
 //! step says, up to the point where the batch waits to be made durable.
 
-use crate::store::{ChainEntry, Chains, ReadRange, SourceMark, StoreError, Transactions, WholeBatch};
+use crate::store::{ChainEntry, Chains, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch};
 use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, Pending, ProposeResult, RailAnswer, RailCall, Routes,
     Schedule, Settlement, Settling, Step, Submission, Terms, Ticket,
 };
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
-    CustomerId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request,
-    TransactionEntry, TransactionId,
+    CustomerId, EntryId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request,
+    RequestKey, TransactionEntry, TransactionId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -27,8 +27,6 @@ pub enum EngineError {
     Broken(Broken),
     /// A source's position cannot pass events that wait for a rail: there are some, or its rows would make some.
     OpenEvents,
-    /// Rows of a source need stores that take a batch as a whole, together with the source's position.
-    SplitBatches,
     /// A part of the engine panicked: a fault in the program.
     Panicked,
 }
@@ -39,7 +37,6 @@ impl fmt::Display for EngineError {
             Self::Store(error) => error.fmt(f),
             Self::Broken(broken) => broken.fmt(f),
             Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail, nor go through one"),
-            Self::SplitBatches => f.write_str("these stores cannot keep a source's position together with its events"),
             Self::Panicked => f.write_str("a part of the engine panicked; this is a fault in the program"),
         }
     }
@@ -50,7 +47,7 @@ impl std::error::Error for EngineError {
         match self {
             Self::Store(error) => Some(error),
             Self::Broken(broken) => Some(broken),
-            Self::OpenEvents | Self::SplitBatches | Self::Panicked => None,
+            Self::OpenEvents | Self::Panicked => None,
         }
     }
 }
@@ -220,9 +217,6 @@ impl Driver {
 
     /// Whether these rows of a source can be taken in as things stand.
     pub fn check_rows(&self, rows: &[SourceRow]) -> Result<(), EngineError> {
-        if !self.chains.whole_batches() {
-            return Err(EngineError::SplitBatches);
-        }
         let has_rail = |request: &Request| self.routes.of(request.action.kind()).is_some();
         let any_route = self.routes != Routes::default();
         let makes_open = any_route && rows.iter().filter_map(|row| row.request.as_ref()).any(has_rail);
@@ -236,6 +230,9 @@ impl Driver {
     /// makes the source's new position part of the batch. Tickets count the rows given, from 0; rows that could
     /// not be read, and rows that made an event, get no answer. Gives how many rows were taken. `mark` is the source's position before, and
     /// its new one afterwards; `ends` says that the source ends behind these rows.
+    ///
+    /// Where batches are not whole, events may be there whose position is not. So each row that brings no id of its own
+    /// goes under a key made of the source and the row's place, and takes effect once, however often it is taken.
     pub fn run_rows(
         &mut self,
         now_ms: u64,
@@ -248,19 +245,59 @@ impl Driver {
         if self.take_rows_at_once(now_ms, batch, rows, ends, mark)? {
             return Ok(rows.len());
         }
-        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
-        let mut queue: VecDeque<Submission> =
-            requests.map(|(ticket, request)| Submission::new(ticket, request)).collect();
+        let under_keys = !self.chains.whole_batches();
+        self.take_rows(now_ms, batch, (rows, ends), under_keys, mark)
+    }
+
+    /// [`Driver::run_rows`] as it is done over stores without whole batches, whatever these stores do: for rows of
+    /// which some may have taken effect over such stores ([`Driver::has_row_under_key`]).
+    pub fn run_rows_under_keys(
+        &mut self,
+        now_ms: u64,
+        batch: &mut Batch,
+        rows: &[SourceRow],
+        ends: bool,
+        mark: &mut SourceMark,
+    ) -> Result<usize, EngineError> {
+        self.check_rows(rows)?;
+        self.take_rows(now_ms, batch, (rows, ends), true, mark)
+    }
+
+    fn take_rows(
+        &mut self,
+        now_ms: u64,
+        batch: &mut Batch,
+        (rows, ends): (&[SourceRow], bool),
+        under_keys: bool,
+        mark: &mut SourceMark,
+    ) -> Result<usize, EngineError> {
+        let is_split = !self.chains.whole_batches();
+        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row, row.request?)));
+        let mut queue: VecDeque<Submission> = requests
+            .map(|(ticket, row, request)| {
+                let key = if under_keys { self.row_key(mark.source, row) } else { None };
+                let terms = key.map(|key| Box::new(Terms { key: Some(key), ..Terms::default() }));
+                Submission { terms, ..Submission::new(ticket, request) }
+            })
+            .collect();
         let mut answers = Vec::new();
         loop {
             self.machine.gather(now_ms, &mut queue, batch);
             while self.take_step(batch)? {}
             batch.give_back(&mut queue);
+            // Another engine's event waits for its rail, and rows of this batch behind it.
+            if self.machine.waiting_count() > 0 {
+                return Err(EngineError::OpenEvents);
+            }
             // A position cannot pass a row that was put off while rows behind it were decided: as long as there
             // is one, the batch goes on.
             let last_decided = answers.iter().chain(batch.answers()).map(|answer: &Answer| answer.ticket).max();
             if queue.front().is_none_or(|first_left| last_decided.is_none_or(|last| last < first_left.ticket)) {
                 break;
+            }
+            if is_split {
+                self.chains.end_batch(batch.time_ms(), None)?;
+                self.chains.sync()?;
             }
             self.transactions.approve(batch.approvals())?;
             answers.append(&mut batch.take_answers());
@@ -272,6 +309,20 @@ impl Driver {
         mark.finished = ends && taken == rows.len();
         self.chains.end_batch(batch.time_ms(), Some(mark))?;
         Ok(taken)
+    }
+
+    /// The key of a row that brings no id by which it takes effect once.
+    fn row_key(&self, source: SourceId, row: &SourceRow) -> Option<RequestKey> {
+        row.request.filter(|request| request.action.takes_key())?;
+        RequestKey::of_text(&self.ledger_digest, format!("row {} of {source}", row.end_offset).as_bytes())
+    }
+
+    /// Whether one of these rows has taken effect under its key.
+    pub fn has_row_under_key(&self, source: SourceId, rows: &[SourceRow]) -> Result<bool, EngineError> {
+        let ids: Vec<_> = rows.iter().filter_map(|row| self.row_key(source, row)).map(EntryId::from).collect();
+        let mut entries = Vec::new();
+        self.transactions.get(&ids, &mut entries)?;
+        Ok(entries.iter().any(|entry| *entry != TransactionEntry::default()))
     }
 
     /// Decides rows at once, if the machine and the stores can.

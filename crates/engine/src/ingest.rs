@@ -7,6 +7,10 @@
 //!
 //! What cannot be read twice (standard input, a pipe) has no digest before its end. It is first copied to a file
 //! in the ledger's directory, which is removed afterwards; that keeps "exactly once" true for it too.
+//!
+//! Over stores without whole batches the position follows the events, one batch late at the most. There, rows without an
+//! id of their own go under keys ([`crate::driver::Driver::run_rows`]), so that each row takes effect once all the same.
+//! A row that was refused in the batch under way when the process died is decided again, on what the customer has then.
 
 use crate::csv::{Header, OpenError, Position, RowBatch, RowError, RowReader, Source, SourceError};
 use crate::driver::SourceRow;
@@ -203,10 +207,13 @@ fn find_mark(ledger: &Ledger, source: &mut Source, again: bool) -> Result<Source
     Ok(SourceMark::new(id))
 }
 
-/// A name of its own for a source that can be read only once, in a ledger that will not outlive it.
+/// A name of its own for a source that can be read only once: it is never known again. Whoever wants it to be, in a
+/// ledger that outlives it, copies it first, as is done for a ledger with a directory.
 fn name_unread() -> [u8; 32] {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = [0; 32];
+    // Without randomness it is still another one than all before of this process.
+    getrandom::fill(&mut name[8..]).unwrap_or_default();
     name[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     name
 }
@@ -222,7 +229,7 @@ impl Drop for Spool {
     }
 }
 
-/// The source itself if it can be read twice, or a ledger in memory forgets it anyway; otherwise a copy.
+/// The source itself if it can be read twice, or there is no directory to copy it to; otherwise a copy.
 fn spooled(ledger: &Ledger, mut source: Source) -> Result<(Source, Option<Spool>), IngestError> {
     let Some(store) = ledger.embedded().filter(|_| !source.is_seekable()) else { return Ok((source, None)) };
     let path = store.path().join(format!("input-{}.tmp", std::process::id()));

@@ -129,7 +129,7 @@ pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
 }
 
 /// Why the engine stopped.
-pub(super) const ENGINES: [CodeInfo; 4] = [
+pub(super) const ENGINES: [CodeInfo; 3] = [
     CodeInfo::engine(
         "invariant_broken",
         "Money would have become wrong, and the engine stopped before that.",
@@ -139,11 +139,6 @@ pub(super) const ENGINES: [CodeInfo; 4] = [
         "open_events",
         "Rows cannot be taken in while events wait for a rail, nor go through one.",
         "`bursar info` lists the open events; go on when they are settled.",
-    ),
-    CodeInfo::engine(
-        "split_batches",
-        "The stores cannot keep a file's position together with its events.",
-        "Use the embedded store, or submit the requests singly.",
     ),
     CodeInfo::engine(
         "panicked",
@@ -158,8 +153,7 @@ pub(crate) fn engine_info(error: &EngineError) -> &'static CodeInfo {
         EngineError::Store(error) => store_info(error),
         EngineError::Broken(_) => &ENGINES[0],
         EngineError::OpenEvents => &ENGINES[1],
-        EngineError::SplitBatches => &ENGINES[2],
-        EngineError::Panicked => &ENGINES[3],
+        EngineError::Panicked => &ENGINES[2],
     }
 }
 
@@ -187,7 +181,6 @@ pub(crate) fn submit_info(error: &SubmitError) -> &'static CodeInfo {
         SubmitError::CustomerBusy(_) => &SUBMITS[1],
         SubmitError::TooMany { .. } => &SUBMITS[2],
         SubmitError::OpenEvents => &ENGINES[1],
-        SubmitError::SplitBatches => &ENGINES[2],
         SubmitError::Closed => &SUBMITS[3],
         SubmitError::Stopped(_) => &SUBMITS[4],
     }

@@ -199,7 +199,6 @@ mod tests {
             SubmitError::CustomerBusy(Busy { customer: CustomerId::new(1) }),
             SubmitError::TooMany { count: 2, count_max: 1 },
             SubmitError::OpenEvents,
-            SubmitError::SplitBatches,
             SubmitError::Closed,
             SubmitError::Stopped(Arc::new(EngineError::Panicked)),
         ];
