@@ -10,7 +10,7 @@
 //!
 //! Over stores without whole batches the position follows the events, one batch late at the most. There, rows without an
 //! id of their own go under keys ([`crate::driver::Driver::run_rows`]), so that each row takes effect once all the same.
-//! A row that was refused in the batch under way when the process died is decided again, on what the customer has then.
+//! Rows that are refused are written down before the events of their batch, and not decided again.
 
 use crate::csv::{Header, OpenError, Position, RowBatch, RowError, RowReader, Source, SourceError};
 use crate::driver::SourceRow;
@@ -166,6 +166,12 @@ pub fn ingest(
     if mark.offset > 0 {
         reader.resume(start).map_err(read_error)?;
     }
+    // Of a ledger in a directory that means reading all there is, as telling of earlier rows does anyway.
+    let refused_ahead = if ledger.embedded().is_none() || options.tell_earlier {
+        refused_ahead(ledger, &mark)?
+    } else {
+        BTreeMap::new()
+    };
     let (sender, taken) = channel();
     let mut ingest = Ingest {
         ledger,
@@ -177,6 +183,7 @@ pub fn ingest(
         taken,
         in_flight: VecDeque::new(),
         spare: Vec::new(),
+        refused_ahead,
     };
     ingest.run(&mut reader)?;
     Ok(ingest.report)
@@ -185,6 +192,18 @@ pub fn ingest(
 /// Where a mark says that reading goes on.
 const fn position_of(mark: &SourceMark) -> Position {
     Position { offset: mark.offset, line: mark.line_count + 1 }
+}
+
+/// Rows behind a source's position that an earlier run had refused. They are there only where that run was over stores
+/// without whole batches, and was interrupted.
+fn refused_ahead(ledger: &Ledger, mark: &SourceMark) -> Result<BTreeMap<u64, &'static RejectionInfo>, IngestError> {
+    // A new source has none: nobody has to read for it.
+    if mark.finished || ledger.source(mark.source).map_err(IngestError::Ledger)?.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let lines = ledger.rejected_lines(mark.source).map_err(IngestError::Ledger)?;
+    let ahead = lines.into_iter().filter(|(line, _)| *line > mark.line_count);
+    Ok(ahead.filter_map(|(line, index)| Some((line, Rejection::ALL.get(usize::from(index))?))).collect())
 }
 
 /// How far the ledger has this source; the mark of a new one if it is to be taken in again.
@@ -287,6 +306,8 @@ struct Ingest<'a> {
     /// Rows that the ledger has not answered yet, oldest first.
     in_flight: VecDeque<RowBatch>,
     spare: Vec<RowBatch>,
+    /// Rows behind the position that an earlier run had refused, by line.
+    refused_ahead: BTreeMap<u64, &'static RejectionInfo>,
 }
 
 impl Ingest<'_> {
@@ -402,7 +423,11 @@ impl Ingest<'_> {
                     *self.report.rejected.entry(rejection.code()).or_default() += 1;
                     self.observer.rejected(batch.text_of(row), row.line, rejection)
                 }
-                (Ok(_), Some(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) | None) => Ok(()),
+                (Ok(_), Some(Outcome::Applied(_) | Outcome::AlreadyApplied(_))) => Ok(()),
+                (Ok(_), None) => match self.refused_ahead.get(&row.line) {
+                    Some(info) => self.observer.rejected_earlier(batch.text_of(row), row.line, info),
+                    None => Ok(()),
+                },
             };
             told.map_err(IngestError::Observer)?;
         }

@@ -333,8 +333,10 @@ impl Deciding {
         let mut mark = match self.marks.remove(&source) {
             Some(mark) => mark,
             None => {
-                let mark = self.shared.chains.source(source)?.unwrap_or_else(|| SourceMark::new(source));
-                if mark.offset > 0 {
+                let known = self.shared.chains.source(source)?;
+                let is_new = known.is_none();
+                let mark = known.unwrap_or_else(|| SourceMark::new(source));
+                if !is_new {
                     self.resumed.insert(source, mark.line_count);
                 }
                 mark
@@ -342,6 +344,10 @@ impl Deciding {
         };
         let is_split = !self.shared.chains.whole_batches();
         let batch_rows_max = if is_split { usize::MAX } else { BATCH_ROWS_MAX };
+        // The ledger may come from stores where rows are more certain than the position.
+        let is_near = |line: &u64| mark.line_count - line <= UNCERTAIN_LINES_MAX;
+        let is_uncertain = !is_split && self.resumed.get(&source).is_some_and(is_near);
+        let under_keys = is_uncertain && self.driver.has_row_in_effect(source, rows)?;
         let mut taken = 0;
         let mut decided = Vec::new();
         loop {
@@ -349,11 +355,6 @@ impl Deciding {
             let end = rows.len().min(taken + self.shared.batch_requests_max.min(batch_rows_max));
             let is_last = end == rows.len();
             let next = &rows[taken..end];
-            // The ledger may come from stores where the position is less certain than the rows.
-            let is_near = |line: &u64| mark.line_count - line <= UNCERTAIN_LINES_MAX;
-            let under_keys = !is_split
-                && self.resumed.get(&source).is_some_and(is_near)
-                && self.driver.has_row_under_key(source, next)?;
             let ends = ends && is_last;
             let count = if under_keys {
                 self.driver.run_rows_under_keys(now_ms(), &mut batch, next, ends, &mut mark)?
