@@ -274,7 +274,7 @@ A ledger that is in use is copied as it stands. To move one: copy while it serve
 the same command again.
 
 Exit code 0: both are equal. 1: the source went on, and the target is behind it. 3: the target has something else. \
-4: the source is not sound, or both differ.
+4: the source is not sound, or the sums of both differ.
 
 Examples:
   bursar copy --from bursar-data --to bursar.toml

@@ -39,7 +39,7 @@ pub(crate) fn close(ledger: Ledger) {
 pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
     let options = options(global)?;
     if let Some(stores) = config::stores(global)? {
-        return stores.open(global.quiet)?.start(options);
+        return stores.open()?.start(options);
     }
     // Opening would leave a lock file in a directory that is none of ours.
     if !EmbeddedStore::exists(&global.data) {
@@ -61,7 +61,7 @@ fn open_with(global: &Global, options: LedgerOptions) -> Result<Ledger, Failure>
 pub(crate) fn open_with_rails(global: &Global) -> Result<Ledger, Failure> {
     if let Some(stores) = config::stores(global)? {
         let options = with_rails(options(global)?, &config::with_secrets(global)?)?;
-        return stores.open(global.quiet)?.start(options);
+        return stores.open()?.start(options);
     }
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
@@ -81,7 +81,7 @@ pub(crate) fn with_rails(mut options: LedgerOptions, settings: &Checked) -> Resu
 /// Creates a ledger and opens it. A directory is made if it does not exist; it must not hold other things.
 pub(crate) fn create(global: &Global, config: &LedgerConfig) -> Result<Ledger, Failure> {
     if let Some(stores) = config::stores(global)? {
-        return stores.create(config, global.quiet)?.start(options(global)?);
+        return stores.create(config)?.start(options(global)?);
     }
     check_empty(&global.data)?;
     Ok(Ledger::create(&global.data, config, options(global)?)?)

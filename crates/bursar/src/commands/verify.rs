@@ -33,7 +33,7 @@ pub(crate) fn run(global: &Global, only: Option<CustomerId>, format: Format) -> 
 
 /// Verifies a ledger in other stores: chains, table and sums. Engines may go on meanwhile.
 fn run_stores(global: &Global, stores: &Stores, only: Option<CustomerId>, format: Format) -> Result<(), Failure> {
-    let Opened { config, chains, transactions } = stores.open(global.quiet)?;
+    let Opened { config, chains, transactions } = stores.open()?;
     let mut progress = Progress::counting(global.quiet);
     let verified = verify_stores(&config, &*chains, &*transactions, only, |count| {
         progress.update_count(count, "events");

@@ -137,7 +137,7 @@ fn copy_rounds(global: &Global, source: &Source, target: &Destination) -> Result
 fn open_source(global: &Global, place: &Place) -> Result<Source, Failure> {
     let path = match place {
         Place::Stores(stores) => {
-            let opened = stores.open(global.quiet)?;
+            let opened = stores.open()?;
             return Ok(Source { config: opened.config, chains: opened.chains, _snapshot: None });
         }
         Place::Directory(path) => path,
@@ -183,7 +183,7 @@ fn snapshot(global: &Global, directory: &Path) -> Result<TempDir, Failure> {
 fn open_target(global: &Global, place: &Place, config: &LedgerConfig) -> Result<Destination, Failure> {
     let path = match place {
         Place::Stores(stores) => {
-            let opened = stores.open_or_create(config, global.quiet)?;
+            let opened = stores.open_or_create(config)?;
             let (chains, transactions) = (opened.chains, opened.transactions);
             return Ok(Destination { config: opened.config, chains, transactions, embedded: None });
         }

@@ -3,8 +3,12 @@
 use super::Stores;
 #[cfg(feature = "postgres")]
 use crate::engine_failure::is_no_ledger;
-use crate::exit::{Failure, note};
-use crate::pairs::{Entry, Value};
+use crate::exit::Failure;
+#[cfg(feature = "nats")]
+use crate::exit::note;
+use crate::pairs::Entry;
+#[cfg(feature = "postgres")]
+use crate::pairs::Value;
 use bursar_core::LedgerConfig;
 #[cfg(feature = "nats")]
 use bursar_engine::store::StoreError;
@@ -43,16 +47,17 @@ impl Opened {
     }
 }
 
+#[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "there are no stores to use them for"))]
 impl Stores {
     /// Opens the ledger that is in them.
-    pub(crate) fn open(&self, quiet: bool) -> Result<Opened, Failure> {
+    pub(crate) fn open(&self) -> Result<Opened, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref config) => Ok(Opened::postgres(PostgresStore::open(config)?)),
             #[cfg(feature = "nats")]
             Self::NatsAndPostgres(ref options, ref config) => {
                 let chains = NatsChains::open(NatsOptions::clone(options))?;
-                tell_weaknesses(&chains, quiet);
+                tell_weaknesses(&chains);
                 let transactions = PostgresStore::open_same(config, chains.config())?;
                 Ok(Opened::pair(chains, transactions))
             }
@@ -61,7 +66,7 @@ impl Stores {
 
     /// Creates a ledger in them. Of two stores the chains say that there is one; a creation that was interrupted between
     /// both is completed, if the same is asked for.
-    pub(crate) fn create(&self, config: &LedgerConfig, quiet: bool) -> Result<Opened, Failure> {
+    pub(crate) fn create(&self, config: &LedgerConfig) -> Result<Opened, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref postgres) => Ok(Opened::postgres(PostgresStore::create(postgres, config)?)),
@@ -81,7 +86,7 @@ impl Stores {
                     }
                     made => made?,
                 };
-                tell_weaknesses(&chains, quiet);
+                tell_weaknesses(&chains);
                 let transactions = PostgresStore::create(postgres, chains.config())?;
                 Ok(Opened::pair(chains, transactions))
             }
@@ -89,7 +94,7 @@ impl Stores {
     }
 
     /// Opens the ledger that is in them; where there is none, creates this one.
-    pub(crate) fn open_or_create(&self, config: &LedgerConfig, quiet: bool) -> Result<Opened, Failure> {
+    pub(crate) fn open_or_create(&self, config: &LedgerConfig) -> Result<Opened, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref postgres) => {
@@ -105,7 +110,7 @@ impl Stores {
                     Err(StoreError::NotFound { .. }) => NatsChains::create(config, NatsOptions::clone(options))?,
                     opened => opened?,
                 };
-                tell_weaknesses(&chains, quiet);
+                tell_weaknesses(&chains);
                 let transactions = match PostgresStore::open_same(postgres, chains.config()) {
                     // Chains with a history have lost their table: an empty one would let transactions happen twice.
                     Err(error) if is_no_ledger(&error) && is_unused(&chains, config)? => {
@@ -169,8 +174,8 @@ fn is_unused(chains: &NatsChains, asked: &LedgerConfig) -> Result<bool, Failure>
 }
 
 #[cfg(feature = "nats")]
-fn tell_weaknesses(chains: &NatsChains, quiet: bool) {
-    for weakness in chains.weaknesses().iter().filter(|_| !quiet) {
+fn tell_weaknesses(chains: &NatsChains) {
+    for weakness in chains.weaknesses() {
         note(&format_args!("warning: {weakness}"));
     }
 }
