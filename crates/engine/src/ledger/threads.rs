@@ -330,17 +330,16 @@ impl Deciding {
         ends: bool,
         first_ticket: u64,
     ) -> Result<(), EngineError> {
-        let mut mark = match self.marks.remove(&source) {
-            Some(mark) => mark,
-            None => {
-                let known = self.shared.chains.source(source)?;
-                let is_new = known.is_none();
-                let mark = known.unwrap_or_else(|| SourceMark::new(source));
-                if !is_new {
-                    self.resumed.insert(source, mark.line_count);
-                }
-                mark
+        let mut mark = if let Some(mark) = self.marks.remove(&source) {
+            mark
+        } else {
+            let known = self.shared.chains.source(source)?;
+            let is_new = known.is_none();
+            let mark = known.unwrap_or_else(|| SourceMark::new(source));
+            if !is_new {
+                self.resumed.insert(source, mark.line_count);
             }
+            mark
         };
         let is_split = !self.shared.chains.whole_batches();
         let batch_rows_max = if is_split { usize::MAX } else { BATCH_ROWS_MAX };
