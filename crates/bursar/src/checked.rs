@@ -103,6 +103,10 @@ pub(crate) enum LedgerCommand {
     Serve(Serve),
     /// `doctor`
     Doctor,
+    /// `migrate`
+    Migrate,
+    /// `copy`
+    CopyLedger(CopyLedger),
     /// `backup`
     Backup(Copy),
     /// `restore`
@@ -243,6 +247,15 @@ pub(crate) struct Copy {
     pub(crate) verify: bool,
 }
 
+/// Which ledger is to be copied, and where to.
+#[derive(Debug)]
+pub(crate) struct CopyLedger {
+    /// A directory, or a file that names stores.
+    pub(crate) from: PathBuf,
+    /// The same.
+    pub(crate) to: PathBuf,
+}
+
 /// What is to be done with API keys.
 #[derive(Debug)]
 pub(crate) enum Key {
@@ -326,6 +339,8 @@ pub(crate) fn command(raw: cli::Command) -> Result<Command, Failure> {
         })),
         Raw::Export(args) => Command::Ledger(LedgerCommand::Export { customer: customer(&args.chain)?, to: args.to }),
         Raw::Doctor => Command::Ledger(LedgerCommand::Doctor),
+        Raw::Migrate => Command::Ledger(LedgerCommand::Migrate),
+        Raw::Copy(args) => Command::Ledger(LedgerCommand::CopyLedger(CopyLedger { from: args.from, to: args.to })),
         Raw::Backup(args) => Command::Ledger(LedgerCommand::Backup(Copy {
             directory: args.to,
             keys: !args.without_keys,

@@ -49,7 +49,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Directory of the ledger
+    /// Directory of the ledger; where `[store]` of its settings names other stores, of its keys and settings
     #[arg(
         long,
         global = true,
@@ -61,7 +61,7 @@ pub(crate) struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
-    /// Settings of rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
+    /// Settings of stores, rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "BURSAR_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
@@ -263,6 +263,34 @@ was taken, also those that were revoked since.
 Example:
   bursar --data bursar-data restore --from /backup/ledger")]
     Restore(RestoreArgs),
+
+    /// Copy a whole ledger from one place to another: a directory, PostgreSQL, NATS
+    #[command(after_help = "\
+A place is a ledger's directory, a copy that `bursar backup` made, or a `bursar.toml` that says in `[store]` where the \
+ledger is. Events keep their hashes and ids. The target is created, or has a part of the same ledger: run again, the \
+same command adds what is missing. In the end every head and every sum of both is compared. API keys and settings are \
+not copied.
+
+A ledger that is in use is copied as it stands. To move one: copy while it serves, stop all that write to it, and run \
+the same command again.
+
+Exit code 0: both are equal. 1: the source went on, and the target is behind it. 3: the target has something else. \
+4: the source is not sound, or the sums of both differ.
+
+Examples:
+  bursar copy --from bursar-data --to bursar.toml
+  bursar copy --from bursar.toml --to new-data --output json")]
+    Copy(CopyLedgerArgs),
+
+    /// Bring the stores that `[store]` names to this program's version
+    #[command(after_help = "\
+PostgreSQL: the schema is made, or migrated, each step in a transaction. NATS: the streams are made for a ledger that \
+is to be, or checked. Nothing is done to a ledger in a directory: its files are of a version that opens, or of one that \
+is refused.
+
+Example:
+  bursar migrate")]
+    Migrate,
 
     /// Look whether the directory and the machine are fit for a ledger
     #[command(after_help = "\
@@ -696,6 +724,18 @@ pub(crate) struct RestoreArgs {
     /// Do not verify the whole ledger at the end; what is copied is checked all the same
     #[arg(long)]
     pub(crate) skip_verify: bool,
+}
+
+/// `bursar copy`.
+#[derive(Debug, Args)]
+pub(crate) struct CopyLedgerArgs {
+    /// The ledger that is copied: a directory, or a file as `bursar.toml`
+    #[arg(long, value_name = "PLACE", value_hint = ValueHint::AnyPath)]
+    pub(crate) from: PathBuf,
+
+    /// Where to: a directory that is new, or a file as `bursar.toml`; or one that holds a part of the same ledger
+    #[arg(long, value_name = "PLACE", value_hint = ValueHint::AnyPath)]
+    pub(crate) to: PathBuf,
 }
 
 /// `bursar key`.

@@ -5,6 +5,7 @@
 
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
+use crate::stores::{StoreSection, Stores};
 use bursar_rails::settings::{Checked, ROUTE_KEYS, SettingsError, check, is_readable_by_others};
 use bursar_rails::{RailSettings, RouteSettings};
 use bursar_server::webhooks::WebhookConfig;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use toml::Spanned;
 
 /// What the file is called in a ledger's directory.
 pub(crate) const FILE_NAME: &str = "bursar.toml";
@@ -23,6 +25,7 @@ pub(crate) const FILE_NAME: &str = "bursar.toml";
 struct Config {
     rails: BTreeMap<String, RailSettings>,
     routes: RouteSettings,
+    store: Option<Spanned<StoreSection>>,
     webhooks: Vec<WebhookConfig>,
 }
 
@@ -61,16 +64,35 @@ pub(crate) fn webhooks(global: &Global) -> Result<Vec<WebhookConfig>, Failure> {
     Ok(File::find(global)?.map(|file| file.config.webhooks).unwrap_or_default())
 }
 
+/// The stores that the ledger is in; `None`: it is in its directory.
+pub(crate) fn stores(global: &Global) -> Result<Option<Stores>, Failure> {
+    match File::find(global)? {
+        Some(file) => file.stores(),
+        None => Ok(None),
+    }
+}
+
+/// The stores that a file names; `None`: there is no such file, or it names none.
+pub(crate) fn stores_of(path: &Path) -> Result<Option<Stores>, Failure> {
+    match File::read(path.to_owned(), false)? {
+        Some(file) => file.stores(),
+        None => Ok(None),
+    }
+}
+
 impl File {
     /// The file that was named, or the one in the ledger's directory, if there is one.
     fn find(global: &Global) -> Result<Option<Self>, Failure> {
-        let (path, is_named) = match &global.config {
-            Some(path) => (path.clone(), true),
-            None => (global.data.join(FILE_NAME), false),
-        };
+        match &global.config {
+            Some(path) => Self::read(path.clone(), true),
+            None => Self::read(global.data.join(FILE_NAME), false),
+        }
+    }
+
+    fn read(path: PathBuf, must_be: bool) -> Result<Option<Self>, Failure> {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if !is_named && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if !must_be && error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 let sentence = format!("{} cannot be read: {error}", path.display());
                 return Err(Failure::new(FailureKind::BadConfig, sentence));
@@ -82,8 +104,21 @@ impl File {
         }
     }
 
+    /// Where relative paths begin.
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn stores(&self) -> Result<Option<Stores>, Failure> {
+        let Some(section) = &self.config.store else { return Ok(None) };
+        section.get_ref().check(self.directory()).map_err(|what| {
+            let sentence = format!("{}: {what}", place(&self.path, &self.text, Some(section.span())));
+            Failure::new(FailureKind::BadConfig, sentence)
+        })
+    }
+
     fn check(&self, with_secrets: bool) -> Result<Checked, Failure> {
-        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let directory = self.directory();
         let checked = check(&self.config.rails, &self.config.routes, directory, with_secrets);
         checked.map_err(|SettingsError { span, what }| {
             let sentence = format!("{}: {what}", place(&self.path, &self.text, Some(span)));

@@ -1,11 +1,16 @@
 //! From the engine's errors to [`Failure`]: a code, a sentence, a hint, and how the program ends.
 
+#[cfg(feature = "postgres")]
+use crate::codes::open_info;
 use crate::codes::{CodeInfo, backup_info, engine_info, store_info, submit_info};
 use crate::exit::{Exit, Failure, FailureKind};
 use bursar_core::{Currencies, Rejection};
+use bursar_engine::copy::CopyError;
 use bursar_engine::embedded::backup::BackupError;
 use bursar_engine::store::StoreError;
 use bursar_engine::{EngineError, ReadError, SettleError, SubmitError};
+#[cfg(feature = "postgres")]
+use bursar_postgres::OpenError;
 use bursar_rails::http::RailsError;
 use bursar_server::ServeError;
 use bursar_server::keys::KeyFileError;
@@ -47,7 +52,7 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Store(error) => error.into(),
-            EngineError::Broken(_) | EngineError::OpenEvents | EngineError::SplitBatches | EngineError::Panicked => {
+            EngineError::Broken(_) | EngineError::OpenEvents | EngineError::Panicked => {
                 Self::coded(engine_info(&error), Exit::Ledger, error.to_string())
             }
         }
@@ -71,7 +76,6 @@ impl From<SubmitError> for Failure {
             | SubmitError::CustomerBusy(_)
             | SubmitError::TooMany { .. }
             | SubmitError::OpenEvents
-            | SubmitError::SplitBatches
             | SubmitError::Closed => Self::coded(submit_info(&error), Exit::Refused, error.to_string()),
         }
     }
@@ -85,6 +89,45 @@ impl From<SettleError> for Failure {
             SettleError::NotDecided(error) => error.into(),
         }
     }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let sentence = error.to_string();
+        match error {
+            CopyError::Source(error) | CopyError::Target(error) => match Self::from(error) {
+                Self::Told { code, exit, hint, .. } => Self::Told { code, exit, sentence, hint },
+                gone @ Self::ReaderGone => gone,
+            },
+            CopyError::Unsound { .. } | CopyError::SumsDiffer => Self::new(FailureKind::DamageFound, sentence),
+            CopyError::Diverged { .. } | CopyError::Refused { .. } => Self::new(FailureKind::CopyDiffers, sentence),
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let exit = match &error {
+            // What poisoned a store is what there is something to be done about.
+            OpenError::Store(error) => return StoreError::clone(error).into(),
+            OpenError::Config { .. } => Exit::Usage,
+            OpenError::File { .. } | OpenError::Server { .. } => Exit::Io,
+            OpenError::NoLedger { .. }
+            | OpenError::Exists { .. }
+            | OpenError::NewerSchema { .. }
+            | OpenError::OlderSchema { .. }
+            | OpenError::OtherLedger { .. }
+            | OpenError::UnsafeSettings { .. } => Exit::Ledger,
+        };
+        Self::coded(&open_info(&error), exit, error.to_string())
+    }
+}
+
+/// Whether a database could be opened, and there is no ledger in it.
+#[cfg(feature = "postgres")]
+pub(crate) const fn is_no_ledger(error: &OpenError) -> bool {
+    matches!(error, OpenError::NoLedger { .. })
 }
 
 impl From<RailsError> for Failure {

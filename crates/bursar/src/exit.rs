@@ -127,6 +127,14 @@ pub(crate) enum FailureKind {
     NotFit,
     /// `bursar.toml` is not as it must be.
     BadConfig,
+    /// A store is older than the program.
+    MigrationNeeded,
+    /// A store has settings under which money can be lost.
+    UnsafeSettings,
+    /// The source of a copy went on.
+    CopyBehind,
+    /// The target of a copy has something else.
+    CopyDiffers,
     /// Rails cannot be called.
     RailsUnready,
     /// No such event waits for a rail.
@@ -153,7 +161,7 @@ pub(crate) enum FailureKind {
 
 impl FailureKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::BadArgument,
         Self::UnknownCode,
         Self::CannotRead,
@@ -170,6 +178,10 @@ impl FailureKind {
         Self::UnknownKey,
         Self::NotFit,
         Self::BadConfig,
+        Self::MigrationNeeded,
+        Self::UnsafeSettings,
+        Self::CopyBehind,
+        Self::CopyDiffers,
         Self::RailsUnready,
         Self::NotPending,
         Self::ClosedOtherwise,
@@ -199,10 +211,19 @@ impl FailureKind {
             Self::CannotRead | Self::CannotWrite | Self::CannotServe | Self::TlsUnusable | Self::RailsUnready => {
                 Exit::Io
             }
-            Self::DirectoryNotEmpty | Self::KeysOpen | Self::KeysDamaged | Self::NotFit => Exit::Ledger,
-            Self::NoAccountThen | Self::UnreadableRow | Self::UnknownKey | Self::NotPending | Self::ClosedOtherwise => {
-                Exit::Refused
-            }
+            Self::DirectoryNotEmpty
+            | Self::KeysOpen
+            | Self::KeysDamaged
+            | Self::NotFit
+            | Self::MigrationNeeded
+            | Self::UnsafeSettings
+            | Self::CopyDiffers => Exit::Ledger,
+            Self::NoAccountThen
+            | Self::UnreadableRow
+            | Self::UnknownKey
+            | Self::NotPending
+            | Self::ClosedOtherwise
+            | Self::CopyBehind => Exit::Refused,
             Self::DamageFound => Exit::Damage,
         }
     }
@@ -289,7 +310,27 @@ impl FailureKind {
             Self::BadConfig => CodeInfo::command(
                 "bad_config",
                 "The settings in `bursar.toml` are not as they must be.",
-                "docs/rails.md and docs/webhooks.md have every key. Nothing was done: what the settings mean must be certain.",
+                "docs/stores.md, docs/rails.md and docs/webhooks.md have every key. Nothing was done: what the settings mean must be certain.",
+            ),
+            Self::MigrationNeeded => CodeInfo::command(
+                "migration_needed",
+                "The ledger's database was made by an older version of the program.",
+                "Stop the engines of that version, and run `bursar migrate`.",
+            ),
+            Self::UnsafeSettings => CodeInfo::command(
+                "unsafe_settings",
+                "The ledger's database has settings under which acknowledged money can be lost.",
+                "Change them; docs/stores.md says why each is needed.",
+            ),
+            Self::CopyBehind => CodeInfo::command(
+                "copy_behind",
+                "The ledger went on while it was copied: the copy is sound, and behind.",
+                "Stop all that write to the source, and run the same command again.",
+            ),
+            Self::CopyDiffers => CodeInfo::command(
+                "copy_differs",
+                "The target of a copy has another history, or somebody else writes to it.",
+                "Copy into a place that is new. Nothing that was there is changed.",
             ),
             Self::RailsUnready => CodeInfo::command(
                 "rails_unready",
@@ -308,8 +349,9 @@ impl FailureKind {
             ),
             Self::NeedsDirectory => CodeInfo::command(
                 "needs_directory",
-                "The command works on a ledger's directory, and a server was given.",
-                "Run it where the directory is, without `--server` and without `BURSAR_SERVER`.",
+                "The command works on a ledger's directory, and a server or other stores were named.",
+                "Run it where the directory is, without `--server` and `BURSAR_SERVER`. For a ledger in other stores, use \
+                 their own tools, or `bursar copy` it into a directory.",
             ),
             Self::NeedsServer => CodeInfo::command(
                 "needs_server",

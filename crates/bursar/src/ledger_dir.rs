@@ -1,6 +1,8 @@
-//! The ledger in the directory of `--data`: opened or created for one command, and closed after it.
+//! The ledger of `--data`: opened or created for one command, and closed after it. It is in that directory, or in the
+//! stores that the settings name ([`crate::stores`]).
 //!
-//! Every command takes the ledger's lock, also those that only read: a ledger belongs to one process.
+//! Every command takes the lock of a ledger in a directory, also those that only read: it belongs to one process. A ledger
+//! in other stores may be open many times.
 
 use crate::cli::Global;
 use crate::config::{self, FILE_NAME};
@@ -35,11 +37,15 @@ pub(crate) fn close(ledger: Ledger) {
 
 /// Opens the ledger, and says on standard error if that was not as usual.
 pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
+    let options = options(global)?;
+    if let Some(stores) = config::stores(global)? {
+        return stores.open()?.start(options);
+    }
     // Opening would leave a lock file in a directory that is none of ours.
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
-    open_with(global, options(global)?)
+    open_with(global, options)
 }
 
 /// Opens a ledger that is there.
@@ -53,6 +59,10 @@ fn open_with(global: &Global, options: LedgerOptions) -> Result<Ledger, Failure>
 
 /// Opens the ledger for a service: its rails are called.
 pub(crate) fn open_with_rails(global: &Global) -> Result<Ledger, Failure> {
+    if let Some(stores) = config::stores(global)? {
+        let options = with_rails(options(global)?, &config::with_secrets(global)?)?;
+        return stores.open()?.start(options);
+    }
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
@@ -68,8 +78,11 @@ pub(crate) fn with_rails(mut options: LedgerOptions, settings: &Checked) -> Resu
     Ok(options)
 }
 
-/// Creates a ledger and opens it. The directory is made if it does not exist; it must not hold other things.
+/// Creates a ledger and opens it. A directory is made if it does not exist; it must not hold other things.
 pub(crate) fn create(global: &Global, config: &LedgerConfig) -> Result<Ledger, Failure> {
+    if let Some(stores) = config::stores(global)? {
+        return stores.create(config)?.start(options(global)?);
+    }
     check_empty(&global.data)?;
     Ok(Ledger::create(&global.data, config, options(global)?)?)
 }
@@ -87,9 +100,10 @@ pub(crate) fn embedded_options(global: &Global) -> EmbeddedOptions {
     global.memory.map_or(options, |bytes| options.with_memory_bytes(bytes))
 }
 
-/// Opens the ledger; where there is none, creates one with the usual policy and no named currency.
+/// Opens the ledger; where there is none, creates one with the usual policy and no named currency. Not in other stores:
+/// a name that is mistyped in settings would make a ledger in a place that nobody looks at.
 pub(crate) fn open_or_create(global: &Global) -> Result<Ledger, Failure> {
-    if EmbeddedStore::exists(&global.data) {
+    if config::stores(global)?.is_some() || EmbeddedStore::exists(&global.data) {
         return open(global);
     }
     let ledger = create(global, &default_config()?)?;
@@ -105,7 +119,7 @@ pub(crate) fn default_config() -> Result<LedgerConfig, Failure> {
 }
 
 /// A ledger's directory is the ledger's alone: unfinished files in it are removed when it is opened.
-fn check_empty(directory: &Path) -> Result<(), Failure> {
+pub(crate) fn check_empty(directory: &Path) -> Result<(), Failure> {
     if EmbeddedStore::exists(directory) {
         return Err(StoreError::Exists { path: directory.to_owned() }.into());
     }

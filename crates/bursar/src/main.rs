@@ -24,6 +24,7 @@ mod pairs;
 mod progress;
 mod server_failure;
 mod shown;
+mod stores;
 
 use checked::{Command, LedgerCommand, Verify};
 use clap::parser::ValueSource;
@@ -97,9 +98,15 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failure> {
     let format = Format::choose(global.output);
     if global.server.is_some()
-        && let Some(name) = directory_only(&command)
+        && let Some(name) = not_of_a_server(&command)
     {
         return Err(needs_directory(name));
+    }
+    if let Some(name) = directory_only(&command)
+        && let Some(stores) = config::stores(global)?
+    {
+        let sentence = format!("`bursar {name}` works on a directory, and the ledger is in other stores: {stores}");
+        return Err(Failure::new(FailureKind::NeedsDirectory, sentence));
     }
     let done = match command {
         LedgerCommand::Init(init) => commands::init::run(global, init),
@@ -133,6 +140,8 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
         LedgerCommand::Verify(Verify::File(file, receipt)) => commands::verify_file::run(&file, receipt, format),
         LedgerCommand::Serve(serve) => commands::serve::run(global, &serve, colored(global.color, &io::stderr())),
         LedgerCommand::Doctor => commands::doctor::run(global, format),
+        LedgerCommand::Migrate => commands::migrate::run(global, format),
+        LedgerCommand::CopyLedger(copy) => commands::copy::run(global, &copy, format),
         LedgerCommand::Backup(copy) => commands::backup::run(global, &copy, format),
         LedgerCommand::Restore(copy) => commands::restore::run(global, &copy, format),
         LedgerCommand::Export { customer, to } => commands::export::run(global, customer, to.as_deref()),
@@ -140,10 +149,40 @@ fn ledger_command(global: &Global, command: LedgerCommand) -> Result<Exit, Failu
     done.map(|()| Exit::Done)
 }
 
-/// The name of a command that works on files, and so has no meaning for a server.
+/// The name of a command that works on the files of a ledger's directory.
 fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
     match command {
+        LedgerCommand::Doctor => Some("doctor"),
+        LedgerCommand::Backup(_) => Some("backup"),
+        LedgerCommand::Restore(_) => Some("restore"),
+        LedgerCommand::Ingest(asked) if asked.dry_run && !asked.in_memory => Some("ingest --dry-run"),
+        LedgerCommand::Ingest(_)
+        | LedgerCommand::Init(_)
+        | LedgerCommand::Info
+        | LedgerCommand::Accounts { .. }
+        | LedgerCommand::Account { .. }
+        | LedgerCommand::Chain(_)
+        | LedgerCommand::Transaction(_)
+        | LedgerCommand::Pending
+        | LedgerCommand::Settle(_)
+        | LedgerCommand::Submit(_)
+        | LedgerCommand::Listen(_)
+        | LedgerCommand::Top { .. }
+        | LedgerCommand::Unlock { .. }
+        | LedgerCommand::Verify(_)
+        | LedgerCommand::Serve(_)
+        | LedgerCommand::Migrate
+        | LedgerCommand::CopyLedger(_)
+        | LedgerCommand::Export { .. } => None,
+    }
+}
+
+/// The name of a command that has no meaning for a server.
+fn not_of_a_server(command: &LedgerCommand) -> Option<&'static str> {
+    match command {
         LedgerCommand::Init(_) => Some("init"),
+        LedgerCommand::Migrate => Some("migrate"),
+        LedgerCommand::CopyLedger(_) => Some("copy"),
         LedgerCommand::Serve(_) => Some("serve"),
         LedgerCommand::Doctor => Some("doctor"),
         LedgerCommand::Backup(_) => Some("backup"),

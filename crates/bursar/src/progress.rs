@@ -21,6 +21,16 @@ struct Shown {
 }
 
 impl Progress {
+    /// Progress of a job that counts, without an end.
+    pub(crate) fn counting(quiet: bool) -> Self {
+        let progress = Self::new(None, quiet);
+        if let (Some(shown), Ok(style)) = (&progress.shown, ProgressStyle::with_template("{spinner} {msg}  {elapsed}"))
+        {
+            shown.bar.set_style(style);
+        }
+        progress
+    }
+
     /// Progress towards `total_bytes`, or without an end where the total is not known.
     pub(crate) fn new(total_bytes: Option<u64>, quiet: bool) -> Self {
         if quiet || !io::stderr().is_terminal() {
@@ -63,6 +73,19 @@ impl Progress {
         shown.drawn = now;
         shown.bar.set_length(bytes_total);
         shown.bar.set_position(bytes);
+        shown.bar.tick();
+    }
+
+    /// Says how many there are so far, of a job whose end is not known.
+    pub(crate) fn update_count(&mut self, count: u64, what: &str) {
+        let Some(shown) = &mut self.shown else { return };
+        let now = Instant::now();
+        if now.duration_since(shown.drawn) < DRAW_EVERY {
+            return;
+        }
+        shown.drawn = now;
+        let rate = rows_per_second(count, now.duration_since(shown.started));
+        shown.bar.set_message(format!("{} {what}  {} {what}/s", grouped(count), grouped(rate)));
         shown.bar.tick();
     }
 

@@ -19,6 +19,7 @@ use bursar_core::{
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// How many customers are looked at at once.
@@ -26,7 +27,7 @@ const CUSTOMERS_AT_ONCE: usize = 1024;
 /// How many events of a chain are read at once.
 const EVENTS_AT_ONCE: usize = 4096;
 /// How many rejected rows of a source travel at once, so that they fit into any batch.
-const REJECTED_LINES_AT_ONCE: usize = 1 << 18;
+const REJECTED_LINES_AT_ONCE: usize = 1 << 16;
 
 /// What is copied to: the two stores of a ledger, which may be one and the same.
 #[derive(Clone, Copy, Debug)]
@@ -148,9 +149,7 @@ pub fn copy(
         }
     }
     batch.write(target, &mut copied)?;
-    if target.chains.whole_batches() {
-        copy_marks(source, target.chains)?;
-    }
+    copy_marks(source, target.chains)?;
     progress(&copied);
     Ok(copied)
 }
@@ -419,15 +418,19 @@ const fn refused(event: &EventRef) -> CopyError {
 fn copy_marks(source: &dyn Chains, target: &dyn Chains) -> Result<(), CopyError> {
     for mark in source.sources().map_err(CopyError::Source)? {
         let there = target.source(mark.source).map_err(CopyError::Target)?;
-        if there.as_ref() == Some(&mark) {
+        let is_same = there.as_ref() == Some(&mark);
+        if is_same && mark.finished {
             continue;
         }
         let lines = source.rejected_lines(mark.source).map_err(CopyError::Source)?;
-        let known = match there {
-            Some(_) => target.rejected_lines(mark.source).map_err(CopyError::Target)?.len(),
-            None => 0,
+        let known: BTreeSet<(u64, u8)> = match there {
+            Some(_) => target.rejected_lines(mark.source).map_err(CopyError::Target)?.into_iter().collect(),
+            None => BTreeSet::new(),
         };
-        let new = lines.get(known..).unwrap_or_default();
+        let new: Vec<(u64, u8)> = lines.into_iter().filter(|line| !known.contains(line)).collect();
+        if is_same && new.is_empty() {
+            continue;
+        }
         let time_ms = source.last_time_ms().map_err(CopyError::Source)?;
         let mut pieces = new.chunks(REJECTED_LINES_AT_ONCE).peekable();
         loop {

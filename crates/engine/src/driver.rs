@@ -4,17 +4,17 @@
 //! simulator. The order of things is the machine's ([`bursar_core::commit`]); the driver only does what each
 //! step says, up to the point where the batch waits to be made durable.
 
-use crate::store::{ChainEntry, Chains, ReadRange, SourceMark, StoreError, Transactions, WholeBatch};
+use crate::store::{ChainEntry, Chains, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch};
 use bursar_core::commit::{
     Answer, Appended, Batch, Broken, Limits, Machine, Outcome, Pending, ProposeResult, RailAnswer, RailCall, Routes,
     Schedule, Settlement, Settling, Step, Submission, Terms, Ticket,
 };
 use bursar_core::planted::{Planted, is_planted};
 use bursar_core::{
-    CustomerId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId, Request,
-    TransactionEntry, TransactionId,
+    Action, CustomerId, EntryId, EventId, EventRef, EventStatus, Hash, Head, LedgerConfig, LinkedEvent, RailId,
+    Request, RequestKey, TransactionEntry, TransactionId,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,8 +27,6 @@ pub enum EngineError {
     Broken(Broken),
     /// A source's position cannot pass events that wait for a rail: there are some, or its rows would make some.
     OpenEvents,
-    /// Rows of a source need stores that take a batch as a whole, together with the source's position.
-    SplitBatches,
     /// A part of the engine panicked: a fault in the program.
     Panicked,
 }
@@ -39,7 +37,6 @@ impl fmt::Display for EngineError {
             Self::Store(error) => error.fmt(f),
             Self::Broken(broken) => broken.fmt(f),
             Self::OpenEvents => f.write_str("rows cannot be taken in while events wait for a rail, nor go through one"),
-            Self::SplitBatches => f.write_str("these stores cannot keep a source's position together with its events"),
             Self::Panicked => f.write_str("a part of the engine panicked; this is a fault in the program"),
         }
     }
@@ -50,7 +47,7 @@ impl std::error::Error for EngineError {
         match self {
             Self::Store(error) => Some(error),
             Self::Broken(broken) => Some(broken),
-            Self::OpenEvents | Self::SplitBatches | Self::Panicked => None,
+            Self::OpenEvents | Self::Panicked => None,
         }
     }
 }
@@ -96,6 +93,7 @@ pub struct Driver {
     appended: Vec<Appended>,
     proposed: Vec<ProposeResult>,
     statuses: Vec<Option<EventStatus>>,
+    refused: BTreeMap<SourceId, Refused>,
 }
 
 impl Driver {
@@ -130,6 +128,7 @@ impl Driver {
             appended: Vec::new(),
             proposed: Vec::new(),
             statuses: Vec::new(),
+            refused: BTreeMap::new(),
         })
     }
 
@@ -220,9 +219,6 @@ impl Driver {
 
     /// Whether these rows of a source can be taken in as things stand.
     pub fn check_rows(&self, rows: &[SourceRow]) -> Result<(), EngineError> {
-        if !self.chains.whole_batches() {
-            return Err(EngineError::SplitBatches);
-        }
         let has_rail = |request: &Request| self.routes.of(request.action.kind()).is_some();
         let any_route = self.routes != Routes::default();
         let makes_open = any_route && rows.iter().filter_map(|row| row.request.as_ref()).any(has_rail);
@@ -236,6 +232,11 @@ impl Driver {
     /// makes the source's new position part of the batch. Tickets count the rows given, from 0; rows that could
     /// not be read, and rows that made an event, get no answer. Gives how many rows were taken. `mark` is the source's position before, and
     /// its new one afterwards; `ends` says that the source ends behind these rows.
+    ///
+    /// Where batches are not whole, events may be there whose position is not. So each row that brings no id of its own
+    /// goes under a key made of the source and the row's place, and takes effect once, however often it is taken. Which
+    /// rows of a batch are refused is written down before its events are: what they change must not let a row through
+    /// that was refused without them.
     pub fn run_rows(
         &mut self,
         now_ms: u64,
@@ -248,19 +249,72 @@ impl Driver {
         if self.take_rows_at_once(now_ms, batch, rows, ends, mark)? {
             return Ok(rows.len());
         }
-        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request?)));
-        let mut queue: VecDeque<Submission> =
-            requests.map(|(ticket, request)| Submission::new(ticket, request)).collect();
+        let under_keys = !self.chains.whole_batches();
+        self.take_rows(now_ms, batch, (rows, ends), under_keys, mark)
+    }
+
+    /// [`Driver::run_rows`] as it is done over stores without whole batches, whatever these stores do: for rows of
+    /// which some may have been decided over such stores ([`Driver::has_row_in_effect`]).
+    pub fn run_rows_under_keys(
+        &mut self,
+        now_ms: u64,
+        batch: &mut Batch,
+        rows: &[SourceRow],
+        ends: bool,
+        mark: &mut SourceMark,
+    ) -> Result<usize, EngineError> {
+        self.check_rows(rows)?;
+        self.take_rows(now_ms, batch, (rows, ends), true, mark)
+    }
+
+    fn take_rows(
+        &mut self,
+        now_ms: u64,
+        batch: &mut Batch,
+        (rows, ends): (&[SourceRow], bool),
+        under_keys: bool,
+        mark: &mut SourceMark,
+    ) -> Result<usize, EngineError> {
+        let is_split = !self.chains.whole_batches();
+        let mut refused = if under_keys { self.refused_of(mark)? } else { Refused::default() };
+        let requests = rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row, row.request?)));
+        let requests = requests.filter(|(_, row, _)| !refused.before.contains(&row.line));
+        let mut queue: VecDeque<Submission> = requests
+            .map(|(ticket, row, request)| {
+                let key = if under_keys { self.row_key(mark.source, row) } else { None };
+                let terms = key.map(|key| Box::new(Terms { key: Some(key), ..Terms::default() }));
+                Submission { terms, ..Submission::new(ticket, request) }
+            })
+            .collect();
         let mut answers = Vec::new();
         loop {
             self.machine.gather(now_ms, &mut queue, batch);
-            while self.take_step(batch)? {}
+            loop {
+                if is_split && batch.step() == Step::AppendStarted {
+                    let new = refused.new_lines(rows, batch, &answers);
+                    if !new.is_empty() {
+                        self.chains
+                            .end_batch(batch.time_ms(), Some(&SourceMark { rejected_lines: new, ..mark.clone() }))?;
+                    }
+                }
+                if !self.take_step(batch)? {
+                    break;
+                }
+            }
             batch.give_back(&mut queue);
+            // Another engine's event waits for its rail, and rows of this batch behind it.
+            if self.machine.waiting_count() > 0 {
+                return Err(EngineError::OpenEvents);
+            }
             // A position cannot pass a row that was put off while rows behind it were decided: as long as there
             // is one, the batch goes on.
             let last_decided = answers.iter().chain(batch.answers()).map(|answer: &Answer| answer.ticket).max();
             if queue.front().is_none_or(|first_left| last_decided.is_none_or(|last| last < first_left.ticket)) {
                 break;
+            }
+            if is_split {
+                self.chains.end_batch(batch.time_ms(), None)?;
+                self.chains.sync()?;
             }
             self.transactions.approve(batch.approvals())?;
             answers.append(&mut batch.take_answers());
@@ -268,10 +322,45 @@ impl Driver {
         batch.add_answers(answers);
         batch.leave_out_applied();
         let taken = queue.front().map_or(rows.len(), |first_left| first_left.ticket.0 as usize);
-        advance(mark, &rows[..taken], batch.answers());
+        advance(mark, &rows[..taken], batch.answers(), &refused);
         mark.finished = ends && taken == rows.len();
         self.chains.end_batch(batch.time_ms(), Some(mark))?;
+        refused.now.retain(|&line| line > mark.line_count);
+        if under_keys {
+            self.refused.insert(mark.source, refused);
+        }
         Ok(taken)
+    }
+
+    /// The key of a row that brings no id by which it takes effect once.
+    fn row_key(&self, source: SourceId, row: &SourceRow) -> Option<RequestKey> {
+        row.request.filter(|request| request.action.takes_key())?;
+        RequestKey::of_text(&self.ledger_digest, format!("row {} of {source}", row.end_offset).as_bytes())
+    }
+
+    /// What is known of rows of a source that were refused, and lie behind its position.
+    fn refused_of(&mut self, mark: &SourceMark) -> Result<Refused, EngineError> {
+        if let Some(refused) = self.refused.remove(&mark.source) {
+            return Ok(refused);
+        }
+        let lines = self.chains.rejected_lines(mark.source)?.into_iter().map(|(line, _)| line);
+        let before = lines.filter(|&line| line > mark.line_count).collect();
+        Ok(Refused { before, now: BTreeSet::new() })
+    }
+
+    /// Whether one of these rows, which lie behind the source's position, has taken effect: by its key, or by the id of its
+    /// transaction. Rows that repeat earlier ones look like that too, which does no harm.
+    pub fn has_row_in_effect(&self, source: SourceId, rows: &[SourceRow]) -> Result<bool, EngineError> {
+        let id = |row: &SourceRow| match row.request?.action {
+            Action::Deposit(movement) | Action::Withdrawal(movement) => Some(EntryId::from(movement.transaction)),
+            Action::Dispute(_) | Action::Resolve(_) | Action::Chargeback(_) | Action::Unlock => {
+                self.row_key(source, row).map(EntryId::from)
+            }
+        };
+        let ids: Vec<_> = rows.iter().filter_map(id).collect();
+        let mut entries = Vec::new();
+        self.transactions.get(&ids, &mut entries)?;
+        Ok(entries.iter().any(|entry| *entry != TransactionEntry::default()))
     }
 
     /// Decides rows at once, if the machine and the stores can.
@@ -291,7 +380,7 @@ impl Driver {
         let requests =
             rows.iter().zip(0..).filter_map(|(row, ticket)| Some((Ticket(ticket), row.request.as_ref()?, None)));
         self.decide_at_once(&mut *whole, batch, requests, false)?;
-        advance(mark, rows, batch.answers());
+        advance(mark, rows, batch.answers(), &Refused::default());
         mark.finished = ends;
         whole.end(Some(mark))?;
         Ok(true)
@@ -395,23 +484,54 @@ pub(crate) fn recall(chains: &dyn Chains, events: &[EventRef]) -> Result<Vec<Opt
     Ok(found)
 }
 
+/// The lines of rows that were refused although the source's position lies before them.
+#[derive(Debug, Default)]
+struct Refused {
+    /// By an earlier run: they are not decided again.
+    before: BTreeSet<u64>,
+    /// By this one.
+    now: BTreeSet<u64>,
+}
+
+impl Refused {
+    /// Takes over which rows of a batch are refused; gives those that were not known to be.
+    fn new_lines(&mut self, rows: &[SourceRow], batch: &Batch, answers: &[Answer]) -> Vec<(u64, u8)> {
+        let decided = answers.iter().filter_map(|answer| match &answer.result {
+            Ok(Outcome::Rejected(rejection)) => Some((answer.ticket, rejection)),
+            Ok(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) | Err(_) => None,
+        });
+        let mut new = Vec::new();
+        for (Ticket(ticket), rejection) in decided.chain(batch.refused()) {
+            let Some(row) = rows.get(ticket as usize) else { continue };
+            if self.now.insert(row.line) {
+                new.push((row.line, rejection.precedence() as u8));
+            }
+        }
+        new
+    }
+}
+
 /// Moves a source's position behind `rows`, and counts what became of them. `answers` are those of requests that
 /// made no event.
-fn advance(mark: &mut SourceMark, rows: &[SourceRow], answers: &[Answer]) {
+fn advance(mark: &mut SourceMark, rows: &[SourceRow], answers: &[Answer], refused: &Refused) {
     let Some(last) = rows.last() else { return };
     mark.offset = last.end_offset;
     mark.line_count = last.end_line_count;
     mark.rejected_lines.clear();
     let request_count = rows.iter().filter(|row| row.request.is_some()).count();
     mark.counts.unreadable += (rows.len() - request_count) as u64;
-    mark.counts.applied += (request_count - answers.len()) as u64;
+    let refused_before = rows.iter().filter(|row| refused.before.contains(&row.line)).count();
+    mark.counts.rejected += refused_before as u64;
+    mark.counts.applied += (request_count - refused_before - answers.len()) as u64;
     for answer in answers {
         match &answer.result {
             Ok(Outcome::AlreadyApplied(_)) => mark.counts.already_applied += 1,
             Ok(Outcome::Rejected(rejection)) => {
                 mark.counts.rejected += 1;
                 let line = rows.get(answer.ticket.0 as usize).map_or(0, |row| row.line);
-                mark.rejected_lines.push((line, rejection.precedence() as u8));
+                if !refused.now.contains(&line) {
+                    mark.rejected_lines.push((line, rejection.precedence() as u8));
+                }
             }
             // Left out of the answers; and only behind open events, which there are none of here.
             Ok(Outcome::Applied(_)) | Err(_) => {}

@@ -7,6 +7,10 @@
 //!
 //! What cannot be read twice (standard input, a pipe) has no digest before its end. It is first copied to a file
 //! in the ledger's directory, which is removed afterwards; that keeps "exactly once" true for it too.
+//!
+//! Over stores without whole batches the position follows the events, one batch late at the most. There, rows without an
+//! id of their own go under keys ([`crate::driver::Driver::run_rows`]), so that each row takes effect once all the same.
+//! Rows that are refused are written down before the events of their batch, and not decided again.
 
 use crate::csv::{Header, OpenError, Position, RowBatch, RowError, RowReader, Source, SourceError};
 use crate::driver::SourceRow;
@@ -163,6 +167,12 @@ pub fn ingest(
     if mark.offset > 0 {
         reader.resume(start).map_err(read_error)?;
     }
+    // Of a ledger in a directory that means reading all there is, as telling of earlier rows does anyway.
+    let refused_ahead = if ledger.embedded().is_none() || options.tell_earlier {
+        refused_ahead(ledger, &mark)?
+    } else {
+        BTreeMap::new()
+    };
     let (sender, taken) = channel();
     let mut ingest = Ingest {
         ledger,
@@ -174,6 +184,7 @@ pub fn ingest(
         taken,
         in_flight: VecDeque::new(),
         spare: Vec::new(),
+        refused_ahead,
     };
     ingest.run(&mut reader)?;
     Ok(ingest.report)
@@ -182,6 +193,18 @@ pub fn ingest(
 /// Where a mark says that reading goes on.
 const fn position_of(mark: &SourceMark) -> Position {
     Position { offset: mark.offset, line: mark.line_count + 1 }
+}
+
+/// Rows behind a source's position that an earlier run had refused. They are there only where that run was over stores
+/// without whole batches, and was interrupted.
+fn refused_ahead(ledger: &Ledger, mark: &SourceMark) -> Result<BTreeMap<u64, &'static RejectionInfo>, IngestError> {
+    // A new source has none: nobody has to read for it.
+    if mark.finished || ledger.source(mark.source).map_err(IngestError::Ledger)?.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let lines = ledger.rejected_lines(mark.source).map_err(IngestError::Ledger)?;
+    let ahead = lines.into_iter().filter(|(line, _)| *line > mark.line_count);
+    Ok(ahead.filter_map(|(line, index)| Some((line, Rejection::ALL.get(usize::from(index))?))).collect())
 }
 
 /// How far the ledger has this source; the mark of a new one if it is to be taken in again.
@@ -204,10 +227,13 @@ fn find_mark(ledger: &Ledger, source: &mut Source, again: bool) -> Result<Source
     Ok(SourceMark::new(id))
 }
 
-/// A name of its own for a source that can be read only once, in a ledger that will not outlive it.
+/// A name of its own for a source that can be read only once: it is never known again. Whoever wants it to be, in a
+/// ledger that outlives it, copies it first, as is done for a ledger with a directory.
 fn name_unread() -> [u8; 32] {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = [0; 32];
+    // Without randomness it is still another one than all before of this process.
+    getrandom::fill(&mut name[8..]).unwrap_or_default();
     name[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     name
 }
@@ -223,7 +249,7 @@ impl Drop for Spool {
     }
 }
 
-/// The source itself if it can be read twice, or a ledger in memory forgets it anyway; otherwise a copy.
+/// The source itself if it can be read twice, or there is no directory to copy it to; otherwise a copy.
 fn spooled(ledger: &Ledger, mut source: Source) -> Result<(Source, Option<Spool>), IngestError> {
     // Chains alone take no rows: that is said when the first of them come.
     let keeps_rows = |store: &&EmbeddedStore| store.whole_batches() && !source.is_seekable();
@@ -283,6 +309,8 @@ struct Ingest<'a> {
     /// Rows that the ledger has not answered yet, oldest first.
     in_flight: VecDeque<RowBatch>,
     spare: Vec<RowBatch>,
+    /// Rows behind the position that an earlier run had refused, by line.
+    refused_ahead: BTreeMap<u64, &'static RejectionInfo>,
 }
 
 impl Ingest<'_> {
@@ -398,7 +426,11 @@ impl Ingest<'_> {
                     *self.report.rejected.entry(rejection.code()).or_default() += 1;
                     self.observer.rejected(batch.text_of(row), row.line, rejection)
                 }
-                (Ok(_), Some(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) | None) => Ok(()),
+                (Ok(_), Some(Outcome::Applied(_) | Outcome::AlreadyApplied(_))) => Ok(()),
+                (Ok(_), None) => match self.refused_ahead.get(&row.line) {
+                    Some(info) => self.observer.rejected_earlier(batch.text_of(row), row.line, info),
+                    None => Ok(()),
+                },
             };
             told.map_err(IngestError::Observer)?;
         }

@@ -27,6 +27,7 @@ mod ledger;
 mod rail;
 pub mod store;
 mod totals;
+pub mod verify_stores;
 
 pub use bursar_core as core;
 pub use driver::EngineError;

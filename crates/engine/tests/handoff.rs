@@ -306,7 +306,6 @@ impl Callers {
                     | SubmitError::CustomerBusy(_)
                     | SubmitError::TooMany { .. }
                     | SubmitError::OpenEvents
-                    | SubmitError::SplitBatches
                     | SubmitError::Closed,
                 ) => assert!(!self.store.has(*id), "{id} took effect"),
                 Err(SubmitError::Stopped(_)) => {}

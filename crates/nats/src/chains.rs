@@ -106,6 +106,54 @@ fn check_options(options: &NatsOptions) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What [`prepare`] has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// The streams, by name.
+    pub streams: Vec<String>,
+    /// The ledger that lies in them; `None` where there is none yet.
+    pub ledger: Option<LedgerConfig>,
+    /// What is weak about them; empty unless [`NatsOptions::allow_weak`].
+    pub weaknesses: Vec<Weakness>,
+}
+
+/// Creates the streams for a ledger that is to be, or checks those of one that is there. A stream that is missing from a
+/// ledger is an error: one made anew would be empty.
+pub fn prepare(options: NatsOptions) -> Result<Prepared, StoreError> {
+    check_options(&options)?;
+    let runtime = runtime()?;
+    let prepared = wait(&runtime, async move {
+        let net = Net::connect(&options).await?;
+        let ledger = match find_ledger(&net, &options).await {
+            Ok(message) => Some(message),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let shard_count = ledger.as_ref().map_or(options.shard_count, |message| message.shard_count);
+        let streams: Vec<String> = (0..shard_count).map(|shard| stream_name(&options.prefix, shard)).collect();
+        if ledger.is_none() {
+            for (shard, stream) in (0..).zip(&streams) {
+                create_stream(&net, &options, stream, shard).await?;
+            }
+        }
+        let (weaknesses, _) = checked(&net, &options, &streams).await?;
+        Ok(Prepared { streams, ledger: ledger.map(|message| message.config), weaknesses })
+    });
+    // A caller may be on a thread of another runtime, which must not wait for this one.
+    runtime.shutdown_background();
+    prepared
+}
+
+/// What is weak about the streams and servers, if that is allowed; and how many servers keep each stream.
+async fn checked(net: &Net, options: &NatsOptions, streams: &[String]) -> Result<(Vec<Weakness>, u64), StoreError> {
+    let (weaknesses, replicas) = weaknesses(net, options, streams).await?;
+    if !weaknesses.is_empty() && !options.allow_weak {
+        let all: Vec<String> = weaknesses.iter().map(ToString::to_string).collect();
+        return Err(failed("keep money safe with these settings", &options.prefix, all.join("; ")));
+    }
+    Ok((weaknesses, replicas))
+}
+
 impl NatsChains {
     /// Creates a ledger's streams, and opens them.
     pub fn create(config: &LedgerConfig, options: NatsOptions) -> Result<Self, StoreError> {
@@ -253,11 +301,7 @@ async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, 
 impl Inner {
     async fn new(net: Net, options: NatsOptions, message: &LedgerMessage) -> Result<Self, StoreError> {
         let streams: Vec<String> = (0..message.shard_count).map(|shard| stream_name(&options.prefix, shard)).collect();
-        let (weaknesses, replicas) = weaknesses(&net, &options, &streams).await?;
-        if !weaknesses.is_empty() && !options.allow_weak {
-            let all: Vec<String> = weaknesses.iter().map(ToString::to_string).collect();
-            return Err(failed("keep money safe with these settings", &options.prefix, all.join("; ")));
-        }
+        let (weaknesses, replicas) = checked(&net, &options, &streams).await?;
         for weakness in &weaknesses {
             tracing::warn!(%weakness, "opened with a weak setting");
         }

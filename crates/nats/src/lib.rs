@@ -18,6 +18,7 @@
 
 mod bytes;
 mod chains;
+mod config;
 mod error;
 mod follow;
 mod ledger;
@@ -28,6 +29,7 @@ mod read;
 mod settings;
 mod shard;
 
-pub use chains::{Finding, NatsChains};
+pub use chains::{Finding, NatsChains, Prepared, prepare};
+pub use config::{ConfigError, NatsConfig};
 pub use options::NatsOptions;
 pub use settings::Weakness;

@@ -1,10 +1,11 @@
 //! How a cluster is reached, and what is asked of it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How the servers are to be spoken to, and how a ledger lies in them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NatsOptions {
     /// Addresses of servers, as `host:port`, `nats://host:port` or `tls://host:port`. One is enough: a cluster names
     /// its others. More are better when one does not run.
@@ -54,5 +55,27 @@ impl Default for NatsOptions {
             batch_messages_max: 1000,
             message_bytes_max: 256 * 1024,
         }
+    }
+}
+
+/// Without passwords.
+impl fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |user: &Option<(String, String)>| user.as_ref().map(|(name, _)| name.clone());
+        f.debug_struct("NatsOptions")
+            .field("servers", &self.servers)
+            .field("user", &name(&self.user))
+            .field("credentials", &self.credentials)
+            .field("system_user", &name(&self.system_user))
+            .field("root_certificates", &self.root_certificates)
+            .field("prefix", &self.prefix)
+            .field("shard_count", &self.shard_count)
+            .field("replicas", &self.replicas)
+            .field("allow_weak", &self.allow_weak)
+            .field("patience", &self.patience)
+            .field("cache_customers_max", &self.cache_customers_max)
+            .field("batch_messages_max", &self.batch_messages_max)
+            .field("message_bytes_max", &self.message_bytes_max)
+            .finish()
     }
 }

@@ -15,6 +15,9 @@ pub struct PostgresConfig {
     /// A file that holds the password and nothing else, so that it need not be in the URL.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// The environment variable that holds the password, instead of a file.
+    #[serde(default)]
+    pub password_env: Option<String>,
     /// Certificates (PEM) of those who may vouch for the server. With it, connections are encrypted and the server
     /// is checked; without it they are neither.
     #[serde(default)]
@@ -99,6 +102,7 @@ impl PostgresConfig {
         Self {
             url: url.to_owned(),
             password_file: None,
+            password_env: None,
             ca_file: None,
             schema: default_schema(),
             connections: default_connections(),
@@ -139,6 +143,15 @@ impl PostgresConfig {
             .parse()
             // What the parser says may hold a part of the URL, and with it a password.
             .map_err(|_| OpenError::Config { field, what: "it is not a URL as libpq reads it".to_owned() })?;
+        if let Some(variable) = &self.password_env {
+            if self.password_file.is_some() {
+                let what = "it stands instead of `password_file`, not beside it".to_owned();
+                return Err(OpenError::Config { field: "password_env", what });
+            }
+            let what = format!("the environment has no variable {variable}");
+            let password = std::env::var(variable).map_err(|_| OpenError::Config { field: "password_env", what })?;
+            client.password(password);
+        }
         if let Some(path) = &self.password_file {
             let password = std::fs::read_to_string(path);
             let password = password.map_err(|error| OpenError::File { path: path.clone(), error })?;

@@ -313,9 +313,7 @@ impl Problem {
                     StatusCode::SERVICE_UNAVAILABLE
                 }
                 // The service hands in neither rows of a source nor more than the queue holds.
-                SubmitError::TooMany { .. } | SubmitError::OpenEvents | SubmitError::SplitBatches => {
-                    StatusCode::INTERNAL_SERVER_ERROR
-                }
+                SubmitError::TooMany { .. } | SubmitError::OpenEvents => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Read(error) => match error {
                 ReadError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -390,7 +388,7 @@ impl Problem {
             Self::Submit(SubmitError::Closed | SubmitError::Stopped(_))
             | Self::Read(ReadError::Stopped(_))
             | Self::Service(ServiceProblem::Stopping, _) => Some(10),
-            Self::Submit(SubmitError::TooMany { .. } | SubmitError::OpenEvents | SubmitError::SplitBatches)
+            Self::Submit(SubmitError::TooMany { .. } | SubmitError::OpenEvents)
             | Self::Read(ReadError::Store(_))
             | Self::Rejected(_)
             | Self::Unreadable(_)
@@ -587,9 +585,7 @@ const fn submit_info(error: &SubmitError) -> ProblemInfo {
         SubmitError::CustomerBusy(_) => CUSTOMER_BUSY,
         SubmitError::Closed => CLOSED,
         SubmitError::Stopped(_) => STOPPED,
-        SubmitError::TooMany { .. } | SubmitError::OpenEvents | SubmitError::SplitBatches => {
-            ServiceProblem::Internal.info()
-        }
+        SubmitError::TooMany { .. } | SubmitError::OpenEvents => ServiceProblem::Internal.info(),
     }
 }
 

@@ -5,6 +5,8 @@ use crate::exit::FailureKind;
 use bursar_engine::embedded::backup::BackupError;
 use bursar_engine::store::StoreError;
 use bursar_engine::{EngineError, SubmitError};
+#[cfg(feature = "postgres")]
+use bursar_postgres::OpenError;
 use std::io;
 
 /// The codes of [`bursar_engine::csv::HeaderError`].
@@ -51,13 +53,13 @@ pub(super) const STORES: [CodeInfo; 10] = [
     ),
     CodeInfo::store(
         "no_ledger",
-        "There is no ledger in the directory.",
-        "`--data DIR` says where the ledger is; `bursar init` creates one.",
+        "There is no ledger there.",
+        "`--data DIR` and `[store]` of `bursar.toml` say where the ledger is; `bursar init` creates one.",
     ),
     CodeInfo::store(
         "ledger_exists",
-        "There is a ledger in the directory already.",
-        "Choose another directory; a ledger's policy and currencies never change.",
+        "There is a ledger there already.",
+        "Choose another place; a ledger's policy and currencies never change.",
     ),
     CodeInfo::store(
         "unknown_version",
@@ -90,8 +92,8 @@ pub(super) const STORES: [CodeInfo; 10] = [
 pub(super) const BACKUPS: [CodeInfo; 3] = [
     CodeInfo::store(
         "other_ledger",
-        "The directory holds a copy of another ledger.",
-        "Give each ledger a directory of its own for its copies.",
+        "What is there belongs to another ledger.",
+        "Give each ledger, and the copies of each, a place of its own.",
     ),
     CodeInfo::store(
         "backup_diverged",
@@ -134,8 +136,25 @@ pub(crate) fn store_info(error: &StoreError) -> &'static CodeInfo {
     }
 }
 
+/// What is known about why a ledger in PostgreSQL could not be opened.
+#[cfg(feature = "postgres")]
+pub(crate) fn open_info(error: &OpenError) -> CodeInfo {
+    match error {
+        OpenError::Store(error) => *store_info(error),
+        OpenError::Config { .. } => FailureKind::BadConfig.info(),
+        OpenError::File { .. } => FailureKind::CannotRead.info(),
+        OpenError::NoLedger { .. } => STORES[4],
+        OpenError::Exists { .. } => STORES[5],
+        OpenError::NewerSchema { .. } => STORES[6],
+        OpenError::Server { .. } => STORES[9],
+        OpenError::OtherLedger { .. } => BACKUPS[0],
+        OpenError::OlderSchema { .. } => FailureKind::MigrationNeeded.info(),
+        OpenError::UnsafeSettings { .. } => FailureKind::UnsafeSettings.info(),
+    }
+}
+
 /// Why the engine stopped.
-pub(super) const ENGINES: [CodeInfo; 4] = [
+pub(super) const ENGINES: [CodeInfo; 3] = [
     CodeInfo::engine(
         "invariant_broken",
         "Money would have become wrong, and the engine stopped before that.",
@@ -145,11 +164,6 @@ pub(super) const ENGINES: [CodeInfo; 4] = [
         "open_events",
         "Rows cannot be taken in while events wait for a rail, nor go through one.",
         "`bursar info` lists the open events; go on when they are settled.",
-    ),
-    CodeInfo::engine(
-        "split_batches",
-        "The stores cannot keep a file's position together with its events.",
-        "Use the embedded store, or submit the requests singly.",
     ),
     CodeInfo::engine(
         "panicked",
@@ -164,8 +178,7 @@ pub(crate) fn engine_info(error: &EngineError) -> &'static CodeInfo {
         EngineError::Store(error) => store_info(error),
         EngineError::Broken(_) => &ENGINES[0],
         EngineError::OpenEvents => &ENGINES[1],
-        EngineError::SplitBatches => &ENGINES[2],
-        EngineError::Panicked => &ENGINES[3],
+        EngineError::Panicked => &ENGINES[2],
     }
 }
 
@@ -193,7 +206,6 @@ pub(crate) fn submit_info(error: &SubmitError) -> &'static CodeInfo {
         SubmitError::CustomerBusy(_) => &SUBMITS[1],
         SubmitError::TooMany { .. } => &SUBMITS[2],
         SubmitError::OpenEvents => &ENGINES[1],
-        SubmitError::SplitBatches => &ENGINES[2],
         SubmitError::Closed => &SUBMITS[3],
         SubmitError::Stopped(_) => &SUBMITS[4],
     }

@@ -7,10 +7,12 @@ use crate::exit::FailureKind;
 use bursar_core::{Rejection, RejectionInfo};
 use bursar_engine::csv::{RowErrorInfo, RowErrorKind};
 use bursar_server::problem::{ProblemInfo, ServiceProblem};
+#[cfg(feature = "postgres")]
+pub(crate) use engine::open_info;
 use engine::{BACKUPS, ENGINES, HEADERS, STORES, SUBMITS};
 pub(crate) use engine::{backup_info, engine_info, store_info, submit_info};
-pub(crate) use verify::finding_info;
 use verify::{CHAINS, FINDINGS};
+pub(crate) use verify::{finding_info, stores_info};
 
 /// Where a code shows up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +119,14 @@ pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
     let own = move |problem: &ServiceProblem| !shared.contains(problem);
     let services = ServiceProblem::ALL.into_iter().filter(own);
     let services = services.map(|problem| CodeInfo::service(problem.info()));
-    requests.chain(rows).chain(engine).chain(FINDINGS).chain(CHAINS).chain(services).chain(commands)
+    requests
+        .chain(rows)
+        .chain(engine)
+        .chain(FINDINGS)
+        .chain(verify::STORES)
+        .chain(CHAINS)
+        .chain(services)
+        .chain(commands)
 }
 
 /// The codes closest to what was written, the closest first: those that contain it or that it contains,
@@ -200,7 +209,6 @@ mod tests {
             SubmitError::CustomerBusy(Busy { customer: CustomerId::new(1) }),
             SubmitError::TooMany { count: 2, count_max: 1 },
             SubmitError::OpenEvents,
-            SubmitError::SplitBatches,
             SubmitError::Closed,
             SubmitError::Stopped(Arc::new(EngineError::Panicked)),
         ];

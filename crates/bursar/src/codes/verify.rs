@@ -2,6 +2,7 @@
 
 use super::CodeInfo;
 use bursar_engine::embedded::FindingCode;
+use bursar_engine::verify_stores::StoresFault;
 
 const RESTORE: &str = "Restore the ledger from a backup.";
 const REBUILD: &str = "No event and no account is wrong. Delete `checkpoint.bursar` and the `index-*` files; the \
@@ -58,6 +59,24 @@ pub(super) const FINDINGS: [CodeInfo; 20] = [
         REBUILD,
     ),
 ];
+
+/// What can be wrong with a ledger in other stores, beside its chains.
+pub(super) const STORES: [CodeInfo; 4] = [
+    CodeInfo::verify("events_missing", "A chain in a store ends before its head.", RESTORE),
+    CodeInfo::verify("head_differs", "A store has another head of a chain than its events lead to.", RESTORE),
+    CodeInfo::verify(
+        "table_differs",
+        "The transactions table says something else of a transaction or a key than the chain of its customer.",
+        "The chain counts. Stop the engines, `bursar copy` the ledger into a new place, which makes the table anew, and \
+         find out who wrote to the table.",
+    ),
+    CodeInfo::verify("sums_differ", "The sums that a store keeps are not those of its chains.", RESTORE),
+];
+
+/// What is known about a finding in other stores.
+pub(crate) fn stores_info(fault: &StoresFault) -> Option<&'static CodeInfo> {
+    STORES.iter().chain(&CHAINS).find(|info| info.code == fault.code())
+}
 
 /// What can be wrong with a chain.
 pub(super) const CHAINS: [CodeInfo; 9] = [

@@ -2,12 +2,13 @@
 
 use crate::book::remote::Remote;
 use crate::cli::Global;
+use crate::config;
 use crate::exit::Failure;
 use crate::ledger_dir::{close, open};
 use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::shown::{Money, Time};
-use bursar_core::{CurrencyIndex, Hash, LinkedEvent, RailId, Sum};
+use bursar_core::{CurrencyIndex, LinkedEvent, RailId, Sum};
 use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::store::{SourceMark, StoreError};
 use bursar_engine::{CurrencyTotals, Ledger, Totals};
@@ -24,9 +25,12 @@ pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
         return print(format, &of_server(&remote)?, stdout()).map_err(|error| Failure::stdout(&error));
     }
     let ledger = open(global)?;
-    let read = read(&ledger, &global.data);
+    let read = read(&ledger, global);
     close(ledger);
-    let (mut entries, event_count) = read?;
+    let (mut entries, event_count, is_in_directory) = read?;
+    if !is_in_directory {
+        return print(format, &entries, stdout()).map_err(|error| Failure::stdout(&error));
+    }
     let disk_bytes = bytes_on_disk(&global.data)?;
     let mut disk = vec![("bytes", Value::Count(disk_bytes))];
     if let Some(per_event) = tenths(disk_bytes, event_count) {
@@ -36,16 +40,20 @@ pub(crate) fn run(global: &Global, format: Format) -> Result<(), Failure> {
     print(format, &entries, stdout()).map_err(|error| Failure::stdout(&error))
 }
 
-/// All but the disk, and how many events there are, open ones included.
-fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>, u64), Failure> {
+/// All but the disk; how many events there are, open ones included; and whether there is a disk to be measured.
+fn read(ledger: &Ledger, global: &Global) -> Result<(Vec<(&'static str, Entry)>, u64, bool), Failure> {
     let config = ledger.config();
     let (totals, open) = (ledger.totals()?, ledger.open_events()?);
-    let (journal_bytes, journal_digest) = ledger.embedded().map_or((0, Hash::default()), EmbeddedStore::journal_head);
-    let journal = vec![("bytes", Value::Count(journal_bytes)), ("digest", Value::shown(&journal_digest))];
     let sources = ledger.sources()?;
-    let entries = vec![
-        ("ledger", Entry::One(Value::Text(format!("{:032x}", u128::from_be_bytes(config.ledger))))),
-        ("directory", Entry::One(Value::shown(&directory.display()))),
+    let mut entries = vec![("ledger", Entry::One(Value::Text(format!("{:032x}", u128::from_be_bytes(config.ledger)))))];
+    match config::stores(global)? {
+        Some(stores) => {
+            let [chains, transactions] = stores.places().map(Value::Text);
+            entries.push(("store", Entry::Group(vec![("chains", chains), ("transactions", transactions)])));
+        }
+        None => entries.push(("directory", Entry::One(Value::shown(&global.data.display())))),
+    }
+    entries.extend([
         ("policy", policy(config.policy.locked.name(), config.policy.disputable.name())),
         ("currency", Entry::List(currencies(Money(&config.currencies), &totals))),
         ("customers", Entry::One(Value::Count(totals.customer_count))),
@@ -53,9 +61,13 @@ fn read(ledger: &Ledger, directory: &Path) -> Result<(Vec<(&'static str, Entry)>
         ("events", Entry::One(Value::Count(totals.event_count))),
         ("open_event", numbered(open.iter().map(open_event).collect())),
         ("source", numbered(sources.iter().map(source).collect())),
-        ("journal", Entry::Group(journal)),
-    ];
-    Ok((entries, totals.event_count + open.len() as u64))
+    ]);
+    let journal = ledger.embedded().map(EmbeddedStore::journal_head);
+    if let Some((bytes, digest)) = journal {
+        let journal = vec![("bytes", Value::Count(bytes)), ("digest", Value::shown(&digest))];
+        entries.push(("journal", Entry::Group(journal)));
+    }
+    Ok((entries, totals.event_count + open.len() as u64, journal.is_some()))
 }
 
 /// The same of a ledger behind a server, which does not tell of its files and sources.

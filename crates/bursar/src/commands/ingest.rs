@@ -207,8 +207,8 @@ fn take_each(
     Ok(Exit::Done)
 }
 
-/// Opens a source. For a trial, one that can be read only once is copied, as the real ledger does it, so that
-/// it is known by its content.
+/// Opens a source. One that can be read only once is copied, so that it is known by its content: a ledger in a directory
+/// does that itself, a trial and a ledger in other stores need it done here.
 fn open(target: &Target<'_>, asked: &Ingest, source: &Source) -> Result<(csv::Source, Option<NamedTempFile>), Failure> {
     let path = match source {
         Source::Stdin => Path::new("-"),
@@ -216,7 +216,8 @@ fn open(target: &Target<'_>, asked: &Ingest, source: &Source) -> Result<(csv::So
     };
     let cannot_read = |error: &dyn std::fmt::Display| Failure::new(FailureKind::CannotRead, error.to_string());
     let mut source = csv::Source::open(path).map_err(|error| cannot_read(&error))?;
-    if source.is_seekable() || target.is_kept() || !asked.dry_run || asked.in_memory {
+    let is_known_again = matches!(target, Target::Ledger(_)) && !target.is_kept() && !asked.in_memory;
+    if source.is_seekable() || !is_known_again {
         return Ok((source, None));
     }
     let mut copy = || -> io::Result<NamedTempFile> {

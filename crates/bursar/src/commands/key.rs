@@ -3,6 +3,7 @@
 
 use crate::checked::Key as Asked;
 use crate::cli::Global;
+use crate::config;
 use crate::exit::{Failure, FailureKind, note};
 use crate::output::{Cell, Column, Format, Records, stdout};
 use bursar_engine::embedded::EmbeddedStore;
@@ -15,7 +16,8 @@ const COLUMNS: &[Column] = &[Column::left("id"), Column::left("name"), Column::l
 
 /// Creates, lists or revokes.
 pub(crate) fn run(global: &Global, asked: Asked, format: Format) -> Result<(), Failure> {
-    if !EmbeddedStore::exists(&global.data) {
+    // Of a ledger in other stores, keys and settings are what lies in the directory.
+    if config::stores(global)?.is_none() && !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
     let file = KeyFile::of(&global.data);

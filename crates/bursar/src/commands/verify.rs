@@ -2,18 +2,24 @@
 
 use super::unknown_customer;
 use crate::cli::Global;
-use crate::codes::finding_info;
+use crate::codes::{finding_info, stores_info};
+use crate::config;
 use crate::exit::{Failure, FailureKind};
 use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::progress::{Progress, grouped};
+use crate::stores::{Opened, Stores};
 use bursar_core::CustomerId;
 use bursar_engine::embedded::{EmbeddedStore, Finding, Lost, Note, VerifyOptions, VerifyReport, verify};
 use bursar_engine::store::StoreError;
+use bursar_engine::verify_stores::{StoresFinding, StoresReport, verify_stores};
 use std::path::Path;
 
 /// Verifies the whole ledger, or one customer's chain.
 pub(crate) fn run(global: &Global, only: Option<CustomerId>, format: Format) -> Result<(), Failure> {
+    if let Some(stores) = config::stores(global)? {
+        return run_stores(global, &stores, only, format);
+    }
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
@@ -23,6 +29,62 @@ pub(crate) fn run(global: &Global, only: Option<CustomerId>, format: Format) -> 
     }
     print(format, &entries(&report, only), stdout()).map_err(|error| Failure::stdout(&error))?;
     judged(&report, &global.data)
+}
+
+/// Verifies a ledger in other stores: chains, table and sums. Engines may go on meanwhile.
+fn run_stores(global: &Global, stores: &Stores, only: Option<CustomerId>, format: Format) -> Result<(), Failure> {
+    let Opened { config, chains, transactions } = stores.open()?;
+    let mut progress = Progress::counting(global.quiet);
+    let verified = verify_stores(&config, &*chains, &*transactions, only, |count| {
+        progress.update_count(count, "events");
+    });
+    progress.finish();
+    let report = verified?;
+    if let Some(customer) = only.filter(|_| report.is_sound() && report.totals.event_count + report.open_count == 0) {
+        return Err(unknown_customer(customer));
+    }
+    print(format, &stores_entries(&report, only), stdout()).map_err(|error| Failure::stdout(&error))?;
+    if report.is_sound() {
+        return Ok(());
+    }
+    let things = if report.finding_count == 1 { "thing is" } else { "things are" };
+    let sentence = format!("{} {things} wrong: {stores}", grouped(report.finding_count));
+    Err(Failure::new(FailureKind::DamageFound, sentence))
+}
+
+fn stores_entries(report: &StoresReport, only: Option<CustomerId>) -> Vec<(&'static str, Entry)> {
+    let count = |count| Entry::One(Value::Count(count));
+    let mut entries = vec![
+        ("sound", Entry::One(Value::Flag(report.is_sound()))),
+        ("findings", count(report.finding_count)),
+        ("finding", numbered(report.findings.iter().map(stores_finding).collect())),
+    ];
+    match only {
+        Some(customer) => entries.push(("client", Entry::One(Value::shown(&customer)))),
+        None => entries.extend([
+            ("customers", count(report.totals.customer_count)),
+            ("sums_compared", Entry::One(Value::Flag(report.sums_compared))),
+        ]),
+    }
+    entries.extend([
+        ("transactions", count(report.totals.transaction_count)),
+        ("events", count(report.totals.event_count + report.open_count)),
+        ("open_events", count(report.open_count)),
+    ]);
+    entries
+}
+
+fn stores_finding(finding: &StoresFinding) -> Group {
+    let mut group =
+        vec![("code", Value::shown(&finding.fault.code())), ("what", Value::shown(&finding.fault.to_string()))];
+    if let Some((customer, seq)) = finding.event {
+        group.push(("client", Value::shown(&customer)));
+        group.push(("seq", Value::Count(seq)));
+    }
+    if let Some(info) = stores_info(&finding.fault) {
+        group.push(("hint", Value::shown(&info.hint)));
+    }
+    group
 }
 
 /// Verifies the ledger in a directory.
@@ -55,9 +117,6 @@ pub(super) fn judged(report: &VerifyReport, directory: &Path) -> Result<(), Fail
 
 fn entries(report: &VerifyReport, only: Option<CustomerId>) -> Vec<(&'static str, Entry)> {
     let count = |count| Entry::One(Value::Count(count));
-    let numbered = |groups: Vec<Group>| {
-        Entry::List(groups.into_iter().enumerate().map(|(index, group)| ((index + 1).to_string(), group)).collect())
-    };
     let mut entries = vec![
         ("sound", Entry::One(Value::Flag(report.is_sound()))),
         ("findings", count(report.finding_count)),
@@ -81,6 +140,10 @@ fn entries(report: &VerifyReport, only: Option<CustomerId>) -> Vec<(&'static str
         ("disk", Entry::Group(vec![("bytes", Value::Count(report.file_bytes))])),
     ]);
     entries
+}
+
+fn numbered(groups: Vec<Group>) -> Entry {
+    Entry::List(groups.into_iter().enumerate().map(|(index, group)| ((index + 1).to_string(), group)).collect())
 }
 
 fn finding(finding: &Finding) -> Group {

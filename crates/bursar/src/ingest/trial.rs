@@ -27,10 +27,14 @@ pub(crate) fn lock(directory: &Path) -> Result<Arc<RealDisk>, StoreError> {
 
 /// Opens a ledger on a trial medium of its own; several may stand on the same directory.
 pub(crate) fn open(real: &Arc<RealDisk>, options: LedgerOptions) -> Result<Ledger, EngineError> {
-    let disk = Arc::new(TrialDisk::new(real.clone())?);
-    let (store, _) = EmbeddedStore::open_on(disk, EmbeddedOptions::default())?;
-    let store = Arc::new(store);
+    let store = Arc::new(open_store(real, EmbeddedOptions::default())?);
     Ledger::with_stores(store.config().clone(), store.clone(), store, options)
+}
+
+/// Opens the store alone: to read a directory in which nothing must change.
+pub(crate) fn open_store(real: &Arc<RealDisk>, options: EmbeddedOptions) -> Result<EmbeddedStore, StoreError> {
+    let disk = Arc::new(TrialDisk::new(real.clone())?);
+    Ok(EmbeddedStore::open_on(disk, options)?.0)
 }
 
 /// The files by name: not opened yet, under the name that they have in the directory, or opened.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every command there is.
-pub(crate) const COMMANDS: [&str; 24] = [
+pub(crate) const COMMANDS: [&str; 26] = [
     "init",
     "ingest",
     "info",
@@ -23,6 +23,8 @@ pub(crate) const COMMANDS: [&str; 24] = [
     "settle",
     "verify",
     "export",
+    "copy",
+    "migrate",
     "doctor",
     "backup",
     "restore",

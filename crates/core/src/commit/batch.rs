@@ -1,10 +1,11 @@
 //! A batch on its way through the protocol: what it asks of the stores next, and what it has so far.
 
-use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Routes, Submission};
+use super::{Answer, Approval, Busy, Outcome, Proposal, RailCall, Routes, Submission, Ticket};
 use crate::chain::Head;
 use crate::event::{Event, EventStatus, LinkedEvent, Record};
 use crate::id::CustomerId;
 use crate::key::RequestKey;
+use crate::rejection::Rejection;
 use crate::transaction::{EntryId, EventRef, TransactionEntry, TransactionState};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -323,6 +324,17 @@ impl Batch {
     /// What the callers are to hear; complete once the step is [`Step::Finish`].
     pub fn answers(&self) -> &[Answer] {
         &self.answers
+    }
+
+    /// The requests that are refused as things stand, while the batch is on its way: before any of its events is
+    /// written. Those of a customer for whom another owner turns out to be faster are decided anew.
+    pub fn refused(&self) -> impl Iterator<Item = (Ticket, &Rejection)> {
+        self.outcomes.iter().filter_map(|(place, result)| match result {
+            Ok(Outcome::Rejected(rejection)) => {
+                Some((self.submissions.get(*place as usize)?.submission.ticket, rejection))
+            }
+            Ok(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) | Err(_) => None,
+        })
     }
 
     /// Adds answers of an earlier batch that is to be made durable together with this one.

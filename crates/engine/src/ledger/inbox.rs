@@ -29,8 +29,6 @@ pub enum SubmitError {
     },
     /// Rows of a source cannot be taken in while events wait for a rail, nor go through one.
     OpenEvents,
-    /// Rows of a source need stores that keep its position together with its events.
-    SplitBatches,
     /// The ledger was closed before the request was decided.
     Closed,
     /// The engine stopped. Whether the request took effect shows when the ledger is opened again.
@@ -45,7 +43,6 @@ impl SubmitError {
             Self::CustomerBusy(_) => "customer_busy",
             Self::TooMany { .. } => "too_many",
             Self::OpenEvents => "open_events",
-            Self::SplitBatches => "split_batches",
             Self::Closed => "closed",
             Self::Stopped(_) => "stopped",
         }
@@ -57,7 +54,6 @@ impl From<EngineError> for SubmitError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::OpenEvents => Self::OpenEvents,
-            EngineError::SplitBatches => Self::SplitBatches,
             EngineError::Store(_) | EngineError::Broken(_) | EngineError::Panicked => Self::Stopped(Arc::new(error)),
         }
     }
@@ -72,7 +68,6 @@ impl fmt::Display for SubmitError {
                 write!(f, "{count} requests at once are more than the queue's {count_max}")
             }
             Self::OpenEvents => EngineError::OpenEvents.fmt(f),
-            Self::SplitBatches => EngineError::SplitBatches.fmt(f),
             Self::Closed => f.write_str("the ledger was closed"),
             Self::Stopped(error) => write!(f, "the engine stopped: {error}"),
         }
@@ -83,12 +78,7 @@ impl std::error::Error for SubmitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Stopped(error) => Some(error.as_ref()),
-            Self::Busy
-            | Self::CustomerBusy(_)
-            | Self::TooMany { .. }
-            | Self::OpenEvents
-            | Self::SplitBatches
-            | Self::Closed => None,
+            Self::Busy | Self::CustomerBusy(_) | Self::TooMany { .. } | Self::OpenEvents | Self::Closed => None,
         }
     }
 }

@@ -35,8 +35,11 @@ const LONE_REQUESTS_MAX: usize = 4;
 /// The same for rows of a source, for which nobody waits one by one: a sync serves many batches, so that the disk
 /// gets large pieces, while each frame stays small enough to be read for one event.
 const ROW_BATCHES_MAX: u64 = 128;
-/// How many rows of a source make a batch.
+/// How many rows of a source make a batch, where batches are whole.
 const BATCH_ROWS_MAX: usize = 256;
+/// Behind a position of stores without whole batches, lines up to this may have taken effect already: more than any
+/// batch has rows.
+const UNCERTAIN_LINES_MAX: u64 = 1 << 14;
 /// So many batches of rows are handed over at once to be made durable: fewer would cost a sync of their own whenever
 /// the disk is faster than what is decided.
 const ROW_BATCHES_TOGETHER: usize = 16;
@@ -202,6 +205,8 @@ pub(super) struct Deciding {
     used: Receiver<Vec<Batch>>,
     spare: Vec<Batch>,
     marks: BTreeMap<SourceId, SourceMark>,
+    /// Sources that an earlier run had begun, and how many lines it had taken in.
+    resumed: BTreeMap<SourceId, u64>,
     by_hand: ByHand,
     number: u64,
     /// When the oldest request of what was taken last was handed in.
@@ -217,8 +222,8 @@ impl Deciding {
         used: Receiver<Vec<Batch>>,
         seed: u64,
     ) -> Self {
-        let (spare, marks, by_hand) = (Vec::new(), BTreeMap::new(), ByHand::default());
-        Self { shared, driver, decided, used, spare, marks, by_hand, number: 0, arrived: Instant::now(), seed }
+        let (spare, marks, resumed, by_hand) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), ByHand::default());
+        Self { shared, driver, decided, used, spare, marks, resumed, by_hand, number: 0, arrived: Instant::now(), seed }
     }
 
     pub(super) fn run(mut self) {
@@ -328,17 +333,36 @@ impl Deciding {
         ends: bool,
         first_ticket: u64,
     ) -> Result<(), EngineError> {
-        let mut mark = match self.marks.remove(&source) {
-            Some(mark) => mark,
-            None => self.shared.chains.source(source)?.unwrap_or_else(|| SourceMark::new(source)),
+        let mut mark = if let Some(mark) = self.marks.remove(&source) {
+            mark
+        } else {
+            let known = self.shared.chains.source(source)?;
+            let is_new = known.is_none();
+            let mark = known.unwrap_or_else(|| SourceMark::new(source));
+            if !is_new {
+                self.resumed.insert(source, mark.line_count);
+            }
+            mark
         };
+        let is_split = !self.shared.chains.whole_batches();
+        let batch_rows_max = if is_split { usize::MAX } else { BATCH_ROWS_MAX };
+        // The ledger may come from stores where rows are more certain than the position.
+        let is_near = |line: &u64| mark.line_count - line <= UNCERTAIN_LINES_MAX;
+        let is_uncertain = !is_split && self.resumed.get(&source).is_some_and(is_near);
+        let under_keys = is_uncertain && self.driver.has_row_in_effect(source, rows)?;
         let mut taken = 0;
         let mut decided = Vec::new();
         loop {
             let mut batch = self.begin_batch(ROW_BATCHES_MAX)?;
-            let end = rows.len().min(taken + self.shared.batch_requests_max.min(BATCH_ROWS_MAX));
+            let end = rows.len().min(taken + self.shared.batch_requests_max.min(batch_rows_max));
             let is_last = end == rows.len();
-            let count = self.driver.run_rows(now_ms(), &mut batch, &rows[taken..end], ends && is_last, &mut mark)?;
+            let next = &rows[taken..end];
+            let ends = ends && is_last;
+            let count = if under_keys {
+                self.driver.run_rows_under_keys(now_ms(), &mut batch, next, ends, &mut mark)?
+            } else {
+                self.driver.run_rows(now_ms(), &mut batch, next, ends, &mut mark)?
+            };
             let base = first_ticket + taken as u64;
             taken += count;
             let is_end = taken == rows.len();

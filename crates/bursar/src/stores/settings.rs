@@ -1,0 +1,200 @@
+//! The section `[store]` and what it comes to.
+
+#[cfg(feature = "nats")]
+use bursar_nats::{NatsConfig, NatsOptions};
+#[cfg(feature = "postgres")]
+use bursar_postgres::PostgresConfig;
+use serde::Deserialize;
+use std::fmt;
+#[cfg(feature = "postgres")]
+use std::path::Path;
+
+/// `[store]` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreSection {
+    chains: ChainsIn,
+    transactions: TransactionsIn,
+    #[cfg(feature = "postgres")]
+    #[serde(default)]
+    postgres: Option<PostgresConfig>,
+    #[cfg(feature = "nats")]
+    #[serde(default)]
+    nats: Option<NatsConfig>,
+}
+
+/// Where chains can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ChainsIn {
+    Embedded,
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "nats")]
+    Nats,
+}
+
+/// Where the transactions table can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TransactionsIn {
+    Embedded,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+/// The pairs of stores that a ledger can be in, other than a directory.
+#[derive(Clone, Debug)]
+pub(crate) enum Stores {
+    /// Chains and transactions in one schema of PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresConfig>),
+    /// Chains in streams of NATS `JetStream`, transactions in a schema of PostgreSQL.
+    #[cfg(feature = "nats")]
+    NatsAndPostgres(Box<NatsOptions>, Box<PostgresConfig>),
+}
+
+impl StoreSection {
+    /// The stores meant; `None`: both are the embedded store, and the ledger is in its directory. `directory` is that of
+    /// the settings, where relative paths begin.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn check(&self, directory: &Path) -> Result<Option<Stores>, String> {
+        let stores = match (self.chains, self.transactions) {
+            (ChainsIn::Embedded, TransactionsIn::Embedded) => None,
+            // The embedded store's batches are whole together with its own table.
+            (ChainsIn::Embedded, TransactionsIn::Postgres) => {
+                let why = "chains in the embedded store go with its own transactions table only, so far";
+                return Err(format!("{why}: set `transactions = \"embedded\"`"));
+            }
+            (ChainsIn::Postgres, TransactionsIn::Postgres) => Some(Stores::Postgres(self.postgres(directory)?)),
+            #[cfg(feature = "nats")]
+            (ChainsIn::Nats, TransactionsIn::Postgres) => {
+                Some(Stores::NatsAndPostgres(self.nats(directory)?, self.postgres(directory)?))
+            }
+            #[cfg(feature = "nats")]
+            (ChainsIn::Nats, TransactionsIn::Embedded) => return Err(no_table_alone()),
+            (ChainsIn::Postgres, TransactionsIn::Embedded) => return Err(no_table_alone()),
+        };
+        // A section that is there for nothing may be a mistake about where the money is.
+        let needs_postgres = matches!(self.transactions, TransactionsIn::Postgres);
+        if self.postgres.is_some() && !needs_postgres {
+            return Err("`[store.postgres]` is there, and neither chains nor transactions are".to_owned());
+        }
+        #[cfg(feature = "nats")]
+        if self.nats.is_some() && self.chains != ChainsIn::Nats {
+            return Err("`[store.nats]` is there, and the chains are not".to_owned());
+        }
+        Ok(stores)
+    }
+
+    /// Built without other stores, the program knows directories only.
+    #[cfg(not(feature = "postgres"))]
+    pub(crate) fn check(&self, _directory: &std::path::Path) -> Result<Option<Stores>, String> {
+        match (self.chains, self.transactions) {
+            (ChainsIn::Embedded, TransactionsIn::Embedded) => Ok(None),
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgres(&self, directory: &Path) -> Result<Box<PostgresConfig>, String> {
+        let mut config = self.postgres.clone().ok_or("`[store.postgres]` is missing")?;
+        for file in [&mut config.password_file, &mut config.ca_file].into_iter().flatten() {
+            *file = directory.join(&file);
+        }
+        Ok(Box::new(config))
+    }
+
+    #[cfg(feature = "nats")]
+    fn nats(&self, directory: &Path) -> Result<Box<NatsOptions>, String> {
+        let config = self.nats.as_ref().ok_or("`[store.nats]` is missing")?;
+        let options = config.options(directory).map_err(|error| format!("`[store.nats]`: {error}"))?;
+        Ok(Box::new(options))
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn no_table_alone() -> String {
+    "the embedded store's transactions table goes with its own chains only: set `transactions = \"postgres\"`"
+        .to_owned()
+}
+
+/// Where the chains are, and where the transactions are; without addresses, which may hold secrets.
+impl Stores {
+    pub(crate) fn places(&self) -> [String; 2] {
+        #[cfg(feature = "postgres")]
+        let postgres = |config: &PostgresConfig| format!("PostgreSQL, schema {}", config.schema);
+        match *self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(ref config) => [postgres(config), postgres(config)],
+            #[cfg(feature = "nats")]
+            Self::NatsAndPostgres(ref options, ref config) => {
+                [format!("NATS JetStream, prefix {}", options.prefix), postgres(config)]
+            }
+        }
+    }
+}
+
+impl fmt::Display for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [chains, transactions] = self.places();
+        if chains == transactions {
+            f.write_str(&chains)
+        } else {
+            write!(f, "chains in {chains}; transactions in {transactions}")
+        }
+    }
+}
+
+#[cfg(all(test, feature = "nats"))]
+mod tests {
+    use super::*;
+
+    fn checked(text: &str) -> Result<Option<String>, String> {
+        let section: StoreSection = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        let stores = section.check(Path::new("/etc/bursar"))?;
+        Ok(stores.map(|stores| stores.to_string()))
+    }
+
+    #[test]
+    fn only_pairs_that_work_are_taken() {
+        let postgres = "[postgres]\nurl = 'postgresql://bursar:hush@db/books'\n";
+        let nats = "[nats]\nservers = ['h:4222']\n";
+        let both = format!("{postgres}{nats}");
+        let section = |chains: &str, transactions: &str, rest: &str| {
+            checked(&format!("chains = '{chains}'\ntransactions = '{transactions}'\n{rest}"))
+        };
+        assert_eq!(section("embedded", "embedded", ""), Ok(None));
+        assert_eq!(section("postgres", "postgres", postgres), Ok(Some("PostgreSQL, schema bursar".to_owned())));
+        let pair = "chains in NATS JetStream, prefix bursar; transactions in PostgreSQL, schema bursar";
+        assert_eq!(section("nats", "postgres", &both), Ok(Some(pair.to_owned())));
+        let refused = [
+            ("postgres", "postgres", "", "`[store.postgres]` is missing"),
+            ("nats", "postgres", postgres, "`[store.nats]` is missing"),
+            ("postgres", "postgres", &both, "`[store.nats]` is there"),
+            ("embedded", "embedded", postgres, "`[store.postgres]` is there"),
+            ("embedded", "postgres", postgres, "chains in the embedded store go with"),
+            ("nats", "embedded", nats, "the embedded store's transactions table"),
+            ("postgres", "embedded", postgres, "the embedded store's transactions table"),
+            ("nats", "nats", nats, "unknown variant `nats`, expected `embedded` or `postgres`"),
+            ("postgres", "postgres", "[postgres]\nurl = 'x'\nschemas = 'a'\n", "unknown field `schemas`"),
+        ];
+        for (chains, transactions, rest, expected) in refused {
+            let error = section(chains, transactions, rest).unwrap_err();
+            assert!(error.starts_with(expected), "{chains}, {transactions}: {error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+        assert!(checked("chains = 'postgres'\n").unwrap_err().contains("missing field `transactions`"));
+    }
+
+    #[test]
+    fn relative_paths_begin_where_the_settings_are() {
+        let text = "chains = 'postgres'\ntransactions = 'postgres'\n\
+                    [postgres]\nurl = 'postgresql://db'\npassword_file = 'password'\nca_file = '/ca.pem'\n";
+        let section: StoreSection = toml::from_str(text).unwrap();
+        let Some(Stores::Postgres(config)) = section.check(Path::new("/etc/bursar")).unwrap() else {
+            panic!("{section:?}");
+        };
+        assert_eq!(config.password_file.as_deref(), Some(Path::new("/etc/bursar/password")));
+        assert_eq!(config.ca_file.as_deref(), Some(Path::new("/ca.pem")));
+    }
+}

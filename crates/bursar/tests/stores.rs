@@ -1,0 +1,413 @@
+//! Ledgers in other stores, through the binary, against real servers: every command, two services on one ledger, a killed
+//! ingest, and a ledger that moves from store to store.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
+
+#[path = "../../server/tests/common/client.rs"]
+mod client;
+mod common;
+#[path = "../../nats/tests/common/servers.rs"]
+mod nats;
+#[path = "../../postgres/tests/common/mod.rs"]
+mod postgres;
+#[path = "common/service.rs"]
+mod service;
+
+use common::{EXAMPLE, EXAMPLE_ACCOUNTS, Random, Sandbox, code, stderr, stdout, told};
+use nats::{Cluster, Sync};
+use postgres::PostgresServer;
+use rustix::process::Signal;
+use service::Service;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// `[store]` for a schema of its own.
+fn in_postgres(server: &PostgresServer) -> String {
+    format!("[store]\nchains = 'postgres'\ntransactions = 'postgres'\n{}", section(server))
+}
+
+fn section(server: &PostgresServer) -> String {
+    let config = server.fresh_schema();
+    format!("[store.postgres]\nurl = '{}'\nschema = '{}'\n", config.url, config.schema)
+}
+
+/// `[store]` for streams and a schema of its own. The passwords lie beside it.
+fn in_both(sandbox: &Sandbox, cluster: &Cluster, server: &PostgresServer) -> String {
+    sandbox.write("books", "books\n");
+    sandbox.write("sys", "sys\n");
+    let options = cluster.options();
+    let directory = sandbox.path("").display().to_string();
+    format!(
+        "[store]\nchains = 'nats'\ntransactions = 'postgres'\n{}[store.nats]\nservers = {:?}\nprefix = '{}'\n\
+         user = 'books'\npassword_file = '{directory}/books'\nsystem_user = 'sys'\n\
+         system_password_file = '{directory}/sys'\nstreams = 2\nreplicas = {}\nallow_weak_settings = {}\n",
+        section(server),
+        options.servers,
+        options.prefix,
+        options.replicas,
+        options.allow_weak
+    )
+}
+
+/// Settings in the directory of `--data`, where every command finds them.
+fn sandbox_with(settings: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("bursar-data")).unwrap();
+    sandbox.write("bursar-data/bursar.toml", settings);
+    sandbox
+}
+
+/// What every command says of a ledger that holds the example.
+fn every_command_works(sandbox: &Sandbox) {
+    assert!(sandbox.fails(3, &["accounts"]).contains("error[no_ledger]"));
+    assert!(
+        sandbox.fails(3, &["ingest", "payments.csv"]).contains("error[no_ledger]"),
+        "nothing is created by mistake"
+    );
+    sandbox.done(&["init"]);
+    assert!(sandbox.fails(3, &["init"]).contains("error[ledger_exists]"));
+    sandbox.write("payments.csv", EXAMPLE);
+    let accounts = sandbox.done(&["ingest", "payments.csv", "--quiet", "--output", "csv"]);
+    assert_eq!(accounts, EXAMPLE_ACCOUNTS);
+    assert_eq!(sandbox.done(&["accounts", "--output", "csv"]), EXAMPLE_ACCOUNTS);
+    assert!(stderr(&sandbox.run(&["ingest", "payments.csv", "--no-report"])).contains("already in"));
+    let piped = sandbox.run_with_input(&["ingest", "-", "--no-report"], EXAMPLE);
+    assert!(stderr(&piped).contains("already in"), "{}", stderr(&piped));
+
+    sandbox.done(&["submit", "deposit", "77", "9001", "12.5"]);
+    let again = sandbox.done(&["submit", "deposit", "77", "9001", "12.5", "--output", "json"]);
+    assert!(again.contains("already"), "{again}");
+    assert!(sandbox.fails(1, &["submit", "withdrawal", "77", "9002", "13"]).contains("insufficient_funds"));
+    sandbox.done(&["submit", "withdrawal", "77", "9003", "2", "--dry-run"]);
+    sandbox.done(&["submit", "dispute", "77", "9001", "--idempotency-key", "case 17"]);
+    sandbox.done(&["submit", "dispute", "77", "9001", "--idempotency-key", "case 17"]);
+    sandbox.done(&["submit", "chargeback", "77", "9001"]);
+    sandbox.done(&["unlock", "77"]);
+    let chain = sandbox.done(&["chain", "77", "--output", "csv"]);
+    assert_eq!(chain.lines().count(), 1 + 4, "{chain}");
+    assert!(sandbox.done(&["transaction", "9001", "--output", "csv"]).contains("charged_back"));
+    assert!(sandbox.done(&["account", "77", "--as-of", "1", "--output", "csv"]).contains("12.5"));
+    sandbox.done(&["pending"]);
+    assert!(
+        sandbox
+            .fails(1, &["settle", "6f1cf1f0-4f6e-8d53-9c3f-5a5d5f3c2b1a", "--as", "done", "--reason", "x"])
+            .contains("not_pending")
+    );
+    sandbox.done(&["export", "--chain", "77", "--to", "77.chain"]);
+    sandbox.done(&["verify", "--file", "77.chain"]);
+    let verified = sandbox.done(&["verify", "--output", "csv"]);
+    assert!(verified.contains("sound,true\n") && verified.contains("sums_compared,true\n"), "{verified}");
+    sandbox.done(&["verify", "77"]);
+    assert!(sandbox.fails(1, &["verify", "78"]).contains("unknown_customer"));
+    let info = sandbox.done(&["info", "--output", "csv"]);
+    assert!(info.contains("currency.unnamed.balanced,true\n") && info.contains("store.chains,"), "{info}");
+    assert!(!info.contains("directory") && !info.contains("journal"), "{info}");
+    sandbox.done(&["key", "create", "--name", "shop", "--role", "read"]);
+    for arguments in [
+        &["backup", "--to", "copy"][..],
+        &["restore", "--from", "copy"],
+        &["doctor"],
+        &["ingest", "payments.csv", "--dry-run"],
+    ] {
+        let error = sandbox.fails(2, arguments);
+        assert!(error.contains("error[needs_directory]") && error.contains("PostgreSQL"), "{error}");
+    }
+}
+
+#[test]
+fn every_command_works_on_postgresql() {
+    let server = PostgresServer::start();
+    let settings = in_postgres(&server);
+    let sandbox = sandbox_with(&settings);
+    every_command_works(&sandbox);
+
+    // What somebody else writes into the table is found, and into the chains too.
+    let schema = settings.rsplit("schema = '").next().unwrap().trim_end().trim_end_matches('\'').to_owned();
+    let id = "00000000-0000-0000-0000-000000002329";
+    let change = |text: &str| server.psql(&format!("SET search_path = {schema}; {text}"));
+    change(&format!("UPDATE transactions SET amount = amount + 1 WHERE id = '{id}'"));
+    let error = sandbox.run(&["verify", "--output", "csv"]);
+    assert_eq!(code(&error), 4, "{}", stderr(&error));
+    assert!(stdout(&error).contains("finding.1.code,table_differs\nfinding.1.what,"), "{}", stdout(&error));
+    change("UPDATE events SET amount = amount - 1 WHERE seq = 1");
+    let error = sandbox.run(&["verify", "--output", "csv"]);
+    assert_eq!(code(&error), 4, "{}", stderr(&error));
+    assert!(stdout(&error).contains("wrong_hash"), "{}", stdout(&error));
+}
+
+#[test]
+fn every_command_works_on_a_pair_of_stores() {
+    let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
+    let sandbox = Sandbox::new();
+    let settings = in_both(&sandbox, &cluster, &server);
+    let sandbox = {
+        let other = sandbox_with(&settings);
+        every_command_works(&other);
+        other
+    };
+    // The chains of this ledger, and the table of nobody.
+    let lost = settings.replace(
+        &settings[settings.find("schema = '").unwrap()..settings.find("[store.nats]").unwrap()],
+        "schema = 'nothing'\n",
+    );
+    sandbox.write("lost.toml", lost);
+    assert!(sandbox.fails(3, &["--config", "lost.toml", "accounts"]).contains("error[no_ledger]"));
+    assert!(sandbox.fails(3, &["--config", "lost.toml", "init"]).contains("error[ledger_exists]"));
+}
+
+#[test]
+fn migrate_makes_what_is_missing_and_refuses_what_is_newer() {
+    let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
+    let files = Sandbox::new();
+    let sandbox = sandbox_with(&in_both(&files, &cluster, &server));
+    let told = sandbox.done(&["migrate", "--output", "csv"]);
+    let version = bursar_postgres::SCHEMA_VERSION;
+    for line in ["nats.streams,2\n", "nats.has_ledger,false\n", "postgres.version_before,0\n"] {
+        assert!(told.contains(line), "{told}");
+    }
+    assert!(told.contains(&format!("postgres.version,{version}\n")), "{told}");
+    assert!(sandbox.fails(3, &["accounts"]).contains("error[no_ledger]"));
+    sandbox.done(&["init", "--currency", "EUR:2"]);
+    let told = sandbox.done(&["migrate", "--output", "csv"]);
+    assert!(told.contains("nats.has_ledger,true\n"), "{told}");
+    assert!(told.contains(&format!("postgres.version_before,{version}\n")), "{told}");
+    let schema = told.lines().find_map(|line| line.strip_prefix("postgres.schema,")).unwrap().to_owned();
+    server.psql(&format!("INSERT INTO {schema}.migrations VALUES (99, now())"));
+    assert!(sandbox.fails(3, &["accounts"]).contains("error[unknown_version]"));
+    assert!(sandbox.fails(3, &["migrate"]).contains("error[unknown_version]"));
+    server.psql(&format!("DELETE FROM {schema}.migrations WHERE version = 99"));
+    sandbox.done(&["accounts"]);
+    // A directory has nothing to migrate.
+    let directory = Sandbox::with_example();
+    assert_eq!(directory.done(&["migrate"]), "");
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_before_anything_is_done() {
+    let table = [
+        ("[store]\nchains = 'postgres'\n", "bursar.toml:1:1: missing field `transactions`"),
+        ("[store]\nchains = 'postgre'\ntransactions = 'postgres'\n", "Did you mean `postgres`?"),
+        ("[store]\nchains = 'postgres'\ntransactions = 'postgres'\n", "`[store.postgres]` is missing"),
+        (
+            "[store]\nchains = 'postgres'\ntransactions = 'postgres'\n[store.postgres]\nurl = 'hush:'\n",
+            "it is not a URL as libpq reads it",
+        ),
+        (
+            "[store]\nchains = 'embedded'\ntransactions = 'postgres'\n[store.postgres]\nurl = 'postgresql://x'\n",
+            "go with its own transactions table only, so far",
+        ),
+    ];
+    for (settings, expected) in table {
+        let sandbox = sandbox_with(settings);
+        let error = sandbox.fails(2, &["init"]);
+        assert!(error.contains("error[bad_config]") && error.contains(expected), "{settings}: {error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+    // Both embedded is the directory, as without the section.
+    let sandbox = sandbox_with("[store]\nchains = 'embedded'\ntransactions = 'embedded'\n");
+    sandbox.done(&["init"]);
+    assert!(sandbox.path("bursar-data/ledger.bursar").exists());
+}
+
+/// The end of every chain, which is all of its history.
+fn heads(sandbox: &Sandbox, arguments: &[&str]) -> Vec<String> {
+    let accounts = sandbox.done(&[arguments, &["accounts", "--output", "csv"]].concat());
+    let clients: Vec<&str> = accounts.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    assert!(clients.len() > 10);
+    clients.iter().map(|client| sandbox.done(&[arguments, &["account", client, "--output", "csv"]].concat())).collect()
+}
+
+#[test]
+fn a_ledger_moves_through_all_stores_and_back() {
+    let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
+    let sandbox = Sandbox::new();
+    let rows = ["--rows", "3000", "--clients", "40", "--disputes", "5", "--resolves", "3", "--seed", "5"];
+    sandbox.done(&[&["generate", "--to", "rows.csv"], &rows[..]].concat());
+    sandbox.done(&["ingest", "rows.csv", "--quiet", "--no-report"]);
+    sandbox.write("postgres.toml", in_postgres(&server));
+    sandbox.write("both.toml", in_both(&sandbox, &cluster, &server));
+    let expected = heads(&sandbox, &[]);
+    let before = sandbox.ledger_files();
+
+    let places = ["bursar-data", "postgres.toml", "both.toml", "back"];
+    for pair in places.windows(2) {
+        let copied = sandbox.done(&["copy", "--from", pair[0], "--to", pair[1], "--output", "csv"]);
+        assert!(copied.contains("equal,true\n") && copied.contains("rounds,1\n"), "{copied}");
+        assert!(!copied.contains("copied_events,0\n"), "{copied}");
+        let again = sandbox.done(&["copy", "--from", pair[0], "--to", pair[1], "--output", "csv"]);
+        assert!(again.contains("equal,true\n") && again.contains("copied_events,0\n"), "{again}");
+    }
+    assert_eq!(sandbox.ledger_files(), before, "a source is not changed");
+    for place in [&["--config", "postgres.toml"][..], &["--config", "both.toml"], &["--data", "back"]] {
+        assert_eq!(heads(&sandbox, place), expected, "{place:?}");
+        assert!(sandbox.done(&[place, &["verify", "--output", "csv"]].concat()).contains("sound,true\n"));
+        // It knows the file, wherever it is.
+        let again = sandbox.run(&[place, &["ingest", "rows.csv", "--no-report"]].concat());
+        assert!(stderr(&again).contains("already in"), "{place:?}: {}", stderr(&again));
+    }
+    // Each goes on by itself from here, and then they are two.
+    sandbox.done(&["submit", "deposit", "1", "900001", "1"]);
+    sandbox.done(&["--config", "postgres.toml", "submit", "deposit", "1", "900002", "1"]);
+    let error = sandbox.fails(3, &["copy", "--from", "bursar-data", "--to", "postgres.toml"]);
+    assert!(error.contains("error[copy_differs]"), "{error}");
+    // Another ledger is no target either.
+    let other = Sandbox::with_example();
+    let from = other.path("bursar-data").display().to_string();
+    let error = sandbox.fails(3, &["copy", "--from", &from, "--to", "both.toml"]);
+    assert!(error.contains("error[copy_differs]"), "{error}");
+    assert!(sandbox.fails(3, &["copy", "--from", "nowhere", "--to", "both.toml"]).contains("error[no_ledger]"));
+}
+
+/// Gives the outcome.
+fn deposit(service: &Service, customer: u64, transaction: u64) -> String {
+    let body = format!(
+        "{{\"kind\":\"deposit\",\"customer\":\"{customer}\",\"transaction\":\"{transaction}\",\"amount\":\"1\"}}"
+    );
+    let answer = service.client().submit(&body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["outcome"].as_str().unwrap().to_owned()
+}
+
+/// Copied while it serves, then stopped, then what came since: nothing is lost, and both are equal.
+#[test]
+fn a_directory_moves_while_it_is_served() {
+    let server = PostgresServer::start();
+    let sandbox = Sandbox::with_example();
+    sandbox.write("postgres.toml", in_postgres(&server));
+    let service = Service::start(&sandbox, &[]);
+    for transaction in 0..5 {
+        assert_eq!(deposit(&service, 500, 7000 + transaction), "applied");
+    }
+    let copied = sandbox.run(&["copy", "--from", "bursar-data", "--to", "postgres.toml", "--output", "csv"]);
+    assert_eq!(code(&copied), 0, "{}", stderr(&copied));
+    assert!(stderr(&copied).contains("another process has bursar-data"), "{}", stderr(&copied));
+    assert!(stdout(&copied).contains("equal,true\n"));
+    for transaction in 5..9 {
+        assert_eq!(deposit(&service, 500, 7000 + transaction), "applied");
+    }
+    service.stop();
+    let copied = sandbox.done(&["copy", "--from", "bursar-data", "--to", "postgres.toml", "--output", "csv"]);
+    assert!(copied.contains("copied_events,4\n") && copied.contains("equal,true\n"), "{copied}");
+    let account = ["account", "500", "--output", "csv"];
+    assert_eq!(sandbox.done(&account), sandbox.done(&[&["--config", "postgres.toml"], &account[..]].concat()));
+}
+
+/// Two processes serve one ledger: both take requests for the same customers, and nothing happens twice.
+#[test]
+fn two_services_share_a_ledger() {
+    let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
+    let files = Sandbox::new();
+    for settings in [in_postgres(&server), in_both(&files, &cluster, &server)] {
+        let (one, two) = (sandbox_with(&settings), sandbox_with(&settings));
+        one.done(&["init", "--quiet"]);
+        let services = [Service::start(&one, &[]), Service::start(&two, &[])];
+        let sent: Vec<String> = std::thread::scope(|scope| {
+            let senders: Vec<_> = services
+                .iter()
+                .map(|service| {
+                    // The same transactions of the same customers through both, at the same time.
+                    scope.spawn(move || (0..60).map(|id| deposit(service, 1 + id % 3, 100 + id)).collect::<Vec<_>>())
+                })
+                .collect();
+            senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect()
+        });
+        let count = |outcome: &str| sent.iter().filter(|found| *found == outcome).count();
+        assert_eq!(
+            (count("applied"), count("already_applied")),
+            (60, 60),
+            "each is applied once and known once: {sent:?}"
+        );
+        let accounts = "client,available,held,total,locked\n1,20,0,20,false\n2,20,0,20,false\n3,20,0,20,false\n";
+        assert_eq!(two.done(&["accounts", "--output", "csv"]).replace(".0000", ""), accounts);
+        let [first, second] = services;
+        first.signal(Signal::KILL);
+        assert_eq!(deposit(&second, 1, 900), "applied", "one goes on alone");
+        drop(first);
+        second.stop();
+        assert!(one.done(&["verify", "--output", "csv"]).contains("sound,true\n"));
+    }
+}
+
+/// A file is taken in by a process that is killed again and again: each row takes effect once, as if it had never been.
+#[test]
+fn a_killed_ingest_over_two_stores_continues() {
+    let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
+    let files = Sandbox::new();
+    let rows = [
+        "--rows",
+        "12000",
+        "--clients",
+        "30",
+        "--seed",
+        "11",
+        "--disputes",
+        "12",
+        "--resolves",
+        "9",
+        "--chargebacks",
+        "0.02",
+        "--bad",
+        "1",
+        "--repeats",
+        "1",
+        "--dispute-window",
+        "64",
+    ];
+    let file = files.path("rows.csv").display().to_string();
+    files.done(&[&["generate", "--to", &file], &rows[..]].concat());
+    let ingest = |sandbox: &Sandbox| {
+        let mut command = sandbox.command(&["ingest", "--quiet", "--no-report", "--rejects", "rejects.csv", &file]);
+        command.stderr(Stdio::null());
+        command
+    };
+    let said = |sandbox: &Sandbox| {
+        let data = sandbox.path("bursar-data").display().to_string();
+        let mut said = told(&data, &sandbox.path("rejects.csv"), &["1", "7", "30"]);
+        // Rows that took effect before their position was kept are counted as already applied.
+        said.retain(|line| !line.contains("applied,"));
+        said
+    };
+    let whole = Sandbox::new();
+    assert!(ingest(&whole).status().unwrap().success());
+    let expected = said(&whole);
+    let mut random = Random(3);
+    for settings in [in_postgres(&server), in_both(&files, &cluster, &server)] {
+        let sandbox = sandbox_with(&settings);
+        sandbox.done(&["init", "--quiet"]);
+        let mut kills = 0;
+        loop {
+            let mut child = ingest(&sandbox).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(20 + random.below(700) as u64));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success());
+                break;
+            }
+            if kills == 12 {
+                assert!(child.wait().unwrap().success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+        assert!(kills > 2, "killed {kills} times");
+        same(&said(&sandbox), &expected);
+        assert!(sandbox.done(&["verify", "--output", "csv"]).contains("sound,true\n"));
+        remove(&sandbox.path("rejects.csv"));
+    }
+}
+
+fn remove(path: &Path) {
+    std::fs::remove_file(path).unwrap();
+}
+
+/// Says the first difference, not the whole of both.
+fn same(got: &[String], expected: &[String]) {
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        if got != expected {
+            let lines = got.lines().zip(expected.lines()).find(|(got, expected)| got != expected);
+            panic!("part {index} differs: {lines:?}");
+        }
+    }
+    assert_eq!(got.len(), expected.len());
+}
