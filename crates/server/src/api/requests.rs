@@ -15,8 +15,8 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bursar_core::commit::{Outcome, Receipt, Terms};
 use bursar_core::{Action, Currencies, Request, TransactionId};
+use bursar_engine::Ledger;
 use bursar_engine::store::ReadRange;
-use bursar_engine::{Ledger, SubmitError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
@@ -81,11 +81,7 @@ pub(crate) async fn submit(
         return service.read(move |ledger| would_apply(ledger, &request, terms)).await;
     }
     let terms = if terms.is_empty() { Vec::new() } else { vec![(0, terms)] };
-    let outcomes = service.hand_in(vec![request], terms);
-    let submitted = match outcomes {
-        Ok(outcomes) => outcomes.await.ok().and_then(|mut outcomes| outcomes.pop()).unwrap_or(Err(SubmitError::Closed)),
-        Err(error) => Err(error),
-    };
+    let submitted = service.submit(request, terms).await;
     service.metrics.submitted(&submitted);
     let currencies = service.currencies();
     match submitted? {
