@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::metrics::{Held, Metrics};
 use crate::problem::Problem;
 use crate::rate::Buckets;
+use crate::traces::Traces;
 use crate::webhooks::Webhooks;
 use bursar_core::commit::Terms;
 use bursar_core::{Currencies, Request};
@@ -44,6 +45,7 @@ pub(crate) struct Service {
     /// Says when the ledger has more events.
     pub(crate) more: More,
     pub(crate) webhooks: Webhooks,
+    pub(crate) traces: Traces,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) rates: Buckets,
     pub(crate) openapi: Bytes,
@@ -76,6 +78,7 @@ impl Service {
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             more,
             webhooks: Webhooks::default(),
+            traces: Traces::default(),
             in_flight: AtomicUsize::new(0),
             rates: Buckets::new(limits.rate_per_key),
             openapi,
@@ -90,6 +93,11 @@ impl Service {
     /// With webhooks.
     pub(crate) fn with_webhooks(self, webhooks: Webhooks) -> Self {
         Self { webhooks, ..self }
+    }
+
+    /// With traces.
+    pub(crate) fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     pub(crate) fn currencies(&self) -> &Currencies {
@@ -130,6 +138,7 @@ impl Service {
     /// Hands in one request and waits for its outcome, which is durable then. Alone, it is decided and made durable on this
     /// very thread: the request then waits for no other, and the runtime has another thread do this one's work meanwhile.
     pub(crate) async fn submit(&self, request: Request, terms: Vec<(usize, Terms)>) -> Submitted {
+        let _commit = self.traces.commit();
         let is_alone = self.in_flight.load(Ordering::Relaxed) == 1 && self.ledger.is_calm();
         let outcomes = if is_alone {
             block_in_place(|| self.hand_in_by(Ledger::submit_here, vec![request], terms))
