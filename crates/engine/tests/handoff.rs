@@ -536,6 +536,24 @@ fn callers_decide_on_their_own_threads() {
     explore(here);
 }
 
+/// Who decides on its own thread does not overtake what was handed in before.
+fn in_order() {
+    let store = Store::new(None, None);
+    let ledger = open(&store, LedgerOptions::default());
+    let (callers, _heard) = Callers::new(&store);
+    for id in [10, 20, 30] {
+        callers.submit(&ledger, id, deposit(id, id)).unwrap();
+        // It has nothing to withdraw before that.
+        callers.submit_here_and_wait(&ledger, id + 1, withdrawal(id, id + 1));
+    }
+    callers.check_applied(&[10, 11, 20, 21, 30, 31]);
+}
+
+#[test]
+fn nobody_is_overtaken_by_who_decides_on_its_own_thread() {
+    explore(in_order);
+}
+
 /// The store fails while a caller works on its own thread: it hears, and so does everybody else.
 fn fail_here(fails_at_sync: Option<usize>, fails_at_append: Option<usize>) {
     let store = Store::new(fails_at_sync, fails_at_append);
