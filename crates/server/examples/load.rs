@@ -548,7 +548,7 @@ fn stream_file(directory: &Path, file: &Path, outcomes: &'static str) -> (u64, f
     drop(service);
     std::fs::remove_dir_all(directory).unwrap();
     let tail = String::from_utf8_lossy(&tail);
-    let end = tail.lines().filter(|line| line.contains(r#""summary""#)).next_back().unwrap();
+    let end = tail.lines().rfind(|line| line.contains(r#""summary""#)).unwrap();
     let end: serde_json::Value = serde_json::from_str(end).unwrap();
     assert!(end["problem"].is_null(), "{end}");
     (end["summary"]["applied"].as_u64().unwrap(), seconds)
