@@ -292,13 +292,6 @@ impl Callers {
         self.hear(id, syncs, ledger.submit(request));
     }
 
-    /// Submits, decides it on this very thread where that can be, and waits.
-    fn submit_here_and_wait(&self, ledger: &Ledger, id: u128, request: Request) {
-        let (syncs, (sender, told)) = (self.store.sync_count(), channel());
-        let put = ledger.submit_here(vec![request], Vec::new(), move |submitted| sender.send(submitted).unwrap());
-        self.hear(id, syncs, put.and_then(|()| told.recv().unwrap().pop().unwrap()));
-    }
-
     /// Everybody has heard once; what they were told is so.
     fn check(&self, ids: &[u128]) -> BTreeMap<u128, Submitted> {
         let heard = self.heard.lock().unwrap();
@@ -500,122 +493,6 @@ fn begin_late(fails_at_sync: usize) {
 fn calls_that_begin_while_the_engine_stops_hear() {
     explore(|| begin_late(2));
     explore(|| begin_late(3));
-}
-
-/// Callers who decide on their own threads meet each other, one who does not, and a reader.
-fn here() {
-    let store = Store::new(None, None);
-    let ledger = Arc::new(open(&store, LedgerOptions::default()));
-    let (callers, _heard) = Callers::new(&store);
-    let submitters: Vec<_> = [10, 20]
-        .into_iter()
-        .map(|first| {
-            let (ledger, callers) = (ledger.clone(), callers.clone());
-            thread::spawn(move || {
-                callers.submit_here_and_wait(&ledger, first, deposit(1, first));
-                callers.submit_here_and_wait(&ledger, first + 1, deposit(first, first + 1));
-            })
-        })
-        .collect();
-    let reader = {
-        let (ledger, store) = (ledger.clone(), store.clone());
-        thread::spawn(move || {
-            let first = look(&store, &ledger, 1);
-            assert!(look(&store, &ledger, 1) >= first, "what was seen is gone");
-        })
-    };
-    callers.submit_and_wait(&ledger, 30, deposit(1, 30));
-    join(submitters.into_iter().chain([reader]));
-    callers.check_applied(&[10, 11, 20, 21, 30]);
-    assert_eq!(look(&store, &ledger, 1), 3);
-    Arc::into_inner(ledger).unwrap().close().unwrap();
-}
-
-#[test]
-fn callers_decide_on_their_own_threads() {
-    explore(here);
-}
-
-/// Who decides on its own thread does not overtake what was handed in before.
-fn in_order() {
-    let store = Store::new(None, None);
-    let ledger = open(&store, LedgerOptions::default());
-    let (callers, _heard) = Callers::new(&store);
-    for id in [10, 20, 30] {
-        callers.submit(&ledger, id, deposit(id, id)).unwrap();
-        // It has nothing to withdraw before that.
-        callers.submit_here_and_wait(&ledger, id + 1, withdrawal(id, id + 1));
-    }
-    callers.check_applied(&[10, 11, 20, 21, 30, 31]);
-}
-
-#[test]
-fn nobody_is_overtaken_by_who_decides_on_its_own_thread() {
-    explore(in_order);
-}
-
-/// The store fails while a caller works on its own thread: it hears, and so does everybody else.
-fn fail_here(fails_at_sync: Option<usize>, fails_at_append: Option<usize>) {
-    let store = Store::new(fails_at_sync, fails_at_append);
-    let ledger = Arc::new(open(&store, LedgerOptions::default()));
-    let (callers, _heard) = Callers::new(&store);
-    let other = {
-        let (ledger, callers) = (ledger.clone(), callers.clone());
-        thread::spawn(move || callers.submit_and_wait(&ledger, 20, deposit(1, 20)))
-    };
-    for id in 10..13 {
-        callers.submit_here_and_wait(&ledger, id, deposit(2, id));
-    }
-    other.join().unwrap();
-    let closed = Arc::into_inner(ledger).unwrap().close();
-    let failed = store.log.lock().unwrap().failed;
-    assert_eq!(closed.is_err(), failed, "{closed:?}");
-    for (id, submitted) in callers.check(&[10, 11, 12, 20]) {
-        let as_expected = match &submitted {
-            Ok(Outcome::Applied(_)) => true,
-            Err(SubmitError::Stopped(_)) => failed,
-            Ok(_) | Err(_) => false,
-        };
-        assert!(as_expected, "{id}: {submitted:?}");
-    }
-}
-
-#[test]
-fn everybody_hears_that_a_store_failed_under_a_caller() {
-    explore(|| fail_here(Some(2), None));
-    explore(|| fail_here(None, Some(2)));
-}
-
-/// What a caller has decided on its own thread waits for a rail, which is asked again in time, by a thread that has slept
-/// meanwhile.
-fn rail_here() {
-    let store = Store::new(None, None);
-    let (options, calls) = bank();
-    let ledger = open(&store, options);
-    let (callers, _heard) = Callers::new(&store);
-    let worker = thread::spawn(move || {
-        let mut attempts = Vec::new();
-        while let Ok((call, reply)) = calls.recv() {
-            attempts.push(call.attempt);
-            if call.attempt == 0 {
-                reply.answer(RailAnswer::Unknown);
-            } else {
-                reply.answer(RailAnswer::Done);
-            }
-        }
-        attempts
-    });
-    callers.submit_here_and_wait(&ledger, 10, deposit(1, 10));
-    callers.submit_here_and_wait(&ledger, 11, withdrawal(1, 11));
-    callers.submit_here_and_wait(&ledger, 12, deposit(1, 12));
-    callers.check_applied(&[10, 11, 12]);
-    ledger.close().unwrap();
-    assert_eq!(worker.join().unwrap(), [0, 1]);
-}
-
-#[test]
-fn a_rail_is_asked_again_for_what_a_caller_has_decided() {
-    explore(rail_here);
 }
 
 /// What does not fit is refused whole, and there is room again once answers were heard.

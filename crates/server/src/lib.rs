@@ -16,9 +16,6 @@
 //! durable; the handler writes it as JSON. What goes wrong on the way is a [`Problem`], and only the door turns a
 //! problem into bytes.
 //!
-//! A request that is alone is not handed over at all: the handler's own thread decides it and waits for the disk, and the
-//! runtime has another one do its work meanwhile (`Service::submit`).
-//!
 //! **The way of a batch.** A body of any length is cut into rows as it comes in; up to 1,024 rows go to the ledger
 //! together, at most four such groups of a batch are under way, and the outcomes are written in the rows' order. The
 //! groups are handed over through a channel of four places, read by the response's body: where the client does not

@@ -12,10 +12,9 @@ use bursar_core::commit::Terms;
 use bursar_core::{Currencies, Request};
 use bursar_engine::{EngineError, Ledger, ReadError, SubmitError, Submitted};
 use bytes::Bytes;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::block_in_place;
 
 /// How far the service is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,9 +26,6 @@ pub(crate) enum Stage {
     /// Nobody waits any longer.
     Now,
 }
-
-/// Called with the outcomes of what was handed in.
-type Done = Box<dyn FnOnce(Vec<Submitted>) + Send>;
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -115,37 +111,21 @@ impl Service {
         requests: Vec<Request>,
         terms: Vec<(usize, Terms)>,
     ) -> Result<oneshot::Receiver<Vec<Submitted>>, SubmitError> {
-        self.hand_in_by(Ledger::submit_under_then, requests, terms)
-    }
-
-    fn hand_in_by(
-        &self,
-        way: impl FnOnce(&Ledger, Vec<Request>, Vec<(usize, Terms)>, Done) -> Result<(), SubmitError>,
-        requests: Vec<Request>,
-        terms: Vec<(usize, Terms)>,
-    ) -> Result<oneshot::Receiver<Vec<Submitted>>, SubmitError> {
         let (sender, outcomes) = oneshot::channel();
         let held = Held::many(&self.metrics.queue, requests.len());
-        let done = move |submitted| {
+        self.ledger.submit_under_then(requests, terms, move |submitted| {
             drop(held);
             // If the receiver is gone, nobody waits for the outcomes any more.
             drop(sender.send(submitted));
-        };
-        way(&self.ledger, requests, terms, Box::new(done))?;
+        })?;
         Ok(outcomes)
     }
 
-    /// Hands in one request and waits for its outcome, which is durable then. Alone, it is decided and made durable on this
-    /// very thread: the request then waits for no other, and the runtime has another thread do this one's work meanwhile.
+    /// Hands in one request and waits for its outcome, which is durable then.
     pub(crate) async fn submit(&self, request: Request, terms: Vec<(usize, Terms)>) -> Submitted {
         let _commit = self.traces.commit();
-        let is_alone = self.in_flight.load(Ordering::Relaxed) == 1 && self.ledger.is_calm();
-        let outcomes = if is_alone {
-            block_in_place(|| self.hand_in_by(Ledger::submit_here, vec![request], terms))
-        } else {
-            self.hand_in(vec![request], terms)
-        };
-        outcomes?.await.ok().and_then(|mut outcomes| outcomes.pop()).unwrap_or(Err(SubmitError::Closed))
+        let outcomes = self.hand_in(vec![request], terms)?;
+        outcomes.await.ok().and_then(|mut outcomes| outcomes.pop()).unwrap_or(Err(SubmitError::Closed))
     }
 
     /// Looks whether a problem means that the engine has stopped: then the service stops as well.

@@ -238,24 +238,6 @@ impl Inbox {
         }
     }
 
-    /// Lets so many requests in that are decided at once and past the queue: if the deciding thread waits, and nothing is
-    /// under way. They count as under way until they are answered.
-    pub(crate) fn pass_by(&self, count: usize) -> bool {
-        let mut contents = self.lock();
-        let is_open = !contents.closing && contents.stopped.is_none() && count <= self.count_max;
-        let may_pass = is_open && contents.waited_for && contents.under_way == 0;
-        if may_pass {
-            contents.under_way = count;
-        }
-        may_pass
-    }
-
-    /// Whether [`Inbox::pass_by`] would let something in now.
-    pub(crate) fn is_calm(&self) -> bool {
-        let contents = self.lock();
-        contents.waited_for && contents.under_way == 0
-    }
-
     pub(crate) fn rail_answered(&self, answered: RailAnswered) {
         let mut contents = self.lock();
         contents.rail_answers.push(answered);

@@ -31,7 +31,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use sync::mpsc::{channel, sync_channel};
 use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex};
-use threads::{Deciding, Desk, Progress, Shared, answer, decide, decide_here, make_durable};
+use threads::{Deciding, Progress, Shared, answer, make_durable};
 
 /// How a ledger runs. Nothing here is stored; what is stored is chosen by [`new_config`].
 #[derive(Clone, Debug)]
@@ -87,7 +87,6 @@ pub fn new_config(policy: Policy, currencies: Currencies) -> Result<LedgerConfig
 #[derive(Debug)]
 pub struct Ledger {
     shared: Arc<Shared>,
-    desk: Arc<Desk>,
     config: LedgerConfig,
     embedded: Option<Arc<EmbeddedStore>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -155,16 +154,15 @@ impl Ledger {
         });
         let (decided, to_sync) = channel();
         let (used, reuse) = channel();
-        let desk: Arc<Desk> = Arc::new(Mutex::new(Some(Deciding::new(shared.clone(), driver, decided, reuse, seed))));
-        let (deciding, at_desk) = (shared.clone(), desk.clone());
+        let deciding = Deciding::new(shared.clone(), driver, decided, reuse, seed);
         let (durable, answering) = (shared.clone(), shared.clone());
         let (answered, to_tell) = channel();
         let threads = vec![
-            spawn("bursar-decide", move || decide(&deciding, &at_desk))?,
+            spawn("bursar-decide", move || deciding.run())?,
             spawn("bursar-sync", move || make_durable(&durable, &to_sync, &answered, &used))?,
             spawn("bursar-answer", move || answer(&answering, &to_tell))?,
         ];
-        Ok(Self { shared, desk, config, embedded, threads: Mutex::new(threads) })
+        Ok(Self { shared, config, embedded, threads: Mutex::new(threads) })
     }
 
     /// The ledger's identity, rules and currencies.
@@ -240,24 +238,6 @@ impl Ledger {
     ) -> Result<(), SubmitError> {
         let done: Done = Box::new(done);
         self.shared.inbox.put(Item::Requests { requests, terms, done }).map_err(|(error, _)| error)
-    }
-
-    /// As [`Ledger::submit_under_then`]; but where nothing else is under way, all the work is done on the caller's thread,
-    /// and `done` was called when this returns: a lone caller waits for no other thread. It may take as long as the disk
-    /// does, and `done` must not wait for the ledger.
-    pub fn submit_here(
-        &self,
-        requests: Vec<Request>,
-        terms: Vec<(usize, Terms)>,
-        done: impl FnOnce(Vec<Submitted>) + Send + 'static,
-    ) -> Result<(), SubmitError> {
-        let put = |item| self.shared.inbox.put(item).map_err(|(error, _)| error);
-        decide_here(&self.shared, &self.desk, requests, terms, Box::new(done)).or_else(put)
-    }
-
-    /// Whether nothing is under way, so that [`Ledger::submit_here`] would most likely work on the caller's thread.
-    pub fn is_calm(&self) -> bool {
-        self.shared.inbox.is_calm()
     }
 
     /// Takes in rows of a source, in order, and its position with them: after a crash

@@ -10,12 +10,11 @@
 //!
 //! While one batch is being made durable the next is decided on top of it; several that wait share one sync. Where
 //! there is nothing else to do, the deciding thread makes a small batch durable itself: a lone caller then waits for one
-//! wake-up less. And while the deciding thread waits, a lone caller may do its work for it ([`decide_here`]), and waits
-//! for no wake-up at all: whoever holds the desk decides.
+//! wake-up less.
 //! The first error stops all threads: everybody hears it, and nothing is acknowledged any more.
 
 use super::by_hand::{ByHand, Tells};
-use super::inbox::{Calls, Complete, Inbox, Item, SubmitError, Taken};
+use super::inbox::{Calls, Complete, Inbox, Item, SubmitError};
 use super::sync::mpsc::{Receiver, Sender};
 use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
 use crate::driver::{Driver, EngineError, SourceRow};
@@ -192,7 +191,7 @@ impl Drop for PanicGuard {
     }
 }
 
-/// Who decides.
+/// The deciding thread.
 pub(super) struct Deciding {
     shared: Arc<Shared>,
     driver: Driver,
@@ -204,77 +203,7 @@ pub(super) struct Deciding {
     number: u64,
     /// When the oldest request of what was taken last was handed in.
     arrived: Instant,
-    /// The last batch was a lone one: what comes next is most likely alone as well.
-    was_lone: bool,
     seed: u64,
-}
-
-impl fmt::Debug for Deciding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deciding").field("number", &self.number).finish_non_exhaustive()
-    }
-}
-
-/// Where deciding is done: by the deciding thread, or by a lone caller while that thread waits. Empty once the thread
-/// has ended, so that the durable thread ends as well.
-pub(super) type Desk = Mutex<Option<Deciding>>;
-
-fn lock_desk(desk: &Desk) -> MutexGuard<'_, Option<Deciding>> {
-    desk.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Clears the desk when the deciding thread ends, however it ends.
-struct Leaving<'a>(&'a Desk);
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        drop(lock_desk(self.0).take());
-    }
-}
-
-/// The deciding thread.
-pub(super) fn decide(shared: &Arc<Shared>, desk: &Desk) {
-    let _guard = PanicGuard(shared.clone());
-    let _leaving = Leaving(desk);
-    loop {
-        // Not held while the thread waits.
-        let Some((room, wait)) = lock_desk(desk).as_ref().map(Deciding::takes) else { return };
-        let taken = shared.inbox.take(room, wait);
-        let decided = lock_desk(desk).as_mut().map(|deciding| deciding.decide(taken));
-        match decided {
-            Some(Ok(true)) => {}
-            Some(Ok(false)) | None => return,
-            Some(Err(error)) => return shared.stop(error),
-        }
-    }
-}
-
-/// Decides requests on the caller's thread and makes them durable there, if nothing else is under way and the last one
-/// was alone too; else gives them back. What comes meanwhile waits in the inbox, and is decided after these. Until when the
-/// deciding thread may wait stays as it was: nothing is due again before a rail has answered, which wakes it.
-pub(super) fn decide_here(
-    shared: &Arc<Shared>,
-    desk: &Desk,
-    requests: Vec<bursar_core::Request>,
-    terms: Vec<(usize, Terms)>,
-    done: super::inbox::Done,
-) -> Result<(), Item> {
-    let calm = desk.try_lock().ok().filter(|deciding| deciding.as_ref().is_some_and(|deciding| deciding.was_lone));
-    // In this order: as long as the desk is held, nobody else decides what is let in past the inbox.
-    let Some(mut held) = calm.filter(|_| shared.inbox.pass_by(requests.len())) else {
-        return Err(Item::Requests { requests, terms, done });
-    };
-    let _guard = PanicGuard(shared.clone());
-    if let Some(deciding) = held.as_mut() {
-        deciding.arrived = Instant::now();
-        deciding.submit(requests, terms, done);
-        let decided = deciding.decide_queued();
-        drop(held);
-        if let Err(error) = decided {
-            shared.stop(error);
-        }
-    }
-    Ok(())
 }
 
 impl Deciding {
@@ -286,71 +215,64 @@ impl Deciding {
         seed: u64,
     ) -> Self {
         let (spare, marks, by_hand) = (Vec::new(), BTreeMap::new(), ByHand::default());
-        Self {
-            shared,
-            driver,
-            decided,
-            used,
-            spare,
-            marks,
-            by_hand,
-            number: 0,
-            arrived: Instant::now(),
-            was_lone: true,
-            seed,
+        Self { shared, driver, decided, used, spare, marks, by_hand, number: 0, arrived: Instant::now(), seed }
+    }
+
+    pub(super) fn run(mut self) {
+        let _guard = PanicGuard(self.shared.clone());
+        if let Err(error) = self.decide_all() {
+            self.shared.stop(error);
         }
     }
 
-    /// How many requests can be taken, and how long to wait for some.
-    fn takes(&self) -> (usize, Option<Duration>) {
-        let wait = if self.driver.has_work() { None } else { Some(self.idle_time()) };
-        (self.shared.batch_requests_max.saturating_sub(self.driver.queued_count()), wait)
-    }
-
-    /// Decides what was taken; says whether more is to come.
-    fn decide(&mut self, taken: Taken) -> Result<bool, EngineError> {
-        match taken.oldest {
-            Some(oldest) => self.arrived = oldest,
-            // What is still queued came before.
-            None if self.driver.has_work() => {}
-            None => self.arrived = Instant::now(),
-        }
-        let now_ms = now_ms();
-        for answered in taken.rail_answers {
-            self.by_hand.rail_answered(&self.driver, now_ms, &answered);
-            self.driver.rail_answered(now_ms, answered.event, answered.answer);
-        }
-        let due = self.driver.due_calls(now_ms);
-        self.shared.call_rails(&due);
-        for item in taken.items {
-            match item {
-                Item::Requests { requests, terms, done } => self.submit(requests, terms, done),
-                Item::Rows { source, rows, ends, done } => {
-                    self.decide_queued()?;
-                    if let Err(error) = self.driver.check_rows(&rows) {
-                        self.shared.inbox.answered(rows.len());
-                        done(Err(error.into()));
-                        continue;
+    fn decide_all(&mut self) -> Result<(), EngineError> {
+        loop {
+            let wait = if self.driver.has_work() { None } else { Some(self.idle_time()) };
+            let room = self.shared.batch_requests_max.saturating_sub(self.driver.queued_count());
+            let taken = self.shared.inbox.take(room, wait);
+            match taken.oldest {
+                Some(oldest) => self.arrived = oldest,
+                // What is still queued came before.
+                None if self.driver.has_work() => {}
+                None => self.arrived = Instant::now(),
+            }
+            let now_ms = now_ms();
+            for answered in taken.rail_answers {
+                self.by_hand.rail_answered(&self.driver, now_ms, &answered);
+                self.driver.rail_answered(now_ms, answered.event, answered.answer);
+            }
+            let due = self.driver.due_calls(now_ms);
+            self.shared.call_rails(&due);
+            for item in taken.items {
+                match item {
+                    Item::Requests { requests, terms, done } => self.submit(requests, terms, done),
+                    Item::Rows { source, rows, ends, done } => {
+                        self.decide_queued()?;
+                        if let Err(error) = self.driver.check_rows(&rows) {
+                            self.shared.inbox.answered(rows.len());
+                            done(Err(error.into()));
+                            continue;
+                        }
+                        let first_ticket = self.shared.lock_calls().begin_rows(rows.len(), done);
+                        self.decide_rows(source, &rows, ends, first_ticket)?;
                     }
-                    let first_ticket = self.shared.lock_calls().begin_rows(rows.len(), done);
-                    self.decide_rows(source, &rows, ends, first_ticket)?;
-                }
-                // What was found open when the ledger was opened waits as well.
-                Item::Settle { event, settlement, done } => {
-                    self.decide_queued()?;
-                    self.by_hand.settle(&mut self.driver, event, settlement, done);
-                }
-                Item::Pending { done } => {
-                    self.decide_queued()?;
-                    done(Ok(self.by_hand.pending(&self.driver, &self.shared.rails)));
+                    // What was found open when the ledger was opened waits as well.
+                    Item::Settle { event, settlement, done } => {
+                        self.decide_queued()?;
+                        self.by_hand.settle(&mut self.driver, event, settlement, done);
+                    }
+                    Item::Pending { done } => {
+                        self.decide_queued()?;
+                        done(Ok(self.by_hand.pending(&self.driver, &self.shared.rails)));
+                    }
                 }
             }
+            if self.driver.has_work() || self.by_hand.has_tells() {
+                self.decide_once()?;
+            } else if taken.closed {
+                return Ok(());
+            }
         }
-        if self.driver.has_work() || self.by_hand.has_tells() {
-            self.decide_once()?;
-            return Ok(true);
-        }
-        Ok(!taken.closed)
     }
 
     fn idle_time(&self) -> Duration {
@@ -389,8 +311,7 @@ impl Deciding {
         let arrived = self.arrived;
         let decided = Decided { number: self.number, batch, base: 0, arrived, rows_end: None, tells };
         let nothing_under_way = || self.shared.lock_progress().told + 1 == self.number;
-        self.was_lone = is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way();
-        if self.was_lone {
+        if is_small && !self.driver.has_work() && self.shared.inbox.is_empty() && nothing_under_way() {
             self.spare.extend(self.shared.make_durable(vec![decided], |answered| self.shared.tell(answered))?);
             return Ok(());
         }
