@@ -86,6 +86,7 @@ impl From<SettleError> for Failure {
         match error {
             SettleError::ClosedOtherwise { .. } => Self::new(FailureKind::ClosedOtherwise, error.to_string()),
             SettleError::NotOpen => Self::new(FailureKind::NotPending, error.to_string()),
+            SettleError::NotRead(error) => Self::new(FailureKind::CannotRead, error.to_string()),
             SettleError::NotDecided(error) => error.into(),
         }
     }

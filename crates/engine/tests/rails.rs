@@ -333,14 +333,40 @@ fn what_a_rail_cannot_tell_is_settled_by_hand() {
         audit(&ledger);
         drop(ledger);
         let (ledger, _) = Ledger::open(directory.path(), options(&bank)).unwrap();
+        // Nor does a restart change what is said of it. What its rail has settled is another matter, and so is what never
+        // had one.
+        let again = ledger.settle(id_of(1), Settlement::Done(ReasonText::new("again"))).unwrap();
+        assert_eq!((again.event, again.status, again.is_repeat), (done.event, EventStatus::DoneByHand(reason()), true));
+        let again = ledger.settle(id_of(2), Settlement::Aborted(ReasonText::new("again"))).unwrap();
+        assert_eq!((again.event, again.status, again.is_repeat), (aborted.event, aborted.status.clone(), true));
+        for (of, other) in [(1, Settlement::Aborted(reason())), (2, Settlement::Done(reason()))] {
+            let told = ledger.settle(id_of(of), other).unwrap_err();
+            assert!(matches!(told, SettleError::ClosedOtherwise { event, .. } if event.id == id_of(of)), "{told}");
+        }
+        let never_open = ledger.chain(customer(1), ReadRange::ALL).unwrap()[0].linked.id();
+        for unknown in [EventId::from_first_bits(1), never_open] {
+            let told = ledger.settle(unknown, Settlement::Done(reason())).unwrap_err();
+            assert!(matches!(told, SettleError::NotOpen), "{told}");
+        }
+        bank.set_script(&[Script::Act]);
+        let paid = submit(&ledger, vec![withdrawal(1, 5, 100)]).recv().unwrap();
+        assert_eq!(applied(&paid[0]), 4);
+        let by_rail = ledger.chain(customer(1), ReadRange::ALL).unwrap()[3].linked.reference();
+        drop(ledger);
+        let (ledger, _) = Ledger::open(directory.path(), options(&bank)).unwrap();
+        let told = ledger.settle(by_rail.id, Settlement::Done(reason())).unwrap_err();
+        assert!(matches!(told, SettleError::ClosedOtherwise { event, .. } if event == by_rail), "{told}");
         let statuses = |of| -> Vec<_> {
             let chain = ledger.chain(customer(of), ReadRange::ALL).unwrap();
             chain.into_iter().map(|entry| entry.status).collect()
         };
-        assert_eq!(statuses(1), [EventStatus::Done, EventStatus::DoneByHand(reason()), EventStatus::Done]);
+        assert_eq!(
+            statuses(1),
+            [EventStatus::Done, EventStatus::DoneByHand(reason()), EventStatus::Done, EventStatus::Done]
+        );
         assert_eq!(statuses(2)[1], EventStatus::Aborted(AbortReason::Operator(reason())));
         let head = ledger.customer(customer(1)).unwrap().unwrap();
-        assert_eq!(head.state.accounts.iter().next().unwrap().1.available.steps(), 901);
+        assert_eq!(head.state.accounts.iter().next().unwrap().1.available.steps(), 801);
         audit(&ledger);
         ledger.close().unwrap();
         for only in [None, Some(customer(1)), Some(customer(2))] {

@@ -79,11 +79,12 @@ pub(crate) async fn door(State(gate): State<Arc<Gate>>, mut request: Request, ne
     let _held = Held::one(&service.metrics.in_flight);
     let place = Place::take(service);
     let (method, admitted) = (request.method().clone(), admit(&gate, &request, &place));
+    let span = service.traces.request(gate.path, &request, &id);
     let mut wait = None;
     let mut response = match admitted {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            let answered = AssertUnwindSafe(span.around(next.run(request))).catch_unwind().await;
             answered.unwrap_or_else(|panic| internal(&*panic).into_response())
         }
         Err(Refused(problem, until)) => {
@@ -106,6 +107,7 @@ pub(crate) async fn door(State(gate): State<Arc<Gate>>, mut request: Request, ne
     }
     headers.entry(CACHE_CONTROL).or_insert(const { HeaderValue::from_static("no-store") });
     gate.metrics.answered(status, started.elapsed());
+    span.answered(status, problem.as_deref().map(|problem| problem.info().code));
     tell(&gate, &method, status.as_u16(), &id, started, problem.as_deref());
     response
 }

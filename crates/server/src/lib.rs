@@ -64,6 +64,7 @@ mod terms;
 mod timed_io;
 #[cfg(feature = "tls")]
 mod tls;
+mod traces;
 mod wire;
 
 pub use limits::Limits;
@@ -73,3 +74,5 @@ pub use rate::{Rate, RateError};
 pub use server::{Keys, Options, ServeError, Server, Stopper};
 #[cfg(feature = "tls")]
 pub use tls::{TlsError, TlsFiles};
+#[cfg(feature = "otel")]
+pub use traces::{TraceError, TraceOptions};

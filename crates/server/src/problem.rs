@@ -516,6 +516,7 @@ impl From<SettleError> for Problem {
         match error {
             SettleError::ClosedOtherwise { .. } => Self::service(ServiceProblem::ClosedOtherwise, error.to_string()),
             SettleError::NotOpen => Self::plain(ServiceProblem::NotPending),
+            SettleError::NotRead(error) => error.into(),
             SettleError::NotDecided(error) => Self::Submit(error),
         }
     }

@@ -84,6 +84,9 @@ pub enum ServeError {
     Engine(EngineError),
     /// Nobody could be told that the service is ready.
     Ready(io::Error),
+    /// Traces cannot be sent.
+    #[cfg(feature = "otel")]
+    Traces(crate::traces::TraceError),
     /// The certificate cannot be used.
     #[cfg(feature = "tls")]
     Tls(crate::tls::TlsError),
@@ -100,6 +103,8 @@ impl fmt::Display for ServeError {
             Self::Webhook(error) => error.fmt(f),
             Self::Runtime(error) => write!(f, "the service cannot run: {error}"),
             Self::Engine(error) => error.fmt(f),
+            #[cfg(feature = "otel")]
+            Self::Traces(error) => error.fmt(f),
             #[cfg(feature = "tls")]
             Self::Tls(error) => error.fmt(f),
             Self::Ready(error) => write!(f, "nobody could be told that the service is ready: {error}"),
@@ -121,6 +126,8 @@ pub struct Server {
     stage: watch::Sender<Stage>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<crate::tls::Tls>>,
+    #[cfg(feature = "otel")]
+    traces: Option<crate::traces::TraceOptions>,
 }
 
 /// Stops a service from another thread.
@@ -170,6 +177,8 @@ impl Server {
             stage,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "otel")]
+            traces: None,
         })
     }
 
@@ -177,6 +186,13 @@ impl Server {
     #[cfg(feature = "tls")]
     pub fn with_tls(self, files: crate::tls::TlsFiles) -> Result<Self, ServeError> {
         Ok(Self { tls: Some(Arc::new(crate::tls::Tls::read(files)?)), ..self })
+    }
+
+    /// Sends a span of every request to a collector.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn with_traces(self, options: crate::traces::TraceOptions) -> Self {
+        Self { traces: Some(options), ..self }
     }
 
     /// Where it listens.
@@ -210,8 +226,16 @@ impl Server {
         limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
         let webhooks = webhooks.open(&ledger).map_err(ServeError::Webhook)?;
-        let service = Arc::new(Service::new(ledger, keys, limits, document, stage).with_webhooks(webhooks));
+        #[cfg(feature = "otel")]
+        let traces = self.traces.map(|options| crate::traces::start(&options, runtime.handle())).transpose();
+        #[cfg(feature = "otel")]
+        let traces = traces.map_err(ServeError::Traces)?.unwrap_or_default();
+        #[cfg(not(feature = "otel"))]
+        let traces = crate::traces::Traces::default();
+        let service = Service::new(ledger, keys, limits, document, stage).with_webhooks(webhooks);
+        let service = Arc::new(service.with_traces(traces.clone()));
         let served = runtime.block_on(serve(&service, listener, address, transport, heed_signals, ready));
+        traces.end();
         // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
         // gone by now.
         drop(runtime);

@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::metrics::{Held, Metrics};
 use crate::problem::Problem;
 use crate::rate::Buckets;
+use crate::traces::Traces;
 use crate::webhooks::Webhooks;
 use bursar_core::commit::Terms;
 use bursar_core::{Currencies, Request};
@@ -40,6 +41,7 @@ pub(crate) struct Service {
     /// Says when the ledger has more events.
     pub(crate) more: More,
     pub(crate) webhooks: Webhooks,
+    pub(crate) traces: Traces,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) rates: Buckets,
     pub(crate) openapi: Bytes,
@@ -72,6 +74,7 @@ impl Service {
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             more,
             webhooks: Webhooks::default(),
+            traces: Traces::default(),
             in_flight: AtomicUsize::new(0),
             rates: Buckets::new(limits.rate_per_key),
             openapi,
@@ -86,6 +89,11 @@ impl Service {
     /// With webhooks.
     pub(crate) fn with_webhooks(self, webhooks: Webhooks) -> Self {
         Self { webhooks, ..self }
+    }
+
+    /// With traces.
+    pub(crate) fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     pub(crate) fn currencies(&self) -> &Currencies {
@@ -111,6 +119,13 @@ impl Service {
             drop(sender.send(submitted));
         })?;
         Ok(outcomes)
+    }
+
+    /// Hands in one request and waits for its outcome, which is durable then.
+    pub(crate) async fn submit(&self, request: Request, terms: Vec<(usize, Terms)>) -> Submitted {
+        let _commit = self.traces.commit();
+        let outcomes = self.hand_in(vec![request], terms)?;
+        outcomes.await.ok().and_then(|mut outcomes| outcomes.pop()).unwrap_or(Err(SubmitError::Closed))
     }
 
     /// Looks whether a problem means that the engine has stopped: then the service stops as well.

@@ -1,12 +1,13 @@
 //! Simulated rails with a book of their own: what they did for an event they did once, and they never forget it.
 //!
 //! A call may be answered, refused, or not be heard of; before or after the rail acted; twice; and late, when its
-//! owner is gone and another one has recovered the event. What this module does not do: judge whether the book is
+//! owner is gone and another one has recovered the event. An operator asks a rail by other means, sees to it that it will
+//! not act later, and settles the event by hand as the book then says. What this module does not do: judge whether the book is
 //! right; see [`crate::oracle`].
 
 use crate::random::Random;
 use crate::witness::Witness;
-use bursar_engine::core::commit::{RailAnswer, RailCall};
+use bursar_engine::core::commit::{RailAnswer, RailCall, Settlement};
 use bursar_engine::core::{AbortReason, EventId, LinkedEvent, ReasonText};
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ pub struct Deed {
 
 /// What a rail gives as its reason.
 pub const REASON: &str = "declined";
+/// What an operator gives as a reason.
+pub const BY_HAND: &str = "asked by telephone";
 
 /// All rails of a world, and the network to them.
 #[derive(Debug)]
@@ -28,13 +31,15 @@ pub struct Bank {
     book: BTreeMap<EventId, Deed>,
     calls: Vec<(usize, RailCall)>,
     answers: Vec<(usize, EventId, RailAnswer)>,
+    /// All events that a rail was ever called about.
+    known: BTreeMap<EventId, LinkedEvent>,
     witness: Witness,
 }
 
 impl Bank {
     /// A bank that has done nothing yet.
     pub const fn new(witness: Witness) -> Self {
-        Self { book: BTreeMap::new(), calls: Vec::new(), answers: Vec::new(), witness }
+        Self { book: BTreeMap::new(), calls: Vec::new(), answers: Vec::new(), known: BTreeMap::new(), witness }
     }
 
     /// What was done, by event.
@@ -44,7 +49,32 @@ impl Bank {
 
     /// An owner's calls are on their way.
     pub fn call(&mut self, owner: usize, calls: impl IntoIterator<Item = RailCall>) {
-        self.calls.extend(calls.into_iter().map(|call| (owner, call)));
+        for call in calls {
+            self.known.insert(call.event.id(), call.event.clone());
+            self.calls.push((owner, call));
+        }
+    }
+
+    /// An operator finds out what a rail did for an event that is open, and has it written down for good what is not
+    /// decided yet. How the event is to be settled.
+    pub fn ask_by_hand(
+        &mut self,
+        random: &mut Random,
+        is_open: impl Fn(EventId) -> bool,
+    ) -> Option<(EventId, Settlement)> {
+        let open: Vec<EventId> = self.known.keys().copied().filter(|event| is_open(*event)).collect();
+        let event = *open.get(random.place(open.len().max(1)))?;
+        let acts = random.one_in(2);
+        let linked = self.known.get(&event)?.clone();
+        let deed = self.book.entry(event).or_insert(Deed { linked, acted: acts });
+        let reason = ReasonText::new(BY_HAND);
+        if deed.acted {
+            self.witness.count("operator: settles as done");
+            Some((event, Settlement::Done(reason)))
+        } else {
+            self.witness.count("operator: settles as aborted");
+            Some((event, Settlement::Aborted(reason)))
+        }
     }
 
     /// Whether nothing is on its way, in neither direction.

@@ -6,7 +6,9 @@
 
 use crate::scenario::Wanted;
 use bursar_engine::EngineError;
-use bursar_engine::core::commit::{Answer, Batch, Limits, RailAnswer, RailCall, Routes, Step, Submission, Ticket};
+use bursar_engine::core::commit::{
+    Answer, Batch, Limits, RailAnswer, RailCall, Routes, Settlement, Settling, Step, Submission, Ticket,
+};
 use bursar_engine::core::{EventId, LedgerConfig};
 use bursar_engine::driver::{Driver, SourceRow};
 use bursar_engine::store::{Chains, SourceId, SourceMark, Transactions};
@@ -164,6 +166,16 @@ impl Owner {
     /// A rail has answered.
     pub fn rail_answered(&mut self, now_ms: u64, event: EventId, answer: RailAnswer) {
         self.driver.rail_answered(now_ms, event, answer);
+    }
+
+    /// Whether an event waits for its rail.
+    pub fn is_open(&self, event: EventId) -> bool {
+        self.driver.is_open(event)
+    }
+
+    /// An operator settles an event; gives what becomes of that.
+    pub fn settle(&mut self, event: EventId, settlement: &Settlement) -> Settling {
+        self.driver.settle(event, settlement)
     }
 
     /// The calls that are due to rails that could not tell.

@@ -41,6 +41,8 @@ pub enum Act {
     RailTakes,
     /// A rail's answer arrives.
     RailAnswers,
+    /// An operator settles by hand what waits for a rail.
+    Operator,
     /// Time passes, or jumps.
     Time,
     /// A fault is armed.
@@ -65,7 +67,7 @@ pub enum Act {
 
 impl Mood {
     /// How likely each act is, against the others.
-    const fn weights(self) -> [(Act, u64); 13] {
+    const fn weights(self) -> [(Act, u64); 14] {
         let [arm, crash, kill, damage, time] = match self {
             Self::Mixed => [6, 2, 2, 2, 4],
             Self::Crashes => [10, 5, 5, 0, 4],
@@ -76,6 +78,7 @@ impl Mood {
             (Act::Submit, 18),
             (Act::RailTakes, 8),
             (Act::RailAnswers, 8),
+            (Act::Operator, 1),
             (Act::Time, time),
             (Act::Arm, arm),
             (Act::Crash, crash),

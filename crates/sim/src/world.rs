@@ -140,6 +140,7 @@ impl World {
             Act::Submit => self.submit(owner, random)?,
             Act::RailTakes => self.bank.take_a_call(random, true),
             Act::RailAnswers => self.rail_answers(random),
+            Act::Operator => self.settle_by_hand(owner, random),
             Act::Time => self.time_passes(random),
             Act::Arm => self.arm(random),
             Act::Crash => self.crash(random),
@@ -201,6 +202,13 @@ impl World {
         if let Some(owner) = &mut self.owners[owner] {
             owner.rail_answered(self.now_ms, event, answer);
         }
+    }
+
+    fn settle_by_hand(&mut self, owner: usize, random: &mut Random) {
+        let Some(asked) = self.owners[owner].as_mut() else { return };
+        let Some((event, settlement)) = self.bank.ask_by_hand(random, |event| asked.is_open(event)) else { return };
+        let settling = asked.settle(event, &settlement);
+        self.witness.say(|| format!("         owner {owner} is told to settle {event}: {settlement:?}: {settling:?}"));
     }
 
     fn time_passes(&mut self, random: &mut Random) {

@@ -11,7 +11,7 @@ use bursar_sim::shrink::shrink;
 const SEEDS: u64 = 600;
 
 /// What must have occurred in these seeds: a fault that is never injected is not tested.
-const OCCURS: [&str; 43] = [
+const OCCURS: [&str; 45] = [
     "answer: already applied",
     "answer: a condition did not hold",
     "answer: already applied with this key",
@@ -41,6 +41,8 @@ const OCCURS: [&str; 43] = [
     "disk: the power goes at a call",
     "disk: the power is cut",
     "disk: writing fails half-way",
+    "operator: settles as aborted",
+    "operator: settles as done",
     "owner: is killed",
     "rail: answers after its caller died",
     "rail: answers twice",

@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::record::{Stored, StoredClosing};
 use super::store::EmbeddedStore;
 use crate::store::{ChainEntry, Feed, FeedError, FeedItem, FeedPosition, StoreError};
-use bursar_core::{EventStatus, Hash, LinkedEvent};
+use bursar_core::{EventId, EventRef, EventStatus, Hash, LinkedEvent};
 
 /// So many bytes of frames are read by one call at the most, or one frame.
 const READ_BYTES_MAX: u64 = 4 << 20;
@@ -126,5 +126,24 @@ impl Feed for EmbeddedStore {
             next = journal.frame_start(frame.position + frame.header.frame_bytes());
         }
         Ok(position)
+    }
+
+    fn end_of(&self, event: EventId) -> Result<Option<(EventRef, EventStatus)>, FeedError> {
+        let journal = &self.shared.journal;
+        let (mut found, mut cached) = (None, None);
+        // Who asks again mostly asks soon.
+        journal.newest_segments_first(|frame| {
+            for record in frame.records() {
+                let (_, record) = record.map_err(|malformed| unreadable(journal, frame, malformed))?;
+                if let Stored::Closing(closing) = record
+                    && closing.event.id == event
+                    && started(journal, &closing, &mut cached)?.event.rail.is_some()
+                {
+                    found = Some((closing.event, closing.status));
+                }
+            }
+            Ok(found.is_some())
+        })?;
+        Ok(found)
     }
 }

@@ -454,20 +454,34 @@ impl Journal {
 
     /// Reads every durable frame, oldest first.
     pub(crate) fn for_each_frame(&self, mut read: impl FnMut(&Frame)) -> Result<(), StoreError> {
-        let end = self.synced_position();
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for (index, segment) in segments.iter().enumerate() {
-            let segment_end = segments.get(index + 1).map_or(end, |next| next.start.min(end));
-            let mut position = segment.start + SEGMENT_HEADER_BYTES as u64;
-            while position < segment_end {
-                let Some(frame) = segment.read_frame(position)? else {
-                    return Err(segment.damage(position, "a frame cannot be read"));
-                };
-                position += frame.bytes.len() as u64;
-                read(&frame);
+        for (segment, end) in self.durable_segments() {
+            for_each_frame_of(&segment, end, |frame| {
+                read(frame);
+                Ok(false)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads durable frames, those of the newest segment first, until `read` says that it is enough.
+    pub(crate) fn newest_segments_first(
+        &self,
+        mut read: impl FnMut(&Frame) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for (segment, end) in self.durable_segments().into_iter().rev() {
+            if for_each_frame_of(&segment, end, &mut read)? {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// The segments, each with up to where it is durable.
+    fn durable_segments(&self) -> Vec<(Arc<Segment>, u64)> {
+        let end = self.synced_position();
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let ends = segments.iter().skip(1).map(|next| next.start.min(end)).chain([end]).collect::<Vec<_>>();
+        segments.into_iter().zip(ends).collect()
     }
 
     /// Where a frame begins that follows the one which ends at `end`: there, or behind the header of a new segment.
@@ -610,6 +624,25 @@ impl Journal {
             Stored::Closing(_) | Stored::Mark(_) => Ok(None),
         }
     }
+}
+
+/// Reads the frames of a segment until `read` says that it is enough; gives whether it did.
+fn for_each_frame_of(
+    segment: &Segment,
+    end: u64,
+    mut read: impl FnMut(&Frame) -> Result<bool, StoreError>,
+) -> Result<bool, StoreError> {
+    let mut position = segment.start + SEGMENT_HEADER_BYTES as u64;
+    while position < end {
+        let Some(frame) = segment.read_frame(position)? else {
+            return Err(segment.damage(position, "a frame cannot be read"));
+        };
+        position += frame.bytes.len() as u64;
+        if read(&frame)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Cuts a segment to what was written, so that its length says where the next one begins.

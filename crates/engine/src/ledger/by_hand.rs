@@ -9,13 +9,15 @@ use super::read::ReadError;
 use super::sync::mpsc::sync_channel;
 use crate::driver::Driver;
 use crate::rail::{Rail, RailAnswered};
+use crate::store::FeedError;
 use bursar_core::commit::{Pending, Settlement, Settling};
 use bursar_core::{EventId, EventRef, EventStatus};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-/// How many events that waited for a rail are known after they have ended, for operators who come too late.
+/// How many events that waited for a rail are known after they have ended, for operators who come too late. Of others the
+/// store is asked.
 const ENDED_MAX: usize = 4096;
 /// How much of what is known of an unknown answer is kept, in bytes.
 const SAID_BYTES_MAX: usize = 300;
@@ -63,8 +65,10 @@ pub enum SettleError {
         /// How it stands.
         status: EventStatus,
     },
-    /// No such event waits for a rail, nor did one end lately.
+    /// No such event waits for a rail, nor did one end.
     NotOpen,
+    /// No such event waits for a rail, and whether one ended could not be read.
+    NotRead(FeedError),
     /// The engine did not get to it; [`SubmitError::Stopped`]: it is not known what became of it.
     NotDecided(SubmitError),
 }
@@ -81,6 +85,7 @@ impl fmt::Display for SettleError {
                 }
             }
             Self::NotOpen => f.write_str("no such event waits for a rail"),
+            Self::NotRead(error) => error.fmt(f),
             Self::NotDecided(error) => error.fmt(f),
         }
     }
@@ -90,6 +95,7 @@ impl std::error::Error for SettleError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NotDecided(error) => Some(error),
+            Self::NotRead(error) => Some(error),
             Self::ClosedOtherwise { .. } | Self::NotOpen => None,
         }
     }
@@ -235,18 +241,28 @@ impl Ledger {
 
     /// Settles an event by hand that waits for its rail: the rail cannot tell, and somebody has found out what it did.
     /// The reason goes into the chain. Waits until the end is durable. The first end counts: if the rail answers at the
-    /// same moment, or another operator was faster, this says what happened.
+    /// same moment, or another operator was faster, this says what happened. So it does for an event that ended before,
+    /// however long ago: told once more, the same is a repeat, and something else an error. (Long ago: all records may be
+    /// read for that. Where a store has no feed, only what ended since the ledger was opened is known.)
     ///
     /// Nobody can check this: an event that is aborted although its rail has acted, or will act, is money lost.
     pub fn settle(&self, event: EventId, settlement: Settlement) -> Result<Settled, SettleError> {
         let (sender, told) = sync_channel(1);
         // If the receiver is gone, nobody waits.
         let done: SettleDone = Box::new(move |settled| drop(sender.send(settled)));
+        let wanted = settlement.clone();
         let put = self.shared.inbox.put(Item::Settle { event, settlement, done });
         put.map_err(|(error, _)| SettleError::NotDecided(error))?;
-        told.recv().unwrap_or_else(|_| {
+        let settled = told.recv().unwrap_or_else(|_| {
             let stopped = self.shared.lock_progress().stopped.clone();
             Err(SettleError::NotDecided(stopped.map_or(SubmitError::Closed, SubmitError::Stopped)))
-        })
+        });
+        match (settled, self.shared.chains.feed()) {
+            (Err(SettleError::NotOpen), Some(feed)) => {
+                let (event, status) = feed.end_of(event).map_err(SettleError::NotRead)?.ok_or(SettleError::NotOpen)?;
+                judge(&wanted, event, &status, true)
+            }
+            (settled, _) => settled,
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! What this module does not do: wait for more ([`crate::Ledger::on_durable`] says when there may be some), and filter.
 
 use super::{ChainEntry, StoreError};
+use bursar_core::{EventId, EventRef, EventStatus};
 use std::fmt;
 
 /// A place in a feed, between two records. It stays good for the life of the ledger, and is of no use in another one.
@@ -106,6 +107,25 @@ pub trait Feed {
     /// looked at. A call reads a bounded amount, so there may be fewer than there are; there is nothing more for now
     /// only if the place is `after` itself.
     fn read(&self, after: FeedPosition, limit: usize, items: &mut Vec<FeedItem>) -> Result<FeedPosition, FeedError>;
+
+    /// How an event ended that went through a rail; `None` if there is none with this id, or it has not ended. No index
+    /// leads there: all records may be read.
+    fn end_of(&self, event: EventId) -> Result<Option<(EventRef, EventStatus)>, FeedError> {
+        const READ_AT_ONCE: usize = 1_000;
+        let (mut position, mut items) = (self.start(), Vec::new());
+        loop {
+            let next = self.read(position, READ_AT_ONCE, &mut items)?;
+            for FeedItem { entry: ChainEntry { linked, status }, .. } in items.drain(..) {
+                if linked.id() == event && linked.event.rail.is_some() && status != EventStatus::Started {
+                    return Ok(Some((linked.reference(), status)));
+                }
+            }
+            if next == position {
+                return Ok(None);
+            }
+            position = next;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use axum::Extension;
 use axum::extract::{Request as HttpRequest, State};
 use bursar_core::commit::{Outcome, Terms};
 use bursar_core::{Action, Currencies, Request};
-use bursar_engine::{Ledger, SubmitError};
+use bursar_engine::Ledger;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -72,11 +72,7 @@ pub(crate) async fn submit(
         return service.read(move |ledger| would_apply(ledger, &request, terms)).await;
     }
     let terms = if terms.is_empty() { Vec::new() } else { vec![(0, terms)] };
-    let outcomes = service.hand_in(vec![request], terms);
-    let submitted = match outcomes {
-        Ok(outcomes) => outcomes.await.ok().and_then(|mut outcomes| outcomes.pop()).unwrap_or(Err(SubmitError::Closed)),
-        Err(error) => Err(error),
-    };
+    let submitted = service.submit(request, terms).await;
     service.metrics.submitted(&submitted);
     let currencies = service.currencies();
     match submitted? {

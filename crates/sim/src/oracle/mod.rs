@@ -18,7 +18,7 @@
 mod hashes;
 pub mod rules;
 
-use crate::bank::{Bank, REASON};
+use crate::bank::{BY_HAND, Bank, REASON};
 use crate::scenario::{KEY_COUNT, Wanted};
 use bursar_engine::Totals;
 use bursar_engine::core::commit::{Answer, Outcome, Receipt, Terms as Conditions};
@@ -294,13 +294,20 @@ impl Oracle {
             Ok(Outcome::Rejected(Rejection::RailRefused { reason })) => {
                 let told_before = asked.told_before.get(&request.customer.bits()).copied().unwrap_or(0);
                 let refused = view.chain(request.customer.bits()).iter().find(|entry| {
-                    let EventStatus::Aborted(AbortReason::RailRefused(text)) = &entry.status else { return false };
+                    let text = match &entry.status {
+                        EventStatus::Aborted(AbortReason::RailRefused(text)) if text.as_str() == REASON => text,
+                        EventStatus::Aborted(AbortReason::Operator(text)) if text.as_str() == BY_HAND => text,
+                        EventStatus::Started
+                        | EventStatus::Done
+                        | EventStatus::DoneByHand(_)
+                        | EventStatus::Aborted(_) => return false,
+                    };
                     entry.linked.event.seq > told_before
                         && ask_of_event(&entry.linked) == ask_of(&request)
                         && text.as_str() == reason
                         && bank.book().get(&entry.linked.id()).is_some_and(|deed| !deed.acted)
                 });
-                ensure!(reason == REASON && refused.is_some(), "{request:?} is told a refusal that no rail gave");
+                ensure!(refused.is_some(), "{request:?} is told a refusal that no rail gave");
                 if let Some(entry) = refused {
                     self.must_last(request.customer.bits(), entry.linked.event.seq);
                 }
