@@ -6,6 +6,8 @@
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
 use crate::stores::{StoreSection, Stores};
+#[cfg(feature = "cache")]
+use bursar_cache::CacheSettings;
 use bursar_rails::settings::{Checked, ROUTE_KEYS, SettingsError, check, is_readable_by_others};
 use bursar_rails::{RailSettings, RouteSettings};
 use bursar_server::webhooks::WebhookConfig;
@@ -23,6 +25,8 @@ pub(crate) const FILE_NAME: &str = "bursar.toml";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
+    #[cfg(feature = "cache")]
+    cache: Option<Spanned<CacheSettings>>,
     rails: BTreeMap<String, RailSettings>,
     routes: RouteSettings,
     store: Option<Spanned<StoreSection>>,
@@ -72,6 +76,15 @@ pub(crate) fn stores(global: &Global) -> Result<Option<Stores>, Failure> {
     }
 }
 
+/// The cache in front of them; `None`: there is none. A ledger in a directory has no use for one, so that it is refused.
+#[cfg(feature = "cache")]
+pub(crate) fn cache(global: &Global) -> Result<Option<CacheSettings>, Failure> {
+    match File::find(global)? {
+        Some(file) => file.cache(),
+        None => Ok(None),
+    }
+}
+
 /// The stores that a file names; `None`: there is no such file, or it names none.
 pub(crate) fn stores_of(path: &Path) -> Result<Option<Stores>, Failure> {
     match File::read(path.to_owned(), false)? {
@@ -117,7 +130,26 @@ impl File {
         })
     }
 
+    #[cfg(feature = "cache")]
+    fn cache(&self) -> Result<Option<CacheSettings>, Failure> {
+        let Some(section) = &self.config.cache else { return Ok(None) };
+        if self.stores()?.is_none() {
+            let place = place(&self.path, &self.text, Some(section.span()));
+            let what = "`[cache]` is for a ledger in other stores, and `[store]` names none";
+            return Err(Failure::new(FailureKind::BadConfig, format!("{place}: {what}")));
+        }
+        let mut settings = section.get_ref().clone();
+        for file in
+            [&mut settings.password_file, &mut settings.secret_file, &mut settings.ca_file].into_iter().flatten()
+        {
+            *file = self.directory().join(&file);
+        }
+        Ok(Some(settings))
+    }
+
     fn check(&self, with_secrets: bool) -> Result<Checked, Failure> {
+        #[cfg(feature = "cache")]
+        self.cache()?;
         let directory = self.directory();
         let checked = check(&self.config.rails, &self.config.routes, directory, with_secrets);
         checked.map_err(|SettingsError { span, what }| {

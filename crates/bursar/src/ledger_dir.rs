@@ -8,6 +8,7 @@ use crate::cli::Global;
 use crate::config::{self, FILE_NAME};
 use crate::exit::{Failure, FailureKind, note};
 use crate::progress::grouped;
+use crate::stores::Opened;
 use bursar_core::{Currencies, LedgerConfig, Policy};
 use bursar_engine::embedded::disk::LOCK_NAME;
 use bursar_engine::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport};
@@ -39,13 +40,26 @@ pub(crate) fn close(ledger: Ledger) {
 pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
     let options = options(global)?;
     if let Some(stores) = config::stores(global)? {
-        return stores.open()?.start(options);
+        return start(global, stores.open(options.embedded)?, options);
     }
     // Opening would leave a lock file in a directory that is none of ours.
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
     open_with(global, options)
+}
+
+/// Lets an engine work on stores, and says on standard error if a directory among them was not as usual.
+#[cfg_attr(not(feature = "cache"), expect(unused_mut, reason = "a cache changes what people read"))]
+fn start(global: &Global, opened: Opened, mut options: LedgerOptions) -> Result<Ledger, Failure> {
+    if let Some(report) = opened.report.as_ref().filter(|_| !global.quiet) {
+        tell(report);
+    }
+    #[cfg(feature = "cache")]
+    if let Some(settings) = config::cache(global)? {
+        return opened.behind(&settings, &mut options)?.start(options);
+    }
+    opened.start(options)
 }
 
 /// Opens a ledger that is there.
@@ -61,7 +75,7 @@ fn open_with(global: &Global, options: LedgerOptions) -> Result<Ledger, Failure>
 pub(crate) fn open_with_rails(global: &Global) -> Result<Ledger, Failure> {
     if let Some(stores) = config::stores(global)? {
         let options = with_rails(options(global)?, &config::with_secrets(global)?)?;
-        return stores.open()?.start(options);
+        return start(global, stores.open(options.embedded)?, options);
     }
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
@@ -81,7 +95,8 @@ pub(crate) fn with_rails(mut options: LedgerOptions, settings: &Checked) -> Resu
 /// Creates a ledger and opens it. A directory is made if it does not exist; it must not hold other things.
 pub(crate) fn create(global: &Global, config: &LedgerConfig) -> Result<Ledger, Failure> {
     if let Some(stores) = config::stores(global)? {
-        return stores.create(config)?.start(options(global)?);
+        let options = options(global)?;
+        return start(global, stores.create(config, options.embedded)?, options);
     }
     check_empty(&global.data)?;
     Ok(Ledger::create(&global.data, config, options(global)?)?)

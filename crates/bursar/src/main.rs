@@ -163,7 +163,7 @@ fn directory_only(command: &LedgerCommand) -> Option<&'static str> {
         | LedgerCommand::Account { .. }
         | LedgerCommand::Chain(_)
         | LedgerCommand::Transaction(_)
-        | LedgerCommand::Pending
+        | LedgerCommand::Pending(_)
         | LedgerCommand::Settle(_)
         | LedgerCommand::Submit(_)
         | LedgerCommand::Listen(_)

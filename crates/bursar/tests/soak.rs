@@ -389,7 +389,9 @@ fn nothing_is_lost_doubled_or_out_of_order_over_many_lives() {
                 .map(|(place, caller, client)| scope.spawn(move || caller.call(place, client, false)))
                 .collect();
             end(pid, wait, is_kill);
-            calling.into_iter().for_each(|calling| calling.join().unwrap());
+            for calling in calling {
+                calling.join().unwrap();
+            }
             looking.join().unwrap();
             streamed.extend(following.join().unwrap());
         });

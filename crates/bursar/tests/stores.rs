@@ -9,12 +9,16 @@ mod common;
 mod nats;
 #[path = "../../postgres/tests/common/mod.rs"]
 mod postgres;
+#[path = "../../cache/tests/common/mod.rs"]
+mod redis_server;
 #[path = "common/service.rs"]
 mod service;
 
+use bursar_cache::CacheSettings;
 use common::{EXAMPLE, EXAMPLE_ACCOUNTS, Random, Sandbox, code, stderr, stdout, told};
 use nats::{Cluster, Sync};
 use postgres::PostgresServer;
+use redis_server::RedisServer;
 use rustix::process::Signal;
 use service::Service;
 use std::path::Path;
@@ -59,6 +63,10 @@ fn sandbox_with(settings: &str) -> Sandbox {
 
 /// What every command says of a ledger that holds the example.
 fn every_command_works(sandbox: &Sandbox) {
+    commands_work(sandbox, false);
+}
+
+fn commands_work(sandbox: &Sandbox, has_journal: bool) {
     assert!(sandbox.fails(3, &["accounts"]).contains("error[no_ledger]"));
     assert!(
         sandbox.fails(3, &["ingest", "payments.csv"]).contains("error[no_ledger]"),
@@ -101,7 +109,8 @@ fn every_command_works(sandbox: &Sandbox) {
     assert!(sandbox.fails(1, &["verify", "78"]).contains("unknown_customer"));
     let info = sandbox.done(&["info", "--output", "csv"]);
     assert!(info.contains("currency.unnamed.balanced,true\n") && info.contains("store.chains,"), "{info}");
-    assert!(!info.contains("directory") && !info.contains("journal"), "{info}");
+    assert!(!info.contains("\ndirectory,"), "{info}");
+    assert_eq!(info.contains("\njournal.bytes,"), has_journal, "{info}");
     sandbox.done(&["key", "create", "--name", "shop", "--role", "read"]);
     for arguments in [
         &["backup", "--to", "copy"][..],
@@ -155,6 +164,46 @@ fn every_command_works_on_a_pair_of_stores() {
     assert!(sandbox.fails(3, &["--config", "lost.toml", "init"]).contains("error[ledger_exists]"));
 }
 
+/// Chains in a directory, and the table in PostgreSQL.
+fn beside_a_directory(server: &PostgresServer) -> String {
+    let chains = "[store.embedded]\ndirectory = 'chains'\n";
+    format!("[store]\nchains = 'embedded'\ntransactions = 'postgres'\n{chains}{}", section(server))
+}
+
+#[test]
+fn every_command_works_on_chains_in_a_directory_beside_postgresql() {
+    let server = PostgresServer::start();
+    let sandbox = sandbox_with(&beside_a_directory(&server));
+    commands_work(&sandbox, true);
+    // Alone it is not opened, nor as a whole ledger.
+    let chains = sandbox.path("bursar-data/chains").display().to_string();
+    assert!(sandbox.fails(3, &["--data", &chains, "accounts"]).contains("error[other_stores]"));
+    // A ledger of one place moves there, and back.
+    let other = Sandbox::with_example();
+    other.write("pair.toml", beside_a_directory(&server));
+    for (from, to) in [("bursar-data", "pair.toml"), ("pair.toml", "back")] {
+        let copied = other.done(&["copy", "--from", from, "--to", to, "--output", "csv"]);
+        assert!(copied.contains("equal,true\n"), "{copied}");
+    }
+    let accounts = other.done(&["accounts", "--output", "csv"]);
+    for place in [&["--config", "pair.toml"][..], &["--data", "back"]] {
+        assert_eq!(other.done(&[place, &["accounts", "--output", "csv"]].concat()), accounts);
+    }
+}
+
+#[test]
+fn every_command_works_behind_a_cache() {
+    let (server, cache) = (PostgresServer::start(), RedisServer::start());
+    let settings = format!("{}[cache]\nurl = '{}'\nshown_for_ms = 60000\n", in_postgres(&server), cache.settings().url);
+    every_command_works(&sandbox_with(&settings));
+    // One that is not there costs time, and nothing else.
+    drop(cache);
+    let gone = settings.replace("schema = '", "schema = 'gone_");
+    every_command_works(&sandbox_with(&gone));
+    let sandbox = sandbox_with("[cache]\nurl = 'redis://127.0.0.1'\n");
+    assert!(sandbox.fails(2, &["init"]).contains("`[cache]` is for a ledger in other stores"));
+}
+
 #[test]
 fn migrate_makes_what_is_missing_and_refuses_what_is_newer() {
     let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
@@ -194,7 +243,7 @@ fn settings_that_make_no_sense_are_refused_before_anything_is_done() {
         ),
         (
             "[store]\nchains = 'embedded'\ntransactions = 'postgres'\n[store.postgres]\nurl = 'postgresql://x'\n",
-            "go with its own transactions table only, so far",
+            "`[store.embedded]` is missing",
         ),
     ];
     for (settings, expected) in table {

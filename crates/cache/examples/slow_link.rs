@@ -137,7 +137,9 @@ fn main() {
             let way = slow_way(&server, Duration::from_millis(round_trip_ms));
             let (medians, figures) = measure(&way, settings);
             println!("{round_trip_ms} ms, {name} | {}", medians.map(|us| us.to_string()).join(" | "));
-            figures.into_iter().for_each(|figures| println!("    {figures:?}"));
+            if let Some(figures) = figures {
+                println!("    {figures:?}");
+            }
         }
     }
 }

@@ -170,7 +170,7 @@ fn nonsense(bytes: &'static [u8], pause: Option<Duration>) -> CacheSettings {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
-                let mut asked = [0; 65_536];
+                let mut asked = vec![0; 65_536];
                 while stream.read(&mut asked).is_ok_and(|count| count > 0) {
                     for piece in bytes.chunks(if pause.is_some() { 1 } else { bytes.len() }) {
                         pause.into_iter().for_each(std::thread::sleep);

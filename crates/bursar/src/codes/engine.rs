@@ -30,7 +30,7 @@ pub(super) const HEADERS: [CodeInfo; 4] = [
 ];
 
 /// The codes of [`StoreError`].
-pub(super) const STORES: [CodeInfo; 10] = [
+pub(super) const STORES: [CodeInfo; 11] = [
     CodeInfo::store(
         "disk_full",
         "The disk is full.",

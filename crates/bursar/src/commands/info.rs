@@ -46,7 +46,8 @@ fn read(ledger: &Ledger, global: &Global) -> Result<(Vec<(&'static str, Entry)>,
     let (totals, open) = (ledger.totals()?, ledger.open_events()?);
     let sources = ledger.sources()?;
     let mut entries = vec![("ledger", Entry::One(Value::Text(format!("{:032x}", u128::from_be_bytes(config.ledger)))))];
-    match config::stores(global)? {
+    let stores = config::stores(global)?;
+    match &stores {
         Some(stores) => {
             let [chains, transactions] = stores.places().map(Value::Text);
             entries.push(("store", Entry::Group(vec![("chains", chains), ("transactions", transactions)])));
@@ -67,7 +68,7 @@ fn read(ledger: &Ledger, global: &Global) -> Result<(Vec<(&'static str, Entry)>,
         let journal = vec![("bytes", Value::Count(bytes)), ("digest", Value::shown(&digest))];
         entries.push(("journal", Entry::Group(journal)));
     }
-    Ok((entries, totals.event_count + open.len() as u64, journal.is_some()))
+    Ok((entries, totals.event_count + open.len() as u64, stores.is_none()))
 }
 
 /// The same of a ledger behind a server, which does not tell of its files and sources.

@@ -5,6 +5,7 @@ use crate::cli::Global;
 use crate::codes::{finding_info, stores_info};
 use crate::config;
 use crate::exit::{Failure, FailureKind};
+use crate::ledger_dir::embedded_options;
 use crate::output::{Format, stdout};
 use crate::pairs::{Entry, Group, Value, print};
 use crate::progress::{Progress, grouped};
@@ -33,7 +34,7 @@ pub(crate) fn run(global: &Global, only: Option<CustomerId>, format: Format) -> 
 
 /// Verifies a ledger in other stores: chains, table and sums. Engines may go on meanwhile.
 fn run_stores(global: &Global, stores: &Stores, only: Option<CustomerId>, format: Format) -> Result<(), Failure> {
-    let Opened { config, chains, transactions } = stores.open()?;
+    let Opened { config, chains, transactions, .. } = stores.open(embedded_options(global))?;
     let mut progress = Progress::counting(global.quiet);
     let verified = verify_stores(&config, &*chains, &*transactions, only, |count| {
         progress.update_count(count, "events");

@@ -71,8 +71,6 @@ struct Destination {
     config: LedgerConfig,
     chains: Arc<dyn Chains>,
     transactions: Arc<dyn Transactions>,
-    /// To be closed in the end, so that opening it costs nothing.
-    embedded: Option<Arc<EmbeddedStore>>,
 }
 
 /// What a copy came to.
@@ -97,7 +95,8 @@ pub(crate) fn copy_ledger(global: &Global, from: &Place, to: &Place) -> Result<R
         return Err(Failure::new(FailureKind::CopyDiffers, sentence));
     }
     let report = copy_rounds(global, &source, &target)?;
-    if let Some(embedded) = &target.embedded {
+    // So that opening it costs nothing.
+    if let Some(embedded) = target.chains.embedded() {
         embedded.close()?;
     }
     Ok(report)
@@ -137,7 +136,7 @@ fn copy_rounds(global: &Global, source: &Source, target: &Destination) -> Result
 fn open_source(global: &Global, place: &Place) -> Result<Source, Failure> {
     let path = match place {
         Place::Stores(stores) => {
-            let opened = stores.open()?;
+            let opened = stores.open(embedded_options(global))?;
             return Ok(Source { config: opened.config, chains: opened.chains, _snapshot: None });
         }
         Place::Directory(path) => path,
@@ -183,9 +182,9 @@ fn snapshot(global: &Global, directory: &Path) -> Result<TempDir, Failure> {
 fn open_target(global: &Global, place: &Place, config: &LedgerConfig) -> Result<Destination, Failure> {
     let path = match place {
         Place::Stores(stores) => {
-            let opened = stores.open_or_create(config)?;
+            let opened = stores.open_or_create(config, embedded_options(global))?;
             let (chains, transactions) = (opened.chains, opened.transactions);
-            return Ok(Destination { config: opened.config, chains, transactions, embedded: None });
+            return Ok(Destination { config: opened.config, chains, transactions });
         }
         Place::Directory(path) => path,
     };
@@ -198,5 +197,5 @@ fn open_target(global: &Global, place: &Place, config: &LedgerConfig) -> Result<
     };
     let store = Arc::new(store);
     let config = store.config().clone();
-    Ok(Destination { config, chains: store.clone(), transactions: store.clone(), embedded: Some(store) })
+    Ok(Destination { config, chains: store.clone(), transactions: store })
 }

@@ -4,13 +4,22 @@ use super::Stores;
 #[cfg(feature = "postgres")]
 use crate::engine_failure::is_no_ledger;
 use crate::exit::Failure;
+#[cfg(feature = "cache")]
+use crate::exit::FailureKind;
 #[cfg(feature = "nats")]
 use crate::exit::note;
+#[cfg(feature = "postgres")]
+use crate::ledger_dir::check_empty;
 use crate::pairs::Entry;
 #[cfg(feature = "postgres")]
 use crate::pairs::Value;
+#[cfg(feature = "cache")]
+use bursar_cache::CacheSettings;
 use bursar_core::LedgerConfig;
-#[cfg(feature = "nats")]
+#[cfg(feature = "postgres")]
+use bursar_engine::embedded::{EmbeddedChains, EmbeddedStore};
+use bursar_engine::embedded::{EmbeddedOptions, OpenReport};
+#[cfg(feature = "postgres")]
 use bursar_engine::store::StoreError;
 use bursar_engine::store::{Chains, Transactions};
 use bursar_engine::{Ledger, LedgerOptions};
@@ -26,6 +35,8 @@ pub(crate) struct Opened {
     pub(crate) config: LedgerConfig,
     pub(crate) chains: Arc<dyn Chains>,
     pub(crate) transactions: Arc<dyn Transactions>,
+    /// How a directory was found, where there is one.
+    pub(crate) report: Option<OpenReport>,
 }
 
 impl Opened {
@@ -34,26 +45,47 @@ impl Opened {
         Ok(Ledger::with_stores(self.config, self.chains, self.transactions, options)?)
     }
 
+    /// Puts them behind a cache; what people are shown may come from there.
+    #[cfg(feature = "cache")]
+    pub(crate) fn behind(self, settings: &CacheSettings, options: &mut LedgerOptions) -> Result<Self, Failure> {
+        let cached = bursar_cache::wrap(&self.config, self.chains, self.transactions, settings);
+        let cached = cached.map_err(|error| Failure::new(FailureKind::BadConfig, format!("`[cache]`: {error}")))?;
+        options.readers = cached.readers;
+        Ok(Self { chains: cached.chains, transactions: cached.transactions, ..self })
+    }
+
     #[cfg(feature = "postgres")]
     fn postgres(store: PostgresStore) -> Self {
         let store = Arc::new(store);
-        Self { config: store.config().clone(), chains: store.clone(), transactions: store }
+        Self { config: store.config().clone(), chains: store.clone(), transactions: store, report: None }
     }
 
     #[cfg(feature = "nats")]
     fn pair(chains: NatsChains, transactions: PostgresStore) -> Self {
         let config = chains.config().clone();
-        Self { config, chains: Arc::new(chains), transactions: Arc::new(transactions) }
+        Self { config, chains: Arc::new(chains), transactions: Arc::new(transactions), report: None }
+    }
+
+    #[cfg(feature = "postgres")]
+    fn beside(chains: EmbeddedChains, transactions: PostgresStore, report: Option<OpenReport>) -> Self {
+        let config = chains.config().clone();
+        Self { config, chains: Arc::new(chains), transactions: Arc::new(transactions), report }
     }
 }
 
 #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "there are no stores to use them for"))]
 impl Stores {
     /// Opens the ledger that is in them.
-    pub(crate) fn open(&self) -> Result<Opened, Failure> {
+    pub(crate) fn open(&self, embedded: EmbeddedOptions) -> Result<Opened, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref config) => Ok(Opened::postgres(PostgresStore::open(config)?)),
+            #[cfg(feature = "postgres")]
+            Self::EmbeddedAndPostgres(ref directory, ref config) => {
+                let (chains, report) = EmbeddedChains::open(directory, embedded)?;
+                let transactions = PostgresStore::open_same(config, chains.config())?;
+                Ok(Opened::beside(chains, transactions, Some(report)))
+            }
             #[cfg(feature = "nats")]
             Self::NatsAndPostgres(ref options, ref config) => {
                 let chains = NatsChains::open(NatsOptions::clone(options))?;
@@ -66,10 +98,28 @@ impl Stores {
 
     /// Creates a ledger in them. Of two stores the chains say that there is one; a creation that was interrupted between
     /// both is completed, if the same is asked for.
-    pub(crate) fn create(&self, config: &LedgerConfig) -> Result<Opened, Failure> {
+    pub(crate) fn create(&self, config: &LedgerConfig, embedded: EmbeddedOptions) -> Result<Opened, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref postgres) => Ok(Opened::postgres(PostgresStore::create(postgres, config)?)),
+            #[cfg(feature = "postgres")]
+            Self::EmbeddedAndPostgres(ref directory, ref postgres) => {
+                if has_ledger(postgres)? {
+                    return Err(OpenError::Exists { place: self.places()[1].clone() }.into());
+                }
+                let (chains, report) = if EmbeddedStore::exists(directory) {
+                    let (found, report) = EmbeddedChains::open(directory, embedded)?;
+                    if !is_unused(&found, found.config(), config)? {
+                        return Err(StoreError::Exists { path: directory.clone() }.into());
+                    }
+                    (found, Some(report))
+                } else {
+                    check_empty(directory)?;
+                    (EmbeddedChains::create(directory, config, embedded)?, None)
+                };
+                let transactions = PostgresStore::create(postgres, chains.config())?;
+                Ok(Opened::beside(chains, transactions, report))
+            }
             #[cfg(feature = "nats")]
             Self::NatsAndPostgres(ref options, ref postgres) => {
                 if has_ledger(postgres)? {
@@ -79,7 +129,7 @@ impl Stores {
                 let chains = match NatsChains::create(config, NatsOptions::clone(options)) {
                     Err(StoreError::Exists { path }) => {
                         let found = NatsChains::open(NatsOptions::clone(options))?;
-                        if !is_unused(&found, config)? {
+                        if !is_unused(&found, found.config(), config)? {
                             return Err(StoreError::Exists { path }.into());
                         }
                         found
@@ -94,7 +144,7 @@ impl Stores {
     }
 
     /// Opens the ledger that is in them; where there is none, creates this one.
-    pub(crate) fn open_or_create(&self, config: &LedgerConfig) -> Result<Opened, Failure> {
+    pub(crate) fn open_or_create(&self, config: &LedgerConfig, embedded: EmbeddedOptions) -> Result<Opened, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref postgres) => {
@@ -104,6 +154,18 @@ impl Stores {
                 };
                 Ok(Opened::postgres(store))
             }
+            #[cfg(feature = "postgres")]
+            Self::EmbeddedAndPostgres(ref directory, ref postgres) => {
+                let (chains, report) = if EmbeddedStore::exists(directory) {
+                    let (chains, report) = EmbeddedChains::open(directory, embedded)?;
+                    (chains, Some(report))
+                } else {
+                    check_empty(directory)?;
+                    (EmbeddedChains::create(directory, config, embedded)?, None)
+                };
+                let transactions = open_table(postgres, &chains, chains.config(), config)?;
+                Ok(Opened::beside(chains, transactions, report))
+            }
             #[cfg(feature = "nats")]
             Self::NatsAndPostgres(ref options, ref postgres) => {
                 let chains = match NatsChains::open(NatsOptions::clone(options)) {
@@ -111,13 +173,7 @@ impl Stores {
                     opened => opened?,
                 };
                 tell_weaknesses(&chains);
-                let transactions = match PostgresStore::open_same(postgres, chains.config()) {
-                    // Chains with a history have lost their table: an empty one would let transactions happen twice.
-                    Err(error) if is_no_ledger(&error) && is_unused(&chains, config)? => {
-                        PostgresStore::create(postgres, chains.config())?
-                    }
-                    opened => opened?,
-                };
+                let transactions = open_table(postgres, &chains, chains.config(), config)?;
                 Ok(Opened::pair(chains, transactions))
             }
         }
@@ -127,7 +183,9 @@ impl Stores {
     pub(crate) fn migrate(&self) -> Result<Vec<(&'static str, Entry)>, Failure> {
         match *self {
             #[cfg(feature = "postgres")]
-            Self::Postgres(ref config) => Ok(vec![migrate_postgres(config)?]),
+            Self::Postgres(ref config) | Self::EmbeddedAndPostgres(_, ref config) => {
+                Ok(vec![migrate_postgres(config)?])
+            }
             #[cfg(feature = "nats")]
             Self::NatsAndPostgres(ref options, ref config) => {
                 // What is only looked at comes first: if it is not as it must be, nothing is changed.
@@ -155,7 +213,7 @@ fn migrate_postgres(config: &PostgresConfig) -> Result<(&'static str, Entry), Fa
     Ok(("postgres", Entry::Group(group)))
 }
 
-#[cfg(feature = "nats")]
+#[cfg(feature = "postgres")]
 fn has_ledger(config: &PostgresConfig) -> Result<bool, Failure> {
     match PostgresStore::open(config) {
         Ok(_) => Ok(true),
@@ -164,10 +222,26 @@ fn has_ledger(config: &PostgresConfig) -> Result<bool, Failure> {
     }
 }
 
+/// Opens the table of these chains, or creates it for chains that have no history yet: to those that have lost their table,
+/// an empty one would let transactions happen twice.
+#[cfg(feature = "postgres")]
+fn open_table(
+    postgres: &PostgresConfig,
+    chains: &dyn Chains,
+    found: &LedgerConfig,
+    asked: &LedgerConfig,
+) -> Result<PostgresStore, Failure> {
+    match PostgresStore::open_same(postgres, found) {
+        Err(error) if is_no_ledger(&error) && is_unused(chains, found, asked)? => {
+            Ok(PostgresStore::create(postgres, found)?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
 /// Whether these chains are those of a ledger as it is asked for, and nothing happened there yet.
-#[cfg(feature = "nats")]
-fn is_unused(chains: &NatsChains, asked: &LedgerConfig) -> Result<bool, Failure> {
-    let found = chains.config();
+#[cfg(feature = "postgres")]
+fn is_unused(chains: &dyn Chains, found: &LedgerConfig, asked: &LedgerConfig) -> Result<bool, Failure> {
     let mut first = Vec::new();
     chains.list(None, 1, &mut first)?;
     Ok(found.policy == asked.policy && found.currencies == asked.currencies && first.is_empty())

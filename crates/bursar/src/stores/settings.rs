@@ -7,7 +7,7 @@ use bursar_postgres::PostgresConfig;
 use serde::Deserialize;
 use std::fmt;
 #[cfg(feature = "postgres")]
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `[store]` as it is written.
 #[derive(Debug, Deserialize)]
@@ -15,12 +15,25 @@ use std::path::Path;
 pub(crate) struct StoreSection {
     chains: ChainsIn,
     transactions: TransactionsIn,
+    /// Only beside a table in another store.
+    #[cfg(feature = "postgres")]
+    #[serde(default)]
+    embedded: Option<EmbeddedSection>,
     #[cfg(feature = "postgres")]
     #[serde(default)]
     postgres: Option<PostgresConfig>,
     #[cfg(feature = "nats")]
     #[serde(default)]
     nats: Option<NatsConfig>,
+}
+
+/// `[store.embedded]` as it is written.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmbeddedSection {
+    /// The directory of the chains, and of nothing else but settings and keys.
+    directory: PathBuf,
 }
 
 /// Where chains can be.
@@ -49,6 +62,9 @@ pub(crate) enum Stores {
     /// Chains and transactions in one schema of PostgreSQL.
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresConfig>),
+    /// Chains alone in a directory, transactions in a schema of PostgreSQL.
+    #[cfg(feature = "postgres")]
+    EmbeddedAndPostgres(PathBuf, Box<PostgresConfig>),
     /// Chains in streams of NATS `JetStream`, transactions in a schema of PostgreSQL.
     #[cfg(feature = "nats")]
     NatsAndPostgres(Box<NatsOptions>, Box<PostgresConfig>),
@@ -61,10 +77,10 @@ impl StoreSection {
     pub(crate) fn check(&self, directory: &Path) -> Result<Option<Stores>, String> {
         let stores = match (self.chains, self.transactions) {
             (ChainsIn::Embedded, TransactionsIn::Embedded) => None,
-            // The embedded store's batches are whole together with its own table.
             (ChainsIn::Embedded, TransactionsIn::Postgres) => {
-                let why = "chains in the embedded store go with its own transactions table only, so far";
-                return Err(format!("{why}: set `transactions = \"embedded\"`"));
+                let chains =
+                    self.embedded.as_ref().ok_or("`[store.embedded]` is missing, with the chains' `directory`")?;
+                Some(Stores::EmbeddedAndPostgres(directory.join(&chains.directory), self.postgres(directory)?))
             }
             (ChainsIn::Postgres, TransactionsIn::Postgres) => Some(Stores::Postgres(self.postgres(directory)?)),
             #[cfg(feature = "nats")]
@@ -79,6 +95,9 @@ impl StoreSection {
         let needs_postgres = matches!(self.transactions, TransactionsIn::Postgres);
         if self.postgres.is_some() && !needs_postgres {
             return Err("`[store.postgres]` is there, and neither chains nor transactions are".to_owned());
+        }
+        if self.embedded.is_some() && !matches!(stores, Some(Stores::EmbeddedAndPostgres(..))) {
+            return Err("`[store.embedded]` is there, and the chains are not, or not alone".to_owned());
         }
         #[cfg(feature = "nats")]
         if self.nats.is_some() && self.chains != ChainsIn::Nats {
@@ -126,6 +145,10 @@ impl Stores {
         match *self {
             #[cfg(feature = "postgres")]
             Self::Postgres(ref config) => [postgres(config), postgres(config)],
+            #[cfg(feature = "postgres")]
+            Self::EmbeddedAndPostgres(ref directory, ref config) => {
+                [format!("the directory {}", directory.display()), postgres(config)]
+            }
             #[cfg(feature = "nats")]
             Self::NatsAndPostgres(ref options, ref config) => {
                 [format!("NATS JetStream, prefix {}", options.prefix), postgres(config)]
@@ -160,6 +183,8 @@ mod tests {
         let postgres = "[postgres]\nurl = 'postgresql://bursar:hush@db/books'\n";
         let nats = "[nats]\nservers = ['h:4222']\n";
         let both = format!("{postgres}{nats}");
+        let embedded = "[embedded]\ndirectory = 'chains'\n";
+        let chains_too = format!("{postgres}{embedded}");
         let section = |chains: &str, transactions: &str, rest: &str| {
             checked(&format!("chains = '{chains}'\ntransactions = '{transactions}'\n{rest}"))
         };
@@ -167,12 +192,17 @@ mod tests {
         assert_eq!(section("postgres", "postgres", postgres), Ok(Some("PostgreSQL, schema bursar".to_owned())));
         let pair = "chains in NATS JetStream, prefix bursar; transactions in PostgreSQL, schema bursar";
         assert_eq!(section("nats", "postgres", &both), Ok(Some(pair.to_owned())));
+        let pair = "chains in the directory /etc/bursar/chains; transactions in PostgreSQL, schema bursar";
+        assert_eq!(section("embedded", "postgres", &chains_too), Ok(Some(pair.to_owned())));
         let refused = [
             ("postgres", "postgres", "", "`[store.postgres]` is missing"),
             ("nats", "postgres", postgres, "`[store.nats]` is missing"),
             ("postgres", "postgres", &both, "`[store.nats]` is there"),
             ("embedded", "embedded", postgres, "`[store.postgres]` is there"),
-            ("embedded", "postgres", postgres, "chains in the embedded store go with"),
+            ("embedded", "postgres", postgres, "`[store.embedded]` is missing"),
+            ("embedded", "postgres", embedded, "`[store.postgres]` is missing"),
+            ("postgres", "postgres", &chains_too, "`[store.embedded]` is there"),
+            ("embedded", "embedded", embedded, "`[store.embedded]` is there"),
             ("nats", "embedded", nats, "the embedded store's transactions table"),
             ("postgres", "embedded", postgres, "the embedded store's transactions table"),
             ("nats", "nats", nats, "unknown variant `nats`, expected `embedded` or `postgres`"),

@@ -21,23 +21,23 @@ mod none {
     use axum::http::StatusCode;
 
     /// No traces.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub(crate) struct Traces;
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Traces {}
 
     /// No span.
     pub(crate) struct Span;
 
     #[allow(clippy::unused_self)] // as where there are some
     impl Traces {
-        pub(crate) const fn request(self, _: &'static str, _: &Request, _: &str) -> Span {
+        pub(crate) const fn request(&self, _: &'static str, _: &Request, _: &str) -> Span {
             Span
         }
 
-        pub(crate) const fn commit(self) -> Span {
+        pub(crate) const fn commit(&self) -> Span {
             Span
         }
 
-        pub(crate) const fn end(self) {}
+        pub(crate) fn end(self) {}
     }
 
     #[allow(clippy::unused_self)] // as where there are some

@@ -477,14 +477,14 @@ const DIVIDED: [Divided; 5] = [
 /// What the quick reading says of a ledger: whether all is well, as far as it can tell.
 fn is_quickly_sound(disk: &Arc<MemoryDisk>, divided: Divided) -> bool {
     let disk: Arc<dyn Disk> = disk.clone();
-    let config = ledger_file::read(&*disk).unwrap();
+    let file = ledger_file::read(&*disk).unwrap();
     let mut early = Vec::new();
-    let derived = open_derived(&disk, &config, &mut early).unwrap();
+    let derived = open_derived(&disk, &file, &mut early).unwrap();
     assert_eq!(early, []);
     let segments = open_segments(&*disk).unwrap();
     let memory_bytes_max = if let Divided::By(bytes) = divided { bytes } else { 2 << 30 };
     let options = VerifyOptions { memory_bytes_max, ..VerifyOptions::default() };
-    let inputs = Inputs { disk, options, config: Some(config), segments, derived };
+    let inputs = Inputs { disk, options, config: Some(file.config), has_table: true, segments, derived };
     let report = VerifyReport::default();
     match divided {
         Divided::By(_) => quickly(&inputs, report, &mut |_| {}).is_some(),
