@@ -114,8 +114,7 @@ fn accept(listener: &TcpListener, target: u16, shared: &Arc<Shared>) {
 
 fn relay(mut from: TcpStream, mut to: TcpStream, shared: &Shared, way: fn(&Shared) -> &Way) {
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
         while way(shared).is_held.load(Ordering::SeqCst) && !shared.is_over.load(Ordering::SeqCst) {
             if shared.is_cut.load(Ordering::SeqCst) {
                 break;

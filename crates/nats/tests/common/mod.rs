@@ -189,14 +189,12 @@ impl Cluster {
     }
 
     /// Which server leads a stream, by what one of them says.
-    pub(crate) fn leader_of(&self, stream: &str) -> Option<usize> {
-        let leader = self.nodes.iter().find_map(|node| {
-            let answer = node.ask("/jsz?accounts=true&streams=true")?;
-            let all: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-            let streams = all["account_details"].as_array()?.iter().filter_map(|of| of["stream_detail"].as_array());
-            let detail = streams.flatten().find(|detail| detail["name"] == stream)?;
-            Some(detail["cluster"]["leader"].as_str()?.to_owned())
-        })?;
+    pub(crate) fn leader_by(&self, asked: usize, stream: &str) -> Option<usize> {
+        let answer = self.nodes[asked].ask("/jsz?accounts=true&streams=true")?;
+        let all: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+        let streams = all["account_details"].as_array()?.iter().filter_map(|of| of["stream_detail"].as_array());
+        let detail = streams.flatten().find(|detail| detail["name"] == stream)?;
+        let leader = detail["cluster"]["leader"].as_str()?;
         leader.strip_prefix('n')?.parse::<usize>().ok()?.checked_sub(1)
     }
 

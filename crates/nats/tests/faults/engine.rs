@@ -183,8 +183,8 @@ impl Book {
             Answer::Outcome(..) | Answer::Settled(..) => 0,
         };
         self.newest[customer.bits() as usize].fetch_max(seq, Ordering::SeqCst);
-        let told_ns = self.now_ns();
-        self.told.lock().unwrap().push(Told { customer, asked_ns, told_ns, answer });
+        let answered_ns = self.now_ns();
+        self.told.lock().unwrap().push(Told { customer, asked_ns, answered_ns, answer });
     }
 
     pub(crate) fn told(&self) -> Vec<Told> {

@@ -33,7 +33,7 @@ pub(crate) enum Answer {
 pub(crate) struct Told {
     pub(crate) customer: CustomerId,
     pub(crate) asked_ns: u64,
-    pub(crate) told_ns: u64,
+    pub(crate) answered_ns: u64,
     pub(crate) answer: Answer,
 }
 
@@ -202,10 +202,10 @@ pub(crate) fn wrong_answers<'a>(config: &LedgerConfig, chain: &Chain, told: &[&'
         };
         match place {
             Some(place) if !twice => {
-                let before = places.range(..=told.told_ns).map(|(_, place)| *place).next_back().unwrap_or(0);
+                let before = places.range(..=told.answered_ns).map(|(_, place)| *place).next_back().unwrap_or(0);
                 let place = place.max(before);
-                places.insert(told.told_ns, place);
-                let mut later = places.range(told.told_ns + 1..);
+                places.insert(told.answered_ns, place);
+                let mut later = places.range(told.answered_ns + 1..);
                 let lower: Vec<u64> = later.by_ref().take_while(|(_, at)| **at < place).map(|(ns, _)| *ns).collect();
                 for ns in lower {
                     places.insert(ns, place);
@@ -249,8 +249,8 @@ mod tests {
         Chain::follow(&config(), CUSTOMER, entries).unwrap()
     }
 
-    fn told(asked_ns: u64, told_ns: u64, answer: Answer) -> Told {
-        Told { customer: CUSTOMER, asked_ns, told_ns, answer }
+    fn told(asked_ns: u64, answered_ns: u64, answer: Answer) -> Told {
+        Told { customer: CUSTOMER, asked_ns, answered_ns, answer }
     }
 
     fn applied(chain: &Chain, seq: u64) -> Answer {
