@@ -63,9 +63,10 @@ pub(crate) struct Cluster {
     ledgers: AtomicU32,
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+/// Ports that nobody has; nobody else gets them while the listeners are kept.
+fn free_ports(count: usize) -> (Vec<u16>, Vec<TcpListener>) {
     let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    (listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect(), listeners)
 }
 
 impl Node {
@@ -144,9 +145,10 @@ impl Cluster {
 
     fn start_over(count: usize, sync: Sync, is_linked: bool) -> Self {
         let directory = tempfile::Builder::new().prefix("bursar-nats").tempdir().unwrap();
-        let ports = free_ports(3 * count);
+        let (ports, kept) = free_ports(3 * count);
         let route_ports: Vec<u16> = ports.chunks(3).map(|of_one| of_one[2]).collect();
         let links = is_linked.then(|| Links::between(&route_ports));
+        drop(kept);
         let mut nodes = Vec::new();
         for index in 0..count {
             let [port, http, route] = [ports[3 * index], ports[3 * index + 1], ports[3 * index + 2]];
@@ -181,11 +183,23 @@ impl Cluster {
     }
 
     pub(crate) fn wait_until_healthy(&self) {
-        let until = Instant::now() + Duration::from_mins(1);
+        let until = Instant::now() + Duration::from_mins(2);
         while !self.nodes.iter().all(Node::is_healthy) {
-            assert!(Instant::now() < until, "the servers do not get healthy; {HOW_TO}");
+            assert!(Instant::now() < until, "the servers do not get healthy; {HOW_TO}\n{}", self.last_words());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The end of each server's log.
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for node in &self.nodes {
+            let log = std::fs::read_to_string(node.config.with_extension("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(5)..];
+            writeln!(words, "{}:\n{}", node.config.display(), last.join("\n")).unwrap();
+        }
+        words
     }
 
     /// Which server leads a stream, by what one of them says.
