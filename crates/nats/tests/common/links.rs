@@ -1,6 +1,6 @@
 //! Connections that can be broken: each goes through a small relay that can be cut, and that can hold back everything
 //! in one direction or in both, as a network does that loses packets. What was held back arrives when the link is
-//! mended, if both ends still wait for it: as TCP does it.
+//! mended, if both ends still wait for it: as TCP does it. And a link can change a byte of what it is told to.
 //!
 //! Not here: loss, delay or disorder of single packets.
 
@@ -14,6 +14,18 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 struct Way {
     is_held: AtomicBool,
+    /// Wherever these bytes come by, one is changed.
+    flipped: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Way {
+    fn flip(&self, bytes: &mut [u8]) {
+        for wanted in &*self.flipped.lock().unwrap() {
+            if let Some(at) = bytes.windows(wanted.len()).position(|window| window == wanted) {
+                bytes[at + 3] ^= 1;
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +133,7 @@ fn relay(mut from: TcpStream, mut to: TcpStream, shared: &Shared, way: fn(&Share
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        way(shared).flip(&mut buffer[..count]);
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }
@@ -147,6 +160,12 @@ impl Links {
     pub(crate) fn hold(&self, from: usize, to: usize) {
         self.0[from][to].hold_forward(true);
         self.0[to][from].hold_back(true);
+    }
+
+    /// Changes a byte in each of these wherever one server sends it to another.
+    pub(crate) fn flip(&self, from: usize, to: usize, bytes: &[u8]) {
+        self.0[from][to].shared.forward.flipped.lock().unwrap().push(bytes.to_vec());
+        self.0[to][from].shared.back.flipped.lock().unwrap().push(bytes.to_vec());
     }
 
     /// Breaks all connections between two servers.
