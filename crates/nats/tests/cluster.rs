@@ -202,6 +202,32 @@ fn a_byte_that_flips_on_one_replica_is_noticed_and_another_is_asked() {
     }
 }
 
+/// Servers have checksums of their own, and keep quiet about what they find damaged. What a server takes for whole and gives
+/// with another byte (by its memory, or by a fault in it) only the message's own checksum shows.
+#[test]
+fn a_byte_that_a_server_does_not_notice_is_noticed_and_another_is_asked() {
+    let cluster = Cluster::start_linked(3, Sync::Always);
+    // Whatever other servers answer comes through the first one.
+    let options = NatsOptions { shard_count: 1, servers: vec![cluster.nodes[0].address()], ..cluster.options() };
+    let config = config(6);
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    let events: Vec<LinkedEvent> = (0..8).map(|number| commit(&chains, &config, customer(number), number)).collect();
+    drop(chains);
+    for number in [2, 5] {
+        cluster.links.as_ref().unwrap().flip(1, 0, events[number].hash.as_bytes());
+    }
+    let chains = NatsChains::open(NatsOptions { cache_customers_max: 1, ..options }).unwrap();
+    let until = Instant::now() + Duration::from_mins(2);
+    while !chains.findings().iter().any(|finding| finding.server.is_some()) {
+        assert!(Instant::now() < until, "nobody noticed: {:?}", chains.findings());
+        for (number, event) in (0..).zip(&events) {
+            assert_eq!(head(&chains, &config, customer(number)).link, event.hash, "customer {number}");
+        }
+    }
+    let named = chains.findings().into_iter().filter_map(|finding| finding.server);
+    assert!(named.into_iter().all(|server| server == "n2"), "{:?}", chains.findings());
+}
+
 /// A message that is whole, but does not belong where it is: stored again by somebody who may write to the stream.
 #[test]
 fn a_message_in_the_wrong_place_is_noticed() {

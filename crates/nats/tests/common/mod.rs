@@ -10,7 +10,7 @@ use bursar_engine::core::{
 };
 use bursar_engine::store::{Chains, MemoryStore, ReadRange, StoreError, Transactions};
 use bursar_nats::NatsChains;
-pub(crate) use servers::{Cluster, Node, Sync};
+pub(crate) use servers::{Cluster, Node, Sync, links};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 

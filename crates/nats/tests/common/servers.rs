@@ -2,7 +2,11 @@
 //! binary start theirs by this file too.
 #![allow(dead_code)] // each test uses its part
 
+#[path = "links.rs"]
+pub(crate) mod links;
+
 use bursar_nats::NatsOptions;
+use links::Links;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -48,12 +52,15 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) directory: TempDir,
+    /// What is between the servers, if it can be broken.
+    pub(crate) links: Option<Links>,
     ledgers: AtomicU32,
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+/// Ports that nobody has; nobody else gets them while the listeners are kept.
+fn free_ports(count: usize) -> (Vec<u16>, Vec<TcpListener>) {
     let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    (listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect(), listeners)
 }
 
 impl Node {
@@ -99,11 +106,17 @@ impl Node {
 
     /// Whether it says that all is well with it.
     fn is_healthy(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.http)) else { return false };
+        self.ask("/healthz").is_some_and(|answer| answer.contains(" 200 "))
+    }
+
+    /// What it says of itself.
+    fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut answer = String::new();
-        let asked = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
-        asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
     }
 }
 
@@ -116,8 +129,20 @@ impl Drop for Node {
 
 impl Cluster {
     pub(crate) fn start(count: usize, sync: Sync) -> Self {
+        Self::start_over(count, sync, false)
+    }
+
+    /// Servers that reach each other over links only.
+    pub(crate) fn start_linked(count: usize, sync: Sync) -> Self {
+        Self::start_over(count, sync, true)
+    }
+
+    fn start_over(count: usize, sync: Sync, is_linked: bool) -> Self {
         let directory = tempfile::Builder::new().prefix("bursar-nats").tempdir().unwrap();
-        let ports = free_ports(3 * count);
+        let (ports, kept) = free_ports(3 * count);
+        let route_ports: Vec<u16> = ports.chunks(3).map(|of_one| of_one[2]).collect();
+        let links = is_linked.then(|| Links::between(&route_ports));
+        drop(kept);
         let mut nodes = Vec::new();
         for index in 0..count {
             let [port, http, route] = [ports[3 * index], ports[3 * index + 1], ports[3 * index + 2]];
@@ -127,10 +152,15 @@ impl Cluster {
             let store = directory.path().join(&name);
             writeln!(text, "jetstream {{ store_dir: {:?}, {always} }}", store.display().to_string()).unwrap();
             if count > 1 {
+                let others = (0..count).filter(|other| !is_linked || *other != index);
+                let port = |other: usize| links.as_ref().map_or(route_ports[other], |links| links.port(index, other));
                 let routes: Vec<String> =
-                    (0..count).map(|other| format!("nats-route://127.0.0.1:{}", ports[3 * other + 2])).collect();
+                    others.map(|other| format!("nats-route://127.0.0.1:{}", port(other))).collect();
                 let routes = routes.join(", ");
-                writeln!(text, "cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{routes}] }}").unwrap();
+                // Servers and clients that hear of a server from another one would find a way around its links.
+                let hidden = if is_linked { "advertise: \"127.0.0.1:1\", no_advertise: true," } else { "" };
+                writeln!(text, "cluster {{ name: test, {hidden} listen: 127.0.0.1:{route}, routes: [{routes}] }}")
+                    .unwrap();
             }
             text.push_str("accounts {\n  SYS { users: [{user: sys, password: sys}] }\n");
             text.push_str("  BOOKS { jetstream: enabled, users: [{user: books, password: books}] }\n}\n");
@@ -141,17 +171,39 @@ impl Cluster {
             node.start();
             nodes.push(node);
         }
-        let cluster = Self { nodes, directory, ledgers: AtomicU32::new(0) };
+        let cluster = Self { nodes, directory, links, ledgers: AtomicU32::new(0) };
         cluster.wait_until_healthy();
         cluster
     }
 
     pub(crate) fn wait_until_healthy(&self) {
-        let until = Instant::now() + Duration::from_mins(1);
+        let until = Instant::now() + Duration::from_mins(2);
         while !self.nodes.iter().all(Node::is_healthy) {
-            assert!(Instant::now() < until, "the servers do not get healthy; {HOW_TO}");
+            assert!(Instant::now() < until, "the servers do not get healthy; {HOW_TO}\n{}", self.last_words());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The end of each server's log.
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for node in &self.nodes {
+            let log = std::fs::read_to_string(node.config.with_extension("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(5)..];
+            writeln!(words, "{}:\n{}", node.config.display(), last.join("\n")).unwrap();
+        }
+        words
+    }
+
+    /// Which server leads a stream, by what one of them says.
+    pub(crate) fn leader_by(&self, asked: usize, stream: &str) -> Option<usize> {
+        let answer = self.nodes[asked].ask("/jsz?accounts=true&streams=true")?;
+        let all: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+        let streams = all["account_details"].as_array()?.iter().filter_map(|of| of["stream_detail"].as_array());
+        let detail = streams.flatten().find(|detail| detail["name"] == stream)?;
+        let leader = detail["cluster"]["leader"].as_str()?;
+        leader.strip_prefix('n')?.parse::<usize>().ok()?.checked_sub(1)
     }
 
     /// Options of a new ledger.
