@@ -421,7 +421,6 @@ mod tests {
         LedgerConfig { ledger: [9; 16], policy: Policy::default(), currencies: crate::Currencies::default() }
     }
 
-    /// Golden: these values are the format. A change here is a new version of the encoding.
     #[test]
     fn what_an_operator_says_is_one_line() {
         let longest = "é".repeat(REASON_BYTES_MAX / 2);
@@ -435,6 +434,7 @@ mod tests {
         }
     }
 
+    /// Golden: these values are the format. A change here is a new version of the encoding.
     #[test]
     fn hashes_are_what_the_format_says() {
         let digest = ledger().digest();

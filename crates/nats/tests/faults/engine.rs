@@ -274,7 +274,8 @@ impl Engine {
                     book.by_hand[1].fetch_add(1, Ordering::SeqCst);
                     book.note(customer, asked_ns, Answer::Settled(event, status));
                 }
-                Err(SettleError::NotOpen) => {}
+                // These stores have no order to be read in: who is not waiting is not looked for.
+                Err(SettleError::NotOpen | SettleError::NotRead(_)) => {}
                 Err(SettleError::NotDecided(_)) => return self.is_over(&ledger),
             }
         }
