@@ -14,9 +14,8 @@
 
 use crate::csv::{Header, OpenError, Position, RowBatch, RowError, RowReader, Source, SourceError};
 use crate::driver::SourceRow;
-use crate::embedded::EmbeddedStore;
 use crate::ledger::{Ledger, ReadError, RowsTaken, SubmitError};
-use crate::store::{Chains, RowCounts, SourceId, SourceMark};
+use crate::store::{RowCounts, SourceId, SourceMark};
 use bursar_core::commit::Outcome;
 use bursar_core::{Hash, Rejection, RejectionInfo};
 use sha2::{Digest, Sha256};
@@ -251,9 +250,7 @@ impl Drop for Spool {
 
 /// The source itself if it can be read twice, or there is no directory to copy it to; otherwise a copy.
 fn spooled(ledger: &Ledger, mut source: Source) -> Result<(Source, Option<Spool>), IngestError> {
-    // Chains alone take no rows: that is said when the first of them come.
-    let keeps_rows = |store: &&EmbeddedStore| store.whole_batches() && !source.is_seekable();
-    let Some(store) = ledger.embedded().filter(keeps_rows) else { return Ok((source, None)) };
+    let Some(store) = ledger.embedded().filter(|_| !source.is_seekable()) else { return Ok((source, None)) };
     let path = store.path().join(format!("input-{}.tmp", std::process::id()));
     let name = source.name().to_owned();
     let spool = Spool(path.clone());
