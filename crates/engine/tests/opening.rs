@@ -375,7 +375,9 @@ fn the_ledger_file_and_the_directory() {
     case.check("no ledger file", Refused("no_ledger"), |disk| disk.remove(LEDGER_FILE).unwrap());
     case.check("damaged ledger file", Refused("damaged"), |disk| disk.edit(LEDGER_FILE, |file| file[20] ^= 1));
     case.check("short ledger file", Refused("damaged"), |disk| disk.edit(LEDGER_FILE, |file| file.truncate(9)));
-    case.check("newer ledger", Refused("unknown_version"), |disk| disk.edit(LEDGER_FILE, |file| file[8] = 2));
+    case.check("newer ledger", Refused("unknown_version"), |disk| disk.edit(LEDGER_FILE, |file| file[8] = 3));
+    // The version of chains alone, which lack their last byte then.
+    case.check("another kind", Refused("damaged"), |disk| disk.edit(LEDGER_FILE, |file| file[8] = 2));
     case.check("empty directory", Refused("no_ledger"), |disk| {
         for name in disk.files().keys() {
             disk.remove(name).unwrap();
