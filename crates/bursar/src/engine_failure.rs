@@ -157,6 +157,8 @@ impl From<ServeError> for Failure {
             ServeError::KeysNeeded { .. } => Self::new(FailureKind::KeysNeeded, error.to_string()),
             #[cfg(feature = "tls")]
             ServeError::Tls(_) => Self::new(FailureKind::TlsUnusable, error.to_string()),
+            #[cfg(feature = "otel")]
+            ServeError::Traces(_) => Self::new(FailureKind::BadConfig, error.to_string()),
             ServeError::Webhook(_) => Self::new(FailureKind::BadConfig, error.to_string()),
             ServeError::Keys(error) => error.into(),
             ServeError::Engine(error) => error.into(),
