@@ -7,7 +7,7 @@ mod postgres;
 #[path = "common/servers.rs"]
 mod servers;
 
-use bursar_engine::conformance::{Ending, Home, Stores, Target, case_names, run};
+use bursar_engine::conformance::{Ending, Home, Stores, Target, passes};
 use bursar_engine::core::LedgerConfig;
 use bursar_engine::store::StoreError;
 use bursar_nats::{NatsChains, NatsOptions};
@@ -58,11 +58,10 @@ impl Home for PairHome {
     }
 }
 
+/// One server, since what it shows is of the pair; `BURSAR_NATS_SERVERS=3` takes a cluster, and minutes.
 #[test]
 fn chains_in_a_cluster_and_transactions_in_postgresql_pass() {
+    let servers = std::env::var("BURSAR_NATS_SERVERS").map_or(1, |count| count.parse().unwrap());
     let server = Arc::new(Mutex::new(PostgresServer::start()));
-    let failures = run(&Pair { cluster: Cluster::start(3, Sync::Always), server });
-    let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    let count = case_names().len();
-    assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
+    passes(&Pair { cluster: Cluster::start(servers, Sync::Always), server });
 }
