@@ -10,7 +10,10 @@ use crate::input::Input;
 use crate::ledger::{Bench, Everything, Files, OPTIONS, deposit, read_everything, refused, withdrawal};
 use bursar_engine::core::commit::RailAnswer;
 use bursar_engine::core::hash::{Domain, Hasher};
-use bursar_engine::core::{CustomerId, EventStatus, Hash, LedgerConfig, Request, TransactionId, event::{aborted_link, done_by_hand_link}};
+use bursar_engine::core::{
+    CustomerId, EventStatus, Hash, LedgerConfig, Request, TransactionId,
+    event::{aborted_link, done_by_hand_link},
+};
 use bursar_engine::embedded::memory_disk::MemoryDisk;
 use bursar_engine::embedded::{EmbeddedStore, VerifyOptions, verify_on};
 use bursar_engine::fuzzing::{AnyCheckpoint, AnyFrame, HEADER_BYTES, crc32c, put_varint};

@@ -5,8 +5,8 @@
 
 use crate::input::Input;
 use bursar_engine::core::{
-    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus, Hash,
-    LinkedEvent, RailId, ReasonText, RequestKey, RequestKind, TransactionId, TransactionKind,
+    AbortReason, Account, Amount, CurrencyIndex, CustomerId, CustomerState, Event, EventId, EventRef, EventStatus,
+    Hash, LinkedEvent, RailId, ReasonText, RequestKey, RequestKind, TransactionId, TransactionKind,
 };
 use bursar_engine::fuzzing::{
     AnyCheckpoint, AnyFrame, AnyRecord, HEADER_BYTES, crc32c, frame_distance, ledger_file_bytes, put_id, put_signed,
