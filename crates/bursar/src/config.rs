@@ -133,7 +133,7 @@ impl File {
     #[cfg(feature = "cache")]
     fn cache(&self) -> Result<Option<CacheSettings>, Failure> {
         let Some(section) = &self.config.cache else { return Ok(None) };
-        if self.stores()?.is_none() {
+        if self.config.store.as_ref().is_none_or(|store| store.get_ref().is_a_directory()) {
             let place = place(&self.path, &self.text, Some(section.span()));
             let what = "`[cache]` is for a ledger in other stores, and `[store]` names none";
             return Err(Failure::new(FailureKind::BadConfig, format!("{place}: {what}")));

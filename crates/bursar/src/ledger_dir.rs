@@ -39,14 +39,29 @@ pub(crate) fn close(ledger: Ledger) {
 /// Opens the ledger, and says on standard error if that was not as usual.
 pub(crate) fn open(global: &Global) -> Result<Ledger, Failure> {
     let options = options(global)?;
+    open_with(global, || Ok(options))
+}
+
+/// Opens the ledger for a service: its rails are called.
+pub(crate) fn open_with_rails(global: &Global) -> Result<Ledger, Failure> {
+    open_with(global, || with_rails(options(global)?, &config::with_secrets(global)?))
+}
+
+/// Opens a ledger that is there.
+fn open_with(global: &Global, options: impl FnOnce() -> Result<LedgerOptions, Failure>) -> Result<Ledger, Failure> {
     if let Some(stores) = config::stores(global)? {
+        let options = options()?;
         return start(global, stores.open(options.embedded)?, options);
     }
     // Opening would leave a lock file in a directory that is none of ours.
     if !EmbeddedStore::exists(&global.data) {
         return Err(StoreError::NotFound { path: global.data.clone() }.into());
     }
-    open_with(global, options)
+    let (ledger, report) = Ledger::open(&global.data, options()?)?;
+    if !global.quiet {
+        tell(&report);
+    }
+    Ok(ledger)
 }
 
 /// Lets an engine work on stores, and says on standard error if a directory among them was not as usual.
@@ -60,27 +75,6 @@ fn start(global: &Global, opened: Opened, mut options: LedgerOptions) -> Result<
         return opened.behind(&settings, &mut options)?.start(options);
     }
     opened.start(options)
-}
-
-/// Opens a ledger that is there.
-fn open_with(global: &Global, options: LedgerOptions) -> Result<Ledger, Failure> {
-    let (ledger, report) = Ledger::open(&global.data, options)?;
-    if !global.quiet {
-        tell(&report);
-    }
-    Ok(ledger)
-}
-
-/// Opens the ledger for a service: its rails are called.
-pub(crate) fn open_with_rails(global: &Global) -> Result<Ledger, Failure> {
-    if let Some(stores) = config::stores(global)? {
-        let options = with_rails(options(global)?, &config::with_secrets(global)?)?;
-        return start(global, stores.open(options.embedded)?, options);
-    }
-    if !EmbeddedStore::exists(&global.data) {
-        return Err(StoreError::NotFound { path: global.data.clone() }.into());
-    }
-    open_with(global, with_rails(options(global)?, &config::with_secrets(global)?)?)
 }
 
 /// The options with rails that are called.

@@ -11,7 +11,7 @@
 
 mod common;
 
-use common::{Random, code, command, ok, run, stderr, told};
+use common::{Random, TRYING_ROWS, code, command, ok, run, stderr, told};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -61,29 +61,7 @@ fn a_killed_ingest_continues_as_if_it_had_never_been_killed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rows.csv");
     let file = file.to_str().unwrap();
-    ok(&[
-        "generate",
-        "--rows",
-        "60000",
-        "--clients",
-        "50",
-        "--seed",
-        "11",
-        "--disputes",
-        "12",
-        "--resolves",
-        "9",
-        "--chargebacks",
-        "0.02",
-        "--bad",
-        "1",
-        "--repeats",
-        "1",
-        "--dispute-window",
-        "64",
-        "--to",
-        file,
-    ]);
+    ok(&[&["generate", "--rows", "60000", "--clients", "50", "--to", file], &TRYING_ROWS[..]].concat());
     let whole = Ledger::new(directory.path(), "whole");
     let output = run(&whole.ingest_arguments(file));
     assert_eq!(code(&output), 0, "{}", stderr(&output));

@@ -15,7 +15,7 @@ mod redis_server;
 mod service;
 
 use bursar_cache::CacheSettings;
-use common::{EXAMPLE, EXAMPLE_ACCOUNTS, Random, Sandbox, code, stderr, stdout, told};
+use common::{EXAMPLE, EXAMPLE_ACCOUNTS, Random, Sandbox, TRYING_ROWS, code, stderr, stdout, told};
 use nats::{Cluster, Sync};
 use postgres::PostgresServer;
 use redis_server::RedisServer;
@@ -382,28 +382,8 @@ fn two_services_share_a_ledger() {
 fn a_killed_ingest_over_two_stores_continues() {
     let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());
     let files = Sandbox::new();
-    let rows = [
-        "--rows",
-        "12000",
-        "--clients",
-        "30",
-        "--seed",
-        "11",
-        "--disputes",
-        "12",
-        "--resolves",
-        "9",
-        "--chargebacks",
-        "0.02",
-        "--bad",
-        "1",
-        "--repeats",
-        "1",
-        "--dispute-window",
-        "64",
-    ];
     let file = files.path("rows.csv").display().to_string();
-    files.done(&[&["generate", "--to", &file], &rows[..]].concat());
+    files.done(&[&["generate", "--rows", "12000", "--clients", "30", "--to", &file], &TRYING_ROWS[..]].concat());
     let ingest = |sandbox: &Sandbox| {
         let mut command = sandbox.command(&["ingest", "--quiet", "--no-report", "--rejects", "rejects.csv", &file]);
         command.stderr(Stdio::null());

@@ -27,6 +27,8 @@ use bursar_engine::{Ledger, LedgerOptions};
 use bursar_nats::{NatsChains, NatsOptions};
 #[cfg(feature = "postgres")]
 use bursar_postgres::{OpenError, PostgresConfig, PostgresStore, SCHEMA_VERSION};
+#[cfg(feature = "postgres")]
+use std::path::Path;
 use std::sync::Arc;
 
 /// Both stores of a ledger.
@@ -107,16 +109,10 @@ impl Stores {
                 if has_ledger(postgres)? {
                     return Err(OpenError::Exists { place: self.places()[1].clone() }.into());
                 }
-                let (chains, report) = if EmbeddedStore::exists(directory) {
-                    let (found, report) = EmbeddedChains::open(directory, embedded)?;
-                    if !is_unused(&found, found.config(), config)? {
-                        return Err(StoreError::Exists { path: directory.clone() }.into());
-                    }
-                    (found, Some(report))
-                } else {
-                    check_empty(directory)?;
-                    (EmbeddedChains::create(directory, config, embedded)?, None)
-                };
+                let (chains, report) = open_or_create_chains(directory, config, embedded)?;
+                if !is_unused(&chains, chains.config(), config)? {
+                    return Err(StoreError::Exists { path: directory.clone() }.into());
+                }
                 let transactions = PostgresStore::create(postgres, chains.config())?;
                 Ok(Opened::beside(chains, transactions, report))
             }
@@ -156,13 +152,7 @@ impl Stores {
             }
             #[cfg(feature = "postgres")]
             Self::EmbeddedAndPostgres(ref directory, ref postgres) => {
-                let (chains, report) = if EmbeddedStore::exists(directory) {
-                    let (chains, report) = EmbeddedChains::open(directory, embedded)?;
-                    (chains, Some(report))
-                } else {
-                    check_empty(directory)?;
-                    (EmbeddedChains::create(directory, config, embedded)?, None)
-                };
+                let (chains, report) = open_or_create_chains(directory, config, embedded)?;
                 let transactions = open_table(postgres, &chains, chains.config(), config)?;
                 Ok(Opened::beside(chains, transactions, report))
             }
@@ -220,6 +210,21 @@ fn has_ledger(config: &PostgresConfig) -> Result<bool, Failure> {
         Err(error) if is_no_ledger(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Opens the chains in a directory; where there are none, creates those of this ledger.
+#[cfg(feature = "postgres")]
+fn open_or_create_chains(
+    directory: &Path,
+    config: &LedgerConfig,
+    options: EmbeddedOptions,
+) -> Result<(EmbeddedChains, Option<OpenReport>), Failure> {
+    if EmbeddedStore::exists(directory) {
+        let (chains, report) = EmbeddedChains::open(directory, options)?;
+        return Ok((chains, Some(report)));
+    }
+    check_empty(directory)?;
+    Ok((EmbeddedChains::create(directory, config, options)?, None))
 }
 
 /// Opens the table of these chains, or creates it for chains that have no history yet: to those that have lost their table,

@@ -71,6 +71,12 @@ pub(crate) enum Stores {
 }
 
 impl StoreSection {
+    /// Whether both are the embedded store, as they are without the section.
+    #[cfg(feature = "cache")]
+    pub(crate) fn is_a_directory(&self) -> bool {
+        self.chains == ChainsIn::Embedded && self.transactions == TransactionsIn::Embedded
+    }
+
     /// The stores meant; `None`: both are the embedded store, and the ledger is in its directory. `directory` is that of
     /// the settings, where relative paths begin.
     #[cfg(feature = "postgres")]

@@ -128,6 +128,24 @@ impl Random {
     }
 }
 
+/// What is generated to be taken in by a process that is killed: rows of all sorts, many without an id of their own.
+pub(crate) const TRYING_ROWS: [&str; 14] = [
+    "--seed",
+    "11",
+    "--disputes",
+    "12",
+    "--resolves",
+    "9",
+    "--chargebacks",
+    "0.02",
+    "--bad",
+    "1",
+    "--repeats",
+    "1",
+    "--dispute-window",
+    "64",
+];
+
 /// The example that is shipped.
 pub(crate) const EXAMPLE: &str = include_str!("../../../../examples/data/payments.csv");
 /// The accounts that it leads to.

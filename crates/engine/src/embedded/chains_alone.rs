@@ -17,8 +17,8 @@
 //! proposed is approved by the table's own calls, and by nothing that is done here, closing included.
 
 use super::disk::Disk;
-use super::ledger_file::{self, Holds, LedgerFile};
-use super::open::{OpenReport, holds_a_ledger, lock_directory};
+use super::ledger_file::Holds;
+use super::open::{OpenReport, lock_directory, lock_ledger};
 use super::store::{EmbeddedOptions, EmbeddedStore, Shared, State};
 use crate::store::{ChainEntry, Chains, CustomerHead, Feed, ReadRange, SourceId, SourceMark, StoreError, WholeBatch};
 use crate::totals::Totals;
@@ -41,10 +41,7 @@ impl EmbeddedChains {
 
     /// Opens the chains in a directory; an error if it holds a whole ledger.
     pub fn open(directory: &Path, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
-        if !holds_a_ledger(directory) {
-            return Err(StoreError::NotFound { path: directory.to_owned() });
-        }
-        Self::open_on(lock_directory(directory, false)?, options)
+        Self::open_on(lock_ledger(directory)?, options)
     }
 
     /// Creates the chains of a ledger on any medium.
@@ -53,20 +50,14 @@ impl EmbeddedChains {
         config: &LedgerConfig,
         options: EmbeddedOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        ledger_file::create(&*disk, &LedgerFile { config: config.clone(), holds: Holds::ChainsAlone })?;
-        Self::open_on(disk, options)
+        let (store, report) = EmbeddedStore::create_holding(Holds::ChainsAlone, disk, config, options)?;
+        Ok((Self(store), report))
     }
 
     /// Opens the chains on any medium.
     pub fn open_on(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
-        let file = ledger_file::read(&*disk)?;
-        match file.holds {
-            Holds::ChainsAlone => {
-                let (store, report) = EmbeddedStore::open_file(disk, file, options)?;
-                Ok((Self(store), report))
-            }
-            Holds::Everything => Err(StoreError::OtherStores { path: disk.path().to_owned(), chains_alone: false }),
-        }
+        let (store, report) = EmbeddedStore::open_holding(Holds::ChainsAlone, disk, options)?;
+        Ok((Self(store), report))
     }
 
     /// The ledger's rules and currencies.

@@ -72,8 +72,15 @@ pub(super) fn lock_directory(directory: &Path, create: bool) -> Result<Arc<dyn D
     }
 }
 
-/// Whether a directory has any file of a ledger, so that it is not touched otherwise.
-pub(super) fn holds_a_ledger(directory: &Path) -> bool {
+/// Locks a directory that has any file of a ledger; another one is not touched.
+pub(super) fn lock_ledger(directory: &Path) -> Result<Arc<dyn Disk>, StoreError> {
+    if !holds_a_ledger(directory) {
+        return Err(StoreError::NotFound { path: directory.to_owned() });
+    }
+    lock_directory(directory, false)
+}
+
+fn holds_a_ledger(directory: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(directory) else { return false };
     let is_own = |name: &str| name == ledger_file::LEDGER_NAME || segment_start(name).is_some();
     entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_own))
@@ -92,10 +99,7 @@ impl EmbeddedStore {
 
     /// Opens the ledger in a directory.
     pub fn open(directory: &Path, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
-        if !holds_a_ledger(directory) {
-            return Err(StoreError::NotFound { path: directory.to_owned() });
-        }
-        Self::open_on(lock_directory(directory, false)?, options)
+        Self::open_on(lock_ledger(directory)?, options)
     }
 
     /// Creates a ledger on any medium.
@@ -104,17 +108,36 @@ impl EmbeddedStore {
         config: &LedgerConfig,
         options: EmbeddedOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        ledger_file::create(&*disk, &LedgerFile { config: config.clone(), holds: Holds::Everything })?;
-        Self::open_on(disk, options)
+        Self::create_holding(Holds::Everything, disk, config, options)
     }
 
     /// Opens the ledger on any medium.
     pub fn open_on(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<(Self, OpenReport), StoreError> {
+        Self::open_holding(Holds::Everything, disk, options)
+    }
+
+    pub(super) fn create_holding(
+        holds: Holds,
+        disk: Arc<dyn Disk>,
+        config: &LedgerConfig,
+        options: EmbeddedOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        ledger_file::create(&*disk, &LedgerFile { config: config.clone(), holds })?;
+        Self::open_holding(holds, disk, options)
+    }
+
+    /// Opens what is there, if it is what is asked for.
+    pub(super) fn open_holding(
+        holds: Holds,
+        disk: Arc<dyn Disk>,
+        options: EmbeddedOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
         let file = ledger_file::read(&*disk)?;
-        match file.holds {
-            Holds::Everything => Self::open_file(disk, file, options),
-            Holds::ChainsAlone => Err(StoreError::OtherStores { path: disk.path().to_owned(), chains_alone: true }),
+        if file.holds == holds {
+            return Self::open_file(disk, file, options);
         }
+        let chains_alone = file.holds == Holds::ChainsAlone;
+        Err(StoreError::OtherStores { path: disk.path().to_owned(), chains_alone })
     }
 
     /// Opens what a ledger file says is there.
