@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Small enough that a few dozen events make several segments and index files.
 pub(crate) const OPTIONS: EmbeddedOptions =
-    EmbeddedOptions { segment_bytes: 900, memtable_entries_max: 8, background: false };
+    EmbeddedOptions { segment_bytes: 900, memtable_entries_max: 8, heads_max: 2, background: false };
 
 pub(crate) const RAIL: RailId = RailId::new(1).unwrap();
 

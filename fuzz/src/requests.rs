@@ -34,6 +34,7 @@ pub fn requests(data: &[u8]) {
     let options = EmbeddedOptions {
         segment_bytes: input.one_of(&[500, 1000, 4000, 100_000]),
         memtable_entries_max: input.one_of(&[1, 3, 8, 1000]),
+        heads_max: input.one_of(&[0, 1, 3, 1000]),
         background: false,
     };
     let mut world = World::new(config, limits, options);

@@ -8,7 +8,7 @@ use bursar_core::TransactionId;
 use foldhash::fast::RandomState;
 use std::hash::BuildHasher;
 
-/// Values by transaction id. Nothing is ever removed.
+/// Values by transaction id. Nothing is removed, but for all of it at once.
 #[derive(Debug)]
 pub(crate) struct ById<V> {
     /// In order of their first ids.
@@ -50,6 +50,14 @@ impl<V: Copy> ById<V> {
     /// Whether there is none.
     pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Removes all of them, and keeps their room.
+    pub(crate) fn clear(&mut self) {
+        self.runs.clear();
+        self.in_runs.clear();
+        self.others.clear();
+        self.count = 0;
     }
 
     /// The value of this id.
@@ -226,6 +234,14 @@ impl<V: Copy> Tables<V> {
         self.id_max.is_none_or(|max| max < id)
     }
 
+    fn clear(&mut self) {
+        for table in &mut self.by_hash {
+            table.slots.fill((0, None));
+            table.count = 0;
+        }
+        self.id_max = None;
+    }
+
     /// Gives whether the id is new.
     fn insert(&mut self, id: u128, value: V) -> bool {
         let (table, hash) = self.table_for_one_more(id);
@@ -314,26 +330,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_id_has_the_value_it_was_given_last(ids in ids()) {
+        fn every_id_has_the_value_it_was_given_last(first in ids(), second in ids()) {
             let mut values = ById::default();
-            let mut model = BTreeMap::new();
-            for (number, id) in ids.iter().enumerate() {
-                for near in [*id, id.wrapping_add(1), id.wrapping_sub(1)] {
-                    prop_assert_eq!(values.get(TransactionId::new(near)), model.get(&near));
+            for ids in [first, second] {
+                let mut model = BTreeMap::new();
+                for (number, id) in ids.iter().enumerate() {
+                    for near in [*id, id.wrapping_add(1), id.wrapping_sub(1)] {
+                        prop_assert_eq!(values.get(TransactionId::new(near)), model.get(&near));
+                    }
+                    if number % 3 == 0 {
+                        let is_new = values.insert_new(TransactionId::new(*id), number);
+                        prop_assert_eq!(is_new, !model.contains_key(id));
+                        model.entry(*id).or_insert(number);
+                    } else {
+                        values.insert(TransactionId::new(*id), number);
+                        model.insert(*id, number);
+                    }
+                    prop_assert_eq!((values.len(), values.is_empty()), (model.len(), false));
                 }
-                if number % 3 == 0 {
-                    let is_new = values.insert_new(TransactionId::new(*id), number);
-                    prop_assert_eq!(is_new, !model.contains_key(id));
-                    model.entry(*id).or_insert(number);
-                } else {
-                    values.insert(TransactionId::new(*id), number);
-                    model.insert(*id, number);
-                }
-                prop_assert_eq!((values.len(), values.is_empty()), (model.len(), false));
+                let mut all: Vec<(u128, usize)> = values.iter().map(|(id, number)| (id.bits(), *number)).collect();
+                all.sort_unstable();
+                prop_assert_eq!(all, model.into_iter().collect::<Vec<_>>());
+                values.clear();
+                prop_assert_eq!((values.len(), values.iter().count()), (0, 0));
             }
-            let mut all: Vec<(u128, usize)> = values.iter().map(|(id, number)| (id.bits(), *number)).collect();
-            all.sort_unstable();
-            prop_assert_eq!(all, model.into_iter().collect::<Vec<_>>());
         }
     }
 

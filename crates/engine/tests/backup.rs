@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-const SMALL: EmbeddedOptions = EmbeddedOptions { segment_bytes: 2_500, memtable_entries_max: 12, background: false };
+const SMALL: EmbeddedOptions =
+    EmbeddedOptions { segment_bytes: 2_500, memtable_entries_max: 12, heads_max: 3, background: false };
 
 fn options() -> LedgerOptions {
     LedgerOptions { embedded: SMALL, ..LedgerOptions::default() }

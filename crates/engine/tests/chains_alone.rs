@@ -16,7 +16,8 @@ use common::{audit, code, config, customer, deposit, directory, dispute, transac
 use std::path::Path;
 use std::sync::Arc;
 
-const SMALL: EmbeddedOptions = EmbeddedOptions { segment_bytes: 6_000, memtable_entries_max: 64, background: false };
+const SMALL: EmbeddedOptions =
+    EmbeddedOptions { segment_bytes: 6_000, memtable_entries_max: 64, heads_max: 16, background: false };
 
 fn table(config: &LedgerConfig) -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(config).with_split_batches())

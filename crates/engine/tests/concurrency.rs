@@ -20,7 +20,8 @@ const THREADS: u64 = 6;
 const CALLS: u64 = 120;
 
 fn tiny() -> LedgerOptions {
-    let embedded = EmbeddedOptions { segment_bytes: 40_000, memtable_entries_max: 300, background: true };
+    let embedded =
+        EmbeddedOptions { segment_bytes: 40_000, memtable_entries_max: 300, heads_max: 75, background: true };
     let limits = Limits { batch_requests_max: 64, ..Limits::default() };
     LedgerOptions { embedded, limits, ..LedgerOptions::default() }
 }

@@ -129,12 +129,22 @@ fn the_embedded_store_passes() {
 /// Index files after every few events, merges all the time, many segments.
 #[test]
 fn the_embedded_store_passes_with_tiny_limits() {
-    passes(&Embedded(EmbeddedOptions { segment_bytes: 4096, memtable_entries_max: 16, background: false }));
+    passes(&Embedded(EmbeddedOptions {
+        segment_bytes: 4096,
+        memtable_entries_max: 16,
+        heads_max: 4,
+        background: false,
+    }));
 }
 
 #[test]
 fn the_embedded_store_passes_with_tiny_limits_in_the_background() {
-    passes(&Embedded(EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, background: true }));
+    passes(&Embedded(EmbeddedOptions {
+        segment_bytes: 20_000,
+        memtable_entries_max: 100,
+        heads_max: 25,
+        background: true,
+    }));
 }
 
 #[test]
@@ -144,10 +154,15 @@ fn chains_alone_in_a_directory_and_transactions_in_memory_pass() {
 
 #[test]
 fn chains_alone_in_a_directory_pass_with_tiny_limits() {
-    passes(&Mixed(EmbeddedOptions { segment_bytes: 4096, memtable_entries_max: 16, background: false }));
+    passes(&Mixed(EmbeddedOptions { segment_bytes: 4096, memtable_entries_max: 16, heads_max: 4, background: false }));
 }
 
 #[test]
 fn chains_alone_in_a_directory_pass_with_tiny_limits_in_the_background() {
-    passes(&Mixed(EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, background: true }));
+    passes(&Mixed(EmbeddedOptions {
+        segment_bytes: 20_000,
+        memtable_entries_max: 100,
+        heads_max: 25,
+        background: true,
+    }));
 }

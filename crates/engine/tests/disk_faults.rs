@@ -17,7 +17,7 @@ use std::sync::Arc;
 const BATCHES: u128 = 8;
 
 const fn limits(background: bool) -> EmbeddedOptions {
-    EmbeddedOptions { segment_bytes: 2_500, memtable_entries_max: 12, background }
+    EmbeddedOptions { segment_bytes: 2_500, memtable_entries_max: 12, heads_max: 3, background }
 }
 
 fn requests(batch: u128) -> Vec<Request> {

@@ -40,7 +40,7 @@ impl SlowBank {
 
 fn options(bank: &Arc<SlowBank>, segment_bytes: u64) -> LedgerOptions {
     let rail = RailId::new(1).unwrap();
-    let embedded = EmbeddedOptions { segment_bytes, memtable_entries_max: 64, background: false };
+    let embedded = EmbeddedOptions { segment_bytes, memtable_entries_max: 64, heads_max: 16, background: false };
     let routes = Routes { withdrawal: Some(rail), ..Routes::default() };
     LedgerOptions { embedded, routes, ..LedgerOptions::default() }.with_rail(rail, bank.clone())
 }
@@ -267,7 +267,12 @@ fn followers_beside_writers_miss_nothing() {
     within_minutes(|| {
         let directory = directory();
         let options = LedgerOptions {
-            embedded: EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 200, background: true },
+            embedded: EmbeddedOptions {
+                segment_bytes: 20_000,
+                memtable_entries_max: 200,
+                heads_max: 50,
+                background: true,
+            },
             ..LedgerOptions::default()
         };
         let ledger = Arc::new(Ledger::create(directory.path(), &config(), options).unwrap());

@@ -11,7 +11,12 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 fn options(memtable_entries_max: usize) -> LedgerOptions {
-    let embedded = EmbeddedOptions { memtable_entries_max, background: false, ..EmbeddedOptions::default() };
+    let embedded = EmbeddedOptions {
+        memtable_entries_max,
+        heads_max: memtable_entries_max / 4,
+        background: false,
+        ..EmbeddedOptions::default()
+    };
     LedgerOptions { embedded, ..LedgerOptions::default() }
 }
 

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::{Everything, read_everything, small_ledger};
 
-const OPTIONS: EmbeddedOptions = EmbeddedOptions { segment_bytes: 4000, memtable_entries_max: 40, background: false };
+const OPTIONS: EmbeddedOptions =
+    EmbeddedOptions { segment_bytes: 4000, memtable_entries_max: 40, heads_max: 10, background: false };
 
 /// How a byte is changed.
 const CHANGES: [fn(u8) -> u8; 4] = [|byte| byte ^ 0x01, |byte| byte ^ 0x80, |byte| !byte, |_| 0];

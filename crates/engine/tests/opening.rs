@@ -43,7 +43,7 @@ fn an_event_may_be_closed_after_the_index_was_written() {
 /// The place where a segment would be continued was computed for the last one all the same: a panic.
 #[test]
 fn a_checkpoint_may_be_segments_behind() {
-    let options = EmbeddedOptions { segment_bytes: 3000, memtable_entries_max: 200, background: false };
+    let options = EmbeddedOptions { segment_bytes: 3000, memtable_entries_max: 200, heads_max: 50, background: false };
     let mut bench = Bench::create(LEDGER, options);
     let mut number = 0;
     while bench.disk.files().keys().filter(|name| name.starts_with("journal-")).count() < 10 {

@@ -406,6 +406,7 @@ fn options() -> impl Strategy<Value = EmbeddedOptions> {
         .prop_map(|(segment_bytes, memtable_entries_max, background)| EmbeddedOptions {
             segment_bytes,
             memtable_entries_max,
+            heads_max: memtable_entries_max / 4,
             background,
         })
 }

@@ -560,7 +560,7 @@ fn the_banks_book_and_the_chains_agree_after_many_lives() {
     common::within_minutes(|| {
         let (directory, bank) = (directory(), Bank::default());
         let bank = Arc::new(bank);
-        let tiny = EmbeddedOptions { segment_bytes: 6_000, memtable_entries_max: 20, background: true };
+        let tiny = EmbeddedOptions { segment_bytes: 6_000, memtable_entries_max: 20, heads_max: 5, background: true };
         let options = || LedgerOptions { embedded: tiny, ..options(&bank) };
         let ledger = Ledger::create(directory.path(), &config(), options()).unwrap();
         ledger.submit_batch((0..10).map(|of| deposit(of, 900 + of, 100_000)).collect()).unwrap();

@@ -9,7 +9,8 @@ use bursar_engine::{Ledger, LedgerOptions};
 use common::{audit, config, deposit, directory, dispute, withdrawal};
 
 fn options(segment_bytes: u64, memtable_entries_max: usize) -> LedgerOptions {
-    let embedded = EmbeddedOptions { segment_bytes, memtable_entries_max, background: false };
+    let embedded =
+        EmbeddedOptions { segment_bytes, memtable_entries_max, heads_max: memtable_entries_max / 4, background: false };
     LedgerOptions { embedded, ..LedgerOptions::default() }
 }
 

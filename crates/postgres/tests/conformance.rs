@@ -22,7 +22,8 @@ enum There {
     TransactionsBesideADirectory,
 }
 
-const SMALL: EmbeddedOptions = EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, background: true };
+const SMALL: EmbeddedOptions =
+    EmbeddedOptions { segment_bytes: 20_000, memtable_entries_max: 100, heads_max: 25, background: true };
 
 struct Postgres {
     server: Arc<Mutex<PostgresServer>>,

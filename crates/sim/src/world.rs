@@ -702,11 +702,9 @@ impl World {
 /// A disk to open a directory on, whether it is a new one, and within which bounds.
 fn on_disk(disk: &SimDisk, random: &mut Random) -> (Arc<SimDisk>, bool, EmbeddedOptions) {
     disk.roll(random);
-    let options = EmbeddedOptions {
-        segment_bytes: 600 + random.below(4000),
-        memtable_entries_max: 2 + random.place(40),
-        background: false,
-    };
+    let (segment_bytes, memtable_entries_max) = (600 + random.below(4000), 2 + random.place(40));
+    let heads_max = memtable_entries_max / 4;
+    let options = EmbeddedOptions { segment_bytes, memtable_entries_max, heads_max, background: false };
     let names = disk.quietly(|| disk.list()).unwrap_or_default();
     let is_new = !names.iter().any(|name| name == "ledger.bursar");
     (Arc::new(disk.clone()), is_new, options)

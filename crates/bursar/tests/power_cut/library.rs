@@ -59,6 +59,7 @@ fn embedded(random: &mut Random) -> EmbeddedOptions {
     EmbeddedOptions {
         segment_bytes: 600 + random.below(4000) as u64,
         memtable_entries_max: 3 + random.below(40),
+        heads_max: random.below(10),
         background: random.below(2) == 0,
     }
 }

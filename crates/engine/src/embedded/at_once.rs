@@ -5,7 +5,7 @@
 //! anybody else sees the store: heads in memory point into it already.
 
 use super::batch::FrameBatch;
-use super::heads::{HeadPlace, MemoryHead};
+use super::heads::{HeadPlace, empty_head};
 use super::index::Expected;
 use super::record::{Place, put_event};
 use super::store::{EmbeddedStore, State};
@@ -27,6 +27,8 @@ struct AtOnce<'a> {
     came: usize,
     /// What was found last: the customer's head, and where the transaction's newest event in effect lies.
     found: Option<(HeadPlace, Option<u64>)>,
+    /// That head.
+    head: Head,
 }
 
 impl EmbeddedStore {
@@ -43,7 +45,16 @@ impl EmbeddedStore {
         state.batch.frame.begin();
         let mut expected = std::mem::take(&mut state.batch.expected);
         expected.clear();
-        Some(Box::new(AtOnce { store: self, state, time_ms, frame, expected, came: 0, found: None }))
+        Some(Box::new(AtOnce {
+            store: self,
+            state,
+            time_ms,
+            frame,
+            expected,
+            came: 0,
+            found: None,
+            head: empty_head(),
+        }))
     }
 }
 
@@ -69,7 +80,7 @@ impl WholeBatch for AtOnce<'_> {
         }
         let place = place.unwrap_or_else(|| {
             let head = Head::start(&self.store.shared.ledger_digest, customer);
-            index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: false })
+            index.begin_head(customer, &head)
         });
         let known = match transaction {
             Some(transaction) if expected.is_some_and(|expected| expected.not_in_files) => {
@@ -79,7 +90,8 @@ impl WholeBatch for AtOnce<'_> {
             None => None,
         };
         self.found = Some((place, known.map(|known| known.position)));
-        Ok((&self.state.index.head_at(place).head, known.map(|known| known.state)))
+        self.state.index.read_head(place, &mut self.head);
+        Ok((&self.head, known.map(|known| known.state)))
     }
 
     fn append_done(&mut self, linked: &LinkedEvent) -> Result<(), StoreError> {
@@ -96,11 +108,9 @@ impl WholeBatch for AtOnce<'_> {
         let FrameBatch { bytes, record_count } = &mut self.state.batch.frame;
         let at = Place { frame: self.frame, offset: bytes.len() as u64 };
         *record_count += 1;
-        let head = self.state.index.head_at_mut(place);
-        let previous = head.newest.replace(at.position());
-        head.head.done(linked);
-        head.last_seq = event.seq;
-        head.is_new = true;
+        let mut head = self.state.index.head_at(place);
+        let previous = head.move_newest(at.position());
+        head.done(linked);
         put_event(&mut self.state.batch.frame.bytes, at, self.time_ms, linked, true, previous, transaction_previous);
         self.state.last_time_ms = self.state.last_time_ms.max(event.time_ms);
         self.state.totals.begun(event);

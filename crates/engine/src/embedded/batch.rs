@@ -110,6 +110,7 @@ impl State {
         self.batch.cursor = 0;
         self.batch.proposed_approved.clear();
         self.index.forget_fetched();
+        self.index.make_room();
         Ok(self.index.is_full(shared.options.memtable_entries_max))
     }
 
@@ -175,8 +176,6 @@ impl State {
     /// Notes where a chain's newest record lies now; gives where the one before lies.
     fn move_newest(&mut self, customer: CustomerId, position: u64) -> Option<u64> {
         self.index.count_record();
-        let head = self.index.loaded_head_mut(customer)?;
-        head.is_new = true;
-        head.newest.replace(position)
+        self.index.loaded_head_mut(customer)?.move_newest(position)
     }
 }

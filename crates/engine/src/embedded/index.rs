@@ -6,14 +6,14 @@
 //! the event itself in the journal.
 
 use super::checkpoint::Checkpoint;
-use super::heads::{HeadPlace, MemoryHead};
+use super::heads::{HeadMut, HeadPlace, Heads, NewHeads};
 use super::journal::Journal;
 use super::ledger_file::Holds;
 use super::memtable::{MemoryKey, MemoryTransaction, Memtable, OpenEvent, Table};
 use super::record::StoredEvent;
 use super::run::{CustomerRun, TransactionRun, fingerprint, key_fingerprint};
 use crate::store::{CustomerHead, StoreError};
-use bursar_core::{CustomerId, RequestKey, TransactionId};
+use bursar_core::{CustomerId, Head, RequestKey, TransactionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Frozen {
     pub(super) memtable: Memtable,
+    pub(super) heads: NewHeads,
     /// The checkpoint for its end, still without its index files.
     pub(super) checkpoint: Checkpoint,
 }
@@ -31,6 +32,14 @@ pub(super) struct Frozen {
 pub(super) struct Runs {
     pub(super) transactions: Vec<Arc<TransactionRun>>,
     pub(super) customers: Vec<Arc<CustomerRun>>,
+}
+
+/// Customers in order, made for listing.
+#[derive(Debug)]
+struct InOrder {
+    customers: BTreeSet<CustomerId>,
+    /// How many of those with new heads are in it.
+    new_count: usize,
 }
 
 /// What was seen ahead of a request. True until the batch ends.
@@ -51,14 +60,24 @@ pub(super) struct Index {
     /// Where the chains are alone, transactions and keys are looked up elsewhere, and nothing is kept of them.
     holds: Holds,
     active: Memtable,
+    /// An empty one with the room of one that was frozen, so that memory need not be asked for again and again.
+    spare: Memtable,
+    /// Heads that changed since the memtable was begun, and others for speed. What is frozen stays in here until it is
+    /// in index files.
+    heads: Heads,
+    heads_max: usize,
     /// How many records of chains alone came since the memtable was begun.
     records: usize,
     pub(super) frozen: Option<Arc<Frozen>>,
     pub(super) runs: Runs,
     /// What index files said during this batch, so that it is read once.
     fetched: Table<TransactionId, Option<MemoryTransaction>>,
-    /// Customers in memory in order, made for listing and dropped when there are new ones.
-    in_order: Option<BTreeSet<CustomerId>>,
+    /// Customers that may be in no index file, in order; made for listing.
+    in_order: Option<InOrder>,
+    /// Kept for its room.
+    hashes: Vec<u64>,
+    /// As `hashes`: which requests have a transaction that some file may have, by its range.
+    may_be_in_files: Vec<(usize, u64)>,
     positions: Vec<u64>,
     pub(super) lookups: Lookups,
 }
@@ -73,47 +92,71 @@ pub(super) struct Lookups {
 }
 
 impl Index {
-    pub(super) fn new(ledger: [u8; 16], holds: Holds, runs: Runs) -> Self {
+    /// `heads_max` is how many heads may be in memory beside those that no index file has.
+    pub(super) fn new(ledger: [u8; 16], holds: Holds, runs: Runs, heads_max: usize) -> Self {
         Self {
             ledger,
             holds,
             active: Memtable::default(),
+            spare: Memtable::default(),
+            heads: Heads::default(),
+            heads_max,
             records: 0,
             frozen: None,
             runs,
             fetched: Table::default(),
             in_order: None,
+            hashes: Vec::new(),
+            may_be_in_files: Vec::new(),
             positions: Vec::new(),
             lookups: Lookups::default(),
         }
     }
 
-    /// Reads the heads that are in memory, and does nothing with them. One does not depend on another, so that the
-    /// processor waits for many at once; when they are used, one by one, they are at hand.
-    pub(super) fn warm_heads(&self, customers: &[CustomerId]) {
-        let heads = customers.iter().filter_map(|&customer| self.active.heads.get(customer));
-        std::hint::black_box(heads.fold(0, |seen, head| seen ^ head.touch()));
+    /// Reads the heads that are in memory, and does nothing with them; see [`Heads::touch`].
+    pub(super) fn warm_heads(&mut self, customers: impl Iterator<Item = CustomerId>) {
+        let Self { heads, hashes, .. } = self;
+        hashes.clear();
+        hashes.extend(customers.map(|customer| heads.hash(customer)));
+        std::hint::black_box(hashes.iter().fold(0, |seen, &hash| seen ^ heads.touch(hash)));
     }
 
     /// As [`Index::warm_heads`], also for transactions; says what it has seen on the way.
     pub(super) fn expect(&mut self, requests: &[(CustomerId, Option<TransactionId>)], expected: &mut Vec<Expected>) {
         self.lookups.heads += requests.len() as u64;
         self.lookups.transactions += requests.len() as u64;
-        let seen = |&about: &(CustomerId, _)| {
-            let place = self.active.heads.place(about.0);
+        self.warm_heads(requests.iter().map(|(customer, _)| *customer));
+        let seen = |(&about, &hash): (&(CustomerId, _), &u64)| {
+            let place = self.heads.place_of(about.0, hash);
             Expected { about, place, not_in_files: false }
         };
-        expected.extend(requests.iter().map(seen));
-        let heads = expected.iter().filter_map(|expected| expected.place).map(|place| self.active.heads.at(place));
-        std::hint::black_box(heads.fold(0, |seen, head| seen ^ head.touch()));
+        expected.extend(requests.iter().zip(&self.hashes).map(seen));
         let transactions = requests.iter().filter_map(|(_, transaction)| *transaction);
         let memtables = [Some(&self.active), self.frozen.as_ref().map(|frozen| &frozen.memtable)];
         for memtable in memtables.into_iter().flatten() {
             let at_hand = transactions.clone().filter(|&transaction| memtable.transactions.is_at_hand(transaction));
             std::hint::black_box(at_hand.count());
         }
-        for Expected { about: (_, transaction), not_in_files, .. } in expected {
-            *not_in_files = transaction.is_none_or(|transaction| !self.may_be_in_files(transaction.bits()));
+        self.look_in_files(expected);
+    }
+
+    /// Says of which requests the transaction is in no index file.
+    fn look_in_files(&mut self, expected: &mut [Expected]) {
+        let Self { runs: Runs { transactions: runs, .. }, ledger, may_be_in_files, .. } = self;
+        may_be_in_files.clear();
+        for (at, Expected { about: (_, transaction), not_in_files, .. }) in expected.iter_mut().enumerate() {
+            *not_in_files = true;
+            if let Some(id) = transaction.map(TransactionId::bits)
+                && runs.iter().any(|run| run.ids().contains(id))
+            {
+                may_be_in_files.push((at, fingerprint(ledger, id)));
+            }
+        }
+        // File by file: the answers do not depend on each other, so that the processor waits for many at once.
+        for run in runs {
+            for &(at, hash) in &*may_be_in_files {
+                expected[at].not_in_files &= !run.may_contain(hash);
+            }
         }
     }
 
@@ -133,9 +176,9 @@ impl Index {
         &mut self,
         customer: CustomerId,
         open_count: u64,
-    ) -> Result<Option<&mut MemoryHead>, StoreError> {
+    ) -> Result<Option<HeadMut<'_>>, StoreError> {
         let place = self.head_place(customer, open_count)?;
-        Ok(place.map(|place| self.active.heads.at_mut(place)))
+        Ok(place.map(|place| self.heads.at(place)))
     }
 
     /// As [`Index::head_mut`]; gives where the head lies in memory until the batch ends.
@@ -144,37 +187,42 @@ impl Index {
         customer: CustomerId,
         open_count: u64,
     ) -> Result<Option<HeadPlace>, StoreError> {
-        if let Some(place) = self.active.heads.place(customer) {
+        if let Some(place) = self.heads.place(customer) {
             return Ok(Some(place));
         }
-        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.memtable.heads.get(customer));
-        let found = if let Some(head) = frozen {
-            Some((head.head.clone(), head.newest))
-        } else {
-            self.lookups.heads_from_files += u64::from(!self.runs.customers.is_empty());
-            find_head(&self.runs, customer)?
-        };
-        let Some((head, newest)) = found else { return Ok(None) };
-        let last_seq = head.seq + open_count;
-        Ok(Some(self.active.heads.insert(customer, MemoryHead { head, newest, last_seq, is_new: false })))
+        self.lookups.heads_from_files += u64::from(!self.runs.customers.is_empty());
+        let Some((head, newest)) = find_head(&self.runs, customer)? else { return Ok(None) };
+        let place = self.heads.insert(customer, &head, Some(newest), head.seq.saturating_add(open_count));
+        Ok(Some(place))
     }
 
-    pub(super) fn head_at(&self, place: HeadPlace) -> &MemoryHead {
-        self.active.heads.at(place)
+    /// Reads a head that is in memory, without open events.
+    #[inline]
+    pub(super) fn read_head(&self, place: HeadPlace, head: &mut Head) {
+        self.heads.read(place, head);
     }
 
-    pub(super) fn head_at_mut(&mut self, place: HeadPlace) -> &mut MemoryHead {
-        self.active.heads.at_mut(place)
+    #[inline]
+    pub(super) fn head_at(&mut self, place: HeadPlace) -> HeadMut<'_> {
+        self.heads.at(place)
     }
 
     /// The head of a chain that is in memory already.
-    pub(super) fn loaded_head_mut(&mut self, customer: CustomerId) -> Option<&mut MemoryHead> {
-        self.active.heads.place(customer).map(|place| self.active.heads.at_mut(place))
+    pub(super) fn loaded_head_mut(&mut self, customer: CustomerId) -> Option<HeadMut<'_>> {
+        self.heads.place(customer).map(|place| self.heads.at(place))
     }
 
-    pub(super) fn insert_head(&mut self, customer: CustomerId, head: MemoryHead) -> HeadPlace {
-        self.in_order = None;
-        self.active.heads.insert(customer, head)
+    /// Brings in the head of a chain that has none anywhere.
+    pub(super) fn begin_head(&mut self, customer: CustomerId, head: &Head) -> HeadPlace {
+        self.heads.insert(customer, head, None, head.seq)
+    }
+
+    /// Forgets heads where there are too many. Their places are good for somebody else's heads then.
+    pub(super) fn make_room(&mut self) {
+        // What is frozen is in no file yet, and not marked any more.
+        if self.frozen.is_none() {
+            self.heads.make_room(self.heads_max);
+        }
     }
 
     /// The newest event in effect on a transaction.
@@ -282,10 +330,10 @@ impl Index {
         }
     }
 
-    /// How many transactions and customers are in memory.
+    /// How many transactions and customers in memory are in no index file yet.
     pub(super) fn entry_count(&self) -> usize {
-        let memtables = [Some(&self.active), self.frozen.as_ref().map(|frozen| &frozen.memtable)];
-        memtables.into_iter().flatten().map(|memtable| memtable.transactions.len() + memtable.heads.len()).sum()
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.memtable.transactions.len() + frozen.heads.len());
+        self.active.transactions.len() + self.heads.new_customers().len() + frozen
     }
 
     /// Forgets what index files said: the batch is over.
@@ -295,35 +343,28 @@ impl Index {
         }
     }
 
-    /// Whether the memtable is at its limit, even without the heads it only holds for speed.
-    pub(super) fn is_full(&mut self, entries_max: usize) -> bool {
-        if self.active.transactions.len() + self.active.keys.len() >= entries_max || self.records >= entries_max {
-            return true;
-        }
-        if self.active.heads.len() < entries_max {
-            return false;
-        }
-        self.active.heads.drop_clean();
-        self.active.heads.len() >= entries_max / 2
+    /// Whether the memtable is at its limit.
+    pub(super) fn is_full(&self, entries_max: usize) -> bool {
+        let table = self.active.transactions.len() + self.active.keys.len();
+        table.max(self.records).max(self.heads.new_customers().len()) >= entries_max
     }
 
     /// Whether the memtable has anything that no index file has.
     pub(super) fn has_news(&self) -> bool {
-        !self.active.transactions.is_empty()
-            || !self.active.keys.is_empty()
-            || self.active.heads.iter().any(|(_, head)| head.is_new)
+        !self.active.transactions.is_empty() || !self.active.keys.is_empty() || self.heads.new_customers().len() > 0
     }
 
-    /// Freezes the memtable and begins a new one. It keeps the heads if they are few: most will be wanted again.
-    pub(super) fn freeze(&mut self, checkpoint: Checkpoint, heads_kept_max: usize) {
-        let mut memtable = std::mem::take(&mut self.active);
+    /// Freezes the memtable and begins a new one.
+    pub(super) fn freeze(&mut self, checkpoint: Checkpoint) {
+        let memtable = std::mem::replace(&mut self.active, std::mem::take(&mut self.spare));
         self.records = 0;
-        if memtable.heads.len() <= heads_kept_max {
-            self.active.heads = memtable.heads.as_written();
-        }
-        memtable.heads.drop_clean();
         self.in_order = None;
-        self.frozen = Some(Arc::new(Frozen { memtable, checkpoint }));
+        self.frozen = Some(Arc::new(Frozen { memtable, heads: self.heads.take_new(), checkpoint }));
+    }
+
+    /// Takes back the room of a memtable that is in index files by now.
+    pub(super) fn keep_room_of(&mut self, empty: Memtable) {
+        self.spare = empty;
     }
 
     /// The customers after `after`, in order, with their heads and open events: from memory and all index files.
@@ -335,12 +376,13 @@ impl Index {
         heads: &mut Vec<CustomerHead>,
     ) -> Result<(), StoreError> {
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let frozen = self.frozen.as_ref();
-        let in_order = self.in_order.get_or_insert_with(|| {
-            let frozen = frozen.into_iter().flat_map(|frozen| frozen.memtable.heads.iter());
-            self.active.heads.iter().chain(frozen).map(|(customer, _)| customer).collect()
+        let in_order = self.in_order.get_or_insert_with(|| InOrder {
+            customers: self.frozen.iter().flat_map(|frozen| frozen.heads.customers()).collect(),
+            new_count: 0,
         });
-        let mut memory = in_order.range((bound, Bound::Unbounded)).copied().peekable();
+        in_order.customers.extend(self.heads.new_customers().skip(in_order.new_count));
+        in_order.new_count = self.heads.new_customers().len();
+        let mut memory = in_order.customers.range((bound, Bound::Unbounded)).copied().peekable();
         let mut runs = Vec::new();
         for run in &self.runs.customers {
             let mut iter = run.iter_from(after);
@@ -352,10 +394,7 @@ impl Index {
             let in_runs = runs.iter().filter_map(|(next, _)| next.as_ref()).map(|(customer, ..)| *customer).min();
             let Some(customer) = memory.peek().copied().into_iter().chain(in_runs).min() else { break };
             memory.next_if_eq(&customer);
-            // Also for one that was not in memory when the order was made: it may have been brought there since.
-            let active = self.active.heads.get(customer);
-            let known = active.or_else(|| frozen.and_then(|frozen| frozen.memtable.heads.get(customer)));
-            let mut found = known.map(|known| known.head.clone());
+            let mut found = self.heads.get(customer);
             for (next, iter) in &mut runs {
                 if let Some((_, head, _)) = next.take_if(|(other, ..)| *other == customer) {
                     found.get_or_insert(head);
@@ -374,10 +413,10 @@ impl Index {
     }
 }
 
-fn find_head(runs: &Runs, customer: CustomerId) -> Result<Option<(bursar_core::Head, Option<u64>)>, StoreError> {
+fn find_head(runs: &Runs, customer: CustomerId) -> Result<Option<(Head, u64)>, StoreError> {
     for run in &runs.customers {
-        if let Some((head, newest)) = run.get(customer)? {
-            return Ok(Some((head, Some(newest))));
+        if let Some(found) = run.get(customer)? {
+            return Ok(Some(found));
         }
     }
     Ok(None)

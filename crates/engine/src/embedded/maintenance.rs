@@ -21,9 +21,6 @@ use std::time::Instant;
 /// Index files smaller than this count as being of the same size when it is chosen what to merge.
 const SMALLEST_RUN_BYTES: u64 = 4 << 20;
 
-/// How many heads are brought to hand at once when they are written.
-const HEADS_AHEAD: usize = 64;
-
 /// How many index files of about one size are merged. A customer's entry replaces those before, so that files of
 /// customers shrink when they are merged: they are, as soon as there are two.
 const fn merge_factor(kind: RunKind) -> u64 {
@@ -46,7 +43,7 @@ impl Maintenance {
         let mut state = shared.lock();
         if state.index.has_news() {
             let checkpoint = state.checkpoint(&shared.config, shared.journal.point());
-            state.index.freeze(checkpoint, shared.options.memtable_entries_max / 4);
+            state.index.freeze(checkpoint);
         }
         Ok(())
     }
@@ -116,6 +113,10 @@ fn start(job: &mut Option<Job>, shared: &Arc<Shared>) -> Result<(), StoreError> 
     let builder = std::thread::Builder::new().name("bursar-index".to_owned());
     let spawned = builder.spawn(move || {
         let written = write_index(&of_thread, &frozen);
+        if let Some(frozen) = Arc::into_inner(frozen) {
+            let empty = frozen.memtable.emptied();
+            of_thread.lock().index.keep_room_of(empty);
+        }
         of_thread.poisoned_by(written)
     });
     let path = shared.disk.path().to_owned();
@@ -185,16 +186,8 @@ fn write_transactions(shared: &Shared, frozen: &Frozen, name: RunName, info: Run
 }
 
 fn write_customers(shared: &Shared, frozen: &Frozen, name: RunName, info: RunInfo) -> Result<(), StoreError> {
-    let mut heads: Vec<_> = frozen.memtable.heads.iter().collect();
-    heads.sort_unstable_by_key(|(customer, _)| *customer);
-    heads.retain(|(_, head)| head.newest.is_some());
-    // They lie in no order in memory: read ahead, the processor waits for many at once.
-    let read_ahead = heads.chunks(HEADS_AHEAD).flat_map(|heads| {
-        std::hint::black_box(heads.iter().fold(0, |seen, (_, head)| seen ^ head.touch()));
-        heads
-    });
-    let entries = read_ahead.filter_map(|(customer, head)| Some((*customer, &head.head, head.newest?)));
-    run::write_customers(&*shared.disk, &name.file_name(), info, heads.len(), entries)
+    let heads = &frozen.heads;
+    run::write_customers(&*shared.disk, &name.file_name(), info, heads.len(), heads.in_order())
 }
 
 /// Merges index files as long as the policy asks for it.

@@ -1,9 +1,9 @@
-//! What the embedded store keeps in memory of the newest events: chain heads and transactions, with positions.
+//! What the embedded store keeps in memory of the newest events: transactions and keys, with positions. Heads of chains
+//! are beside it ([`super::heads`]).
 //!
 //! Once it has grown to its limit it is frozen and written to index files ([`super::maintenance`]), and a new
 //! one begins. Nothing here is the truth; all of it follows from the journal.
 
-use super::heads::Heads;
 use crate::by_id::ById;
 use bursar_core::{EventRef, LinkedEvent, RequestKey, TransactionState};
 use foldhash::fast::RandomState;
@@ -44,10 +44,18 @@ pub(crate) struct OpenEvent {
     pub(crate) position: u64,
 }
 
-/// Heads, transactions and keys of the newest events.
+/// Transactions and keys of the newest events.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
-    pub(super) heads: Heads,
     pub(crate) transactions: ById<MemoryTransaction>,
     pub(crate) keys: Table<RequestKey, MemoryKey>,
+}
+
+impl Memtable {
+    /// Without entries, but with the room for as many.
+    pub(crate) fn emptied(mut self) -> Self {
+        self.transactions.clear();
+        self.keys.clear();
+        self
+    }
 }

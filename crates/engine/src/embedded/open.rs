@@ -16,7 +16,6 @@ use super::chain_walk::Waymarks;
 use super::checkpoint::{CHECKPOINT_NAME, Checkpoint, RunName, is_index_file};
 use super::disk::{Disk, LockError, RealDisk};
 use super::frame::Frame;
-use super::heads::MemoryHead;
 use super::index::{Index, Runs};
 use super::journal::{Journal, JournalPoint, Segment, SegmentHeader, segment_start};
 use super::ledger_file::{self, Holds, LedgerFile, read_whole};
@@ -347,6 +346,7 @@ impl Opening {
             match scan.next()? {
                 Found::Frame(frame, point) => {
                     self.report.events_read += state.take_frame(&self.ledger_digest, &self.segments, &frame)?;
+                    state.index.make_room();
                     recent.retain(|&(number, _)| number > frame.header.synced_through);
                     recent.push((frame.header.number, frame.position));
                     let in_last = self.segments.last().is_some_and(|last| frame.position >= last.start);
@@ -376,7 +376,7 @@ impl Opening {
 
     fn state_at(&self, checkpoint: &Checkpoint, runs: Runs) -> Result<State, StoreError> {
         let mut state = State {
-            index: Index::new(self.config.ledger, self.holds, runs),
+            index: Index::new(self.config.ledger, self.holds, runs, self.options.heads_max),
             batch: OpenBatch::default(),
             open: BTreeMap::new(),
             proposals: Table::default(),
@@ -406,10 +406,10 @@ impl Opening {
     /// are not the last: they are durable.
     fn spill(&self, state: &mut State, point: JournalPoint) -> Result<(), StoreError> {
         let checkpoint = state.checkpoint(&self.config, point);
-        state.index.freeze(checkpoint, 0);
+        state.index.freeze(checkpoint);
         let Some(frozen) = state.index.frozen.clone() else { return Ok(()) };
         let mut inner = State {
-            index: Index::new(self.config.ledger, self.holds, state.index.runs.clone()),
+            index: Index::new(self.config.ledger, self.holds, state.index.runs.clone(), 0),
             batch: OpenBatch::default(),
             open: BTreeMap::new(),
             proposals: Table::default(),
@@ -510,14 +510,13 @@ impl State {
         self.index.count_record();
         if self.head_mut(customer)?.is_none() {
             let head = Head::start(ledger_digest, customer);
-            self.index.insert_head(customer, MemoryHead { head, newest: None, last_seq: 0, is_new: true });
+            self.index.begin_head(customer, &head);
         }
-        if let Some(head) = self.index.loaded_head_mut(customer) {
-            head.newest = Some(position);
-            head.last_seq = seq;
-            head.is_new = true;
+        if let Some(mut head) = self.index.loaded_head_mut(customer) {
+            head.move_newest(position);
+            head.set_last_seq(seq);
             if done {
-                head.head.done(&linked);
+                head.done(&linked);
             }
         }
         if done && is_planted(Planted::TransactionsForgotten) {
@@ -548,10 +547,9 @@ impl State {
         if list.is_empty() {
             self.open.remove(&customer);
         }
-        if let Some(head) = self.index.loaded_head_mut(customer) {
-            head.newest = Some(position);
-            head.is_new = true;
-            head.head.take(open.linked.clone(), &closing.status);
+        if let Some(mut head) = self.index.loaded_head_mut(customer) {
+            head.move_newest(position);
+            head.take(&open.linked, &closing.status);
         }
         self.take_closing(position, &open, &closing.status);
         Ok(())

@@ -15,7 +15,7 @@ use super::batch::{BatchEvent, OpenBatch};
 use super::chain_walk::{Waymarks, read_event};
 use super::checkpoint::{RunKind, RunName};
 use super::disk::Disk;
-use super::heads::MemoryHead;
+use super::heads::HeadMut;
 use super::index::Index;
 use super::journal::Journal;
 use super::ledger_file::Holds;
@@ -44,6 +44,8 @@ pub struct EmbeddedOptions {
     /// The newest events are written to index files once they concern this many transactions or customers.
     /// Memory grows with it: about 200 bytes each.
     pub memtable_entries_max: usize,
+    /// How many heads of chains are kept in memory for speed, beside those of the newest events. About 100 bytes each.
+    pub heads_max: usize,
     /// Write index files on a thread of their own. Otherwise within the call that fills the memory.
     pub background: bool,
 }
@@ -53,6 +55,8 @@ const MEMORY_BYTES_FIXED: u64 = 128 << 20;
 /// What an entry costs at the most, counted once: a transaction and a customer, in the memtable and in the frozen one
 /// that is being written meanwhile, with the room that hash tables keep, and an entry of the file being made.
 const MEMORY_BYTES_PER_ENTRY: u64 = 896;
+/// How many heads are kept for each of these entries; what they take is counted there.
+const HEADS_PER_ENTRY: usize = 3;
 
 impl EmbeddedOptions {
     /// No store can do with less, in bytes.
@@ -65,13 +69,16 @@ impl EmbeddedOptions {
     pub fn with_memory_bytes(mut self, bytes: u64) -> Self {
         let room = bytes.max(Self::MEMORY_BYTES_MIN) - MEMORY_BYTES_FIXED;
         self.memtable_entries_max = usize::try_from(room / MEMORY_BYTES_PER_ENTRY).unwrap_or(usize::MAX);
+        self.heads_max = self.memtable_entries_max.saturating_mul(HEADS_PER_ENTRY);
         self
     }
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { segment_bytes: 256 << 20, memtable_entries_max: 1 << 20, background: true }
+        let memtable_entries_max = 1 << 20;
+        let heads_max = memtable_entries_max * HEADS_PER_ENTRY;
+        Self { segment_bytes: 256 << 20, memtable_entries_max, heads_max, background: true }
     }
 }
 
@@ -202,17 +209,18 @@ impl EmbeddedStore {
 
 impl State {
     /// The head of a chain, brought into memory; `None` for a customer without a chain.
-    pub(super) fn head_mut(&mut self, customer: CustomerId) -> Result<Option<&mut MemoryHead>, StoreError> {
+    pub(super) fn head_mut(&mut self, customer: CustomerId) -> Result<Option<HeadMut<'_>>, StoreError> {
         self.index.head_mut(customer, open_count(&self.open, customer))
     }
 
     fn append_started(&mut self, shared: &Shared, linked: &LinkedEvent) -> Result<Appended, StoreError> {
         let LinkedEvent { event, .. } = linked;
         match self.head_mut(event.customer)? {
-            Some(head) if head.last_seq.checked_add(1) == Some(event.seq) => head.last_seq = event.seq,
+            Some(mut head) if head.last_seq().checked_add(1) == Some(event.seq) => head.set_last_seq(event.seq),
             None if event.seq == 1 => {
                 let head = Head::start(&shared.ledger_digest, event.customer);
-                self.index.insert_head(event.customer, MemoryHead { head, newest: None, last_seq: 1, is_new: true });
+                let place = self.index.begin_head(event.customer, &head);
+                self.index.head_at(place).set_last_seq(1);
             }
             Some(_) | None => return Ok(Appended::Conflict),
         }
@@ -227,36 +235,29 @@ impl State {
         status: EventStatus,
     ) -> Result<Appended, StoreError> {
         let Self { index, batch, open, .. } = self;
-        let Some(head) = index.head_mut(event.customer, open_count(open, event.customer))? else {
+        let Some(mut head) = index.head_mut(event.customer, open_count(open, event.customer))? else {
             return Ok(Appended::Conflict);
         };
-        if event.seq <= head.head.seq {
+        if event.seq <= head.seq() {
             return Ok(match self.status_of(shared, event)? {
                 Some(status) => Appended::closed_already(&status).unwrap_or(Appended::Conflict),
                 None => Appended::Conflict,
             });
         }
-        if event.seq != head.head.seq + 1 {
+        if event.seq != head.seq() + 1 {
             return Ok(Appended::Conflict);
         }
         if let Some(open) = open.get(&event.customer).and_then(VecDeque::front) {
             if open.linked.id() != event.id {
                 return Ok(Appended::Conflict);
             }
-            head.head.take(open.linked.clone(), &status);
-            head.is_new = true;
+            head.take(&open.linked, &status);
             self.close_open(event.customer, status);
             return Ok(Appended::Yes);
         }
         let Some(place) = batch.find_started(event) else { return Ok(Appended::Conflict) };
         let started = &mut batch.started[place];
-        head.is_new = true;
-        match &status {
-            EventStatus::Done => head.head.done(&started.linked),
-            EventStatus::Started | EventStatus::DoneByHand(_) | EventStatus::Aborted(_) => {
-                head.head.take(started.linked.clone(), &status);
-            }
-        }
+        head.take(&started.linked, &status);
         started.status = status;
         Ok(Appended::Yes)
     }
@@ -276,7 +277,7 @@ impl State {
         if let Some(status) = self.status_in_memory(event) {
             return Ok(Some(status));
         }
-        let newest = self.head_mut(event.customer)?.and_then(|head| head.newest);
+        let newest = self.head_mut(event.customer)?.and_then(|head| head.newest());
         let found = read_event(&shared.journal, newest, event.seq)?;
         Ok(found.filter(|entry| entry.linked.id() == event.id).map(|entry| entry.status))
     }
@@ -373,10 +374,11 @@ impl Chains for EmbeddedStore {
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
         self.shared.check()?;
         let mut state = self.shared.lock();
-        state.index.warm_heads(customers);
+        state.index.make_room();
+        state.index.warm_heads(customers.iter().copied());
         state.index.lookups.heads += customers.len() as u64;
         for &customer in customers {
-            let mut head = state.head_mut(customer)?.map(|found| found.head.clone());
+            let mut head = state.head_mut(customer)?.map(|found| found.head());
             if let (Some(head), false) = (&mut head, state.open.is_empty()) {
                 let open = state.open.get(&customer).into_iter().flatten();
                 head.open.extend(open.map(|open| open.linked.clone()));
@@ -438,7 +440,7 @@ impl Chains for EmbeddedStore {
                 statuses.push(Some(status));
                 continue;
             }
-            let newest = state.head_mut(event.customer)?.and_then(|head| head.newest);
+            let newest = state.head_mut(event.customer)?.and_then(|head| head.newest());
             let range = ReadRange { from_seq: event.seq, to_seq: event.seq, limit: 1, newest_first: true };
             let mut found = Vec::with_capacity(1);
             self.waymarks.read(&self.shared.journal, event.customer, newest, range, &mut found)?;
@@ -452,7 +454,8 @@ impl Chains for EmbeddedStore {
         self.shared.check()?;
         let newest = {
             let mut state = self.shared.lock();
-            state.head_mut(customer)?.and_then(|head| head.newest)
+            state.index.make_room();
+            state.head_mut(customer)?.and_then(|head| head.newest())
         };
         self.waymarks.read(&self.shared.journal, customer, newest, range, entries).map(|_| ())
     }

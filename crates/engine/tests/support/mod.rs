@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// Small enough that everything happens within a few hundred events.
 pub(crate) const OPTIONS: EmbeddedOptions =
-    EmbeddedOptions { segment_bytes: 6000, memtable_entries_max: 40, background: false };
+    EmbeddedOptions { segment_bytes: 6000, memtable_entries_max: 40, heads_max: 10, background: false };
 
 pub(crate) const LEDGER: [u8; 16] = [0x5a; 16];
 

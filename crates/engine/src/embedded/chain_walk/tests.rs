@@ -16,7 +16,8 @@ fn refused() -> RailAnswer {
 
 /// A chain of three sorts of events: done at once, done later, and aborted.
 fn long_chain() -> Bench {
-    let options = EmbeddedOptions { segment_bytes: 64 << 10, memtable_entries_max: 1000, background: false };
+    let options =
+        EmbeddedOptions { segment_bytes: 64 << 10, memtable_entries_max: 1000, heads_max: 250, background: false };
     let mut bench = Bench::create(LEDGER, options);
     let (mut seq, mut transaction) = (0, 0);
     while seq < EVENTS {
@@ -41,7 +42,7 @@ fn all(bench: &Bench) -> Vec<ChainEntry> {
 }
 
 fn newest(bench: &Bench) -> Option<u64> {
-    bench.store.shared.lock().head_mut(support::customer(7)).unwrap().and_then(|head| head.newest)
+    bench.store.shared.lock().head_mut(support::customer(7)).unwrap().and_then(|head| head.newest())
 }
 
 /// The story: each page of an export walked back from the chain's end, so that a chain of ten times the length took

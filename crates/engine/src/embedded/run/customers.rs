@@ -19,19 +19,22 @@ use std::ops::Range;
 
 /// Writes a run of `(customer, head, journal position of the newest event)`. Customers must ascend, and
 /// positions must be in what the run covers. `count` is how many they are at the most.
-pub(crate) fn write<'h>(
+pub(crate) fn write(
     disk: &dyn Disk,
     name: &str,
     info: RunInfo,
     count: usize,
-    entries: impl Iterator<Item = (CustomerId, &'h Head, u64)>,
+    entries: impl Iterator<Item = (CustomerId, Head, u64)>,
 ) -> Result<(), StoreError> {
     let mut writer = CustomerWriter::new(disk, name, info, count as u64)?;
     for (customer, head, position) in entries {
-        writer.push(customer, head, position)?;
+        writer.push(customer, &head, position)?;
     }
     writer.finish()
 }
+
+/// How many keys are gathered for the filter.
+const HASHES_AT_ONCE: usize = 64;
 
 /// Writes a run entry by entry.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(super) struct CustomerWriter<'a> {
     out: RunWriter<'a>,
     info: RunInfo,
     filter: Filter,
+    /// What is to come into the filter.
+    hashes: Vec<u64>,
     /// The entries of the block being filled.
     block: Vec<u8>,
     block_entry_count: u16,
@@ -56,6 +61,7 @@ impl<'a> CustomerWriter<'a> {
             out: RunWriter::new(disk, name, Kind::Customers, info)?,
             info,
             filter: Filter::for_keys_at_most(count_max),
+            hashes: Vec::with_capacity(HASHES_AT_ONCE),
             block: Vec::with_capacity(BLOCK_BYTES),
             block_entry_count: 0,
             block_first: 0,
@@ -89,10 +95,18 @@ impl<'a> CustomerWriter<'a> {
             self.block_first = id;
         }
         self.block_entry_count += 1;
-        self.filter.insert(fingerprint(&self.info.ledger, id));
+        self.hashes.push(fingerprint(&self.info.ledger, id));
+        if self.hashes.len() == HASHES_AT_ONCE {
+            self.insert_hashes();
+        }
         self.entry_count += 1;
         self.ids = self.ids.with(id);
         Ok(())
+    }
+
+    fn insert_hashes(&mut self) {
+        self.filter.insert_all(&self.hashes);
+        self.hashes.clear();
     }
 
     fn end_block(&mut self) -> Result<(), StoreError> {
@@ -100,14 +114,16 @@ impl<'a> CustomerWriter<'a> {
             return Ok(());
         }
         let mut block = [0; BLOCK_BYTES];
-        let written = self.block_entry_count.to_le_bytes().into_iter().chain(self.block.drain(..));
-        block.iter_mut().zip(written).for_each(|(byte, written)| *byte = written);
+        block[..COUNT_BYTES].copy_from_slice(&self.block_entry_count.to_le_bytes());
+        block[COUNT_BYTES..COUNT_BYTES + self.block.len()].copy_from_slice(&self.block);
+        self.block.clear();
         self.block_entry_count = 0;
         self.out.block(&mut block, &self.block_first.to_be_bytes())
     }
 
     pub(super) fn finish(mut self) -> Result<(), StoreError> {
         self.end_block()?;
+        self.insert_hashes();
         self.filter.fold_to(self.entry_count);
         self.out.finish(self.entry_count, self.ids, &self.filter)
     }

@@ -71,11 +71,21 @@ impl Filter {
         }
     }
 
+    /// Inserts keys by their hashes, which may lie anywhere: what is read for one does not wait for another.
+    pub(crate) fn insert_all(&mut self, hashes: &[u64]) {
+        let first_byte = |hash: &u64| self.bytes.get(self.block_of(*hash)).map_or(0, |block| block[0]);
+        std::hint::black_box(hashes.iter().map(first_byte).fold(0, |seen, byte| seen ^ byte));
+        for &hash in hashes {
+            self.insert(hash);
+        }
+    }
+
     /// Whether a key with this hash may have been inserted; `false` is certain.
     pub(crate) fn contains(&self, hash: u64) -> bool {
         let Some(block) = self.bytes.get(self.block_of(hash)) else { return true };
-        let words = block.as_chunks::<4>().0.iter();
-        words.zip(bits_of(hash)).all(|(word, bit)| u32::from_le_bytes(*word) & bit != 0)
+        let words = block.as_chunks::<4>().0.iter().zip(bits_of(hash));
+        // Where it stops being so cannot be foreseen: to look at all of a block costs less than to guess.
+        words.fold(true, |all, (word, bit)| all & (u32::from_le_bytes(*word) & bit != 0))
     }
 
     /// Cuts the filter down to what this many keys need, as far as its length can be divided.

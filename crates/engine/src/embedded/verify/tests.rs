@@ -432,7 +432,6 @@ fn index_files_with_other_heads_or_positions_are_found() {
                     continue;
                 }
                 entries[1].1.link = Hash([9; 32]);
-                let entries: Vec<_> = entries.iter().map(|(c, head, position)| (*c, head, *position)).collect();
                 run::write_customers(&*copy, &file, info, entries.len(), entries.into_iter()).unwrap();
                 "index_head"
             }

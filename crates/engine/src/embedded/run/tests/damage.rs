@@ -182,7 +182,7 @@ fn what_cannot_be_a_run_is_an_error_of_the_caller() {
             NAME,
             info,
             entries.len(),
-            entries.iter().map(|&(id, head, at)| (CustomerId::new(id), head, at)),
+            entries.iter().map(|&(id, head, at)| (CustomerId::new(id), head.clone(), at)),
         )
     };
     let run = |name, from, to| transaction_run(&disk, name, info(from, to), Vec::new());

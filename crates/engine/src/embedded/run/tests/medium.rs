@@ -161,7 +161,7 @@ fn a_call_that_fails_is_reported_and_leaves_no_half_file() {
     for calls_left in 0.. {
         let disk = MemoryDisk::default();
         disk.0.lock().unwrap().calls_left = Some(calls_left);
-        let entries = heads.iter().map(|(id, head, position)| (CustomerId::new(*id), head, *position));
+        let entries = heads.iter().map(|(id, head, position)| (CustomerId::new(*id), head.clone(), *position));
         let written = write_customers(&disk, "run", info(0, 10), entries.len(), entries);
         if disk.list().unwrap().iter().any(|name| name == "run") {
             let run = CustomerRun::open(&disk, "run", &LEDGER).unwrap();

@@ -46,7 +46,7 @@ fn all_customers(run: &CustomerRun, after: Option<u128>) -> Result<Vec<(u128, He
 
 /// Writes the customers and gives the open run.
 fn customer_run(disk: &dyn Disk, name: &str, info: RunInfo, entries: &[(u128, Head, u64)]) -> CustomerRun {
-    let entries = entries.iter().map(|(id, head, position)| (CustomerId::new(*id), head, *position));
+    let entries = entries.iter().map(|(id, head, position)| (CustomerId::new(*id), head.clone(), *position));
     write_customers(disk, name, info, entries.len(), entries).unwrap();
     CustomerRun::open(disk, name, &LEDGER).unwrap()
 }
