@@ -391,6 +391,33 @@ fn a_ledger_can_be_tried_out_with_what_is_printed() {
     assert_eq!(service.stop(), "");
 }
 
+/// The certificate is signed by an authority that no system trusts.
+#[test]
+fn a_server_is_trusted_by_the_authority_that_is_named() {
+    let tls_file = |name: &str| format!("{}/../server/tests/tls-files/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (certificate, key) = (tls_file("here.cert.pem"), tls_file("here.key.pem"));
+    let sandbox = ledger();
+    let service = Service::start(&sandbox, &["--tls-cert", &certificate, "--tls-key", &key]);
+    let url = format!("https://localhost:{}", service.address.port());
+    let asked = |more: &[&str]| [&["account", "1", "--server", &url][..], more].concat();
+    let submitted =
+        ["submit", "deposit", "1", "77", "5", "--server", &url, "--ca-file", &tls_file("authority.cert.pem")];
+    sandbox.done(&submitted);
+    for other in [vec![], vec!["--ca-file".to_owned(), tls_file("other.cert.pem")]] {
+        let other: Vec<_> = other.iter().map(String::as_str).collect();
+        let said = sandbox.fails(6, &asked(&other));
+        assert!(said.contains("UnknownIssuer"), "{said}");
+    }
+    let by_environment = sandbox.command(&asked(&[])).env("BURSAR_CA_FILE", tls_file("authority.cert.pem")).output();
+    assert!(stdout(&by_environment.unwrap()).contains('5'));
+    sandbox.write("none.pem", "not a certificate\n");
+    let said = sandbox.fails(2, &asked(&["--ca-file", "none.pem"]));
+    assert!(said.contains("no certificate"), "{said}");
+    let said = sandbox.fails(4, &asked(&["--ca-file", "gone.pem"]));
+    assert!(said.contains("gone.pem"), "{said}");
+    service.stop();
+}
+
 #[test]
 fn logs_are_json_lines_if_asked_for() {
     let sandbox = ledger();
