@@ -75,6 +75,12 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key_file: Option<PathBuf>,
 
+    /// With --server: trust it if these authorities have signed its certificate, and no others (PEM) [default: those that
+    /// the system trusts]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(env = "BURSAR_CA_FILE", hide_env_values = true)]
+    pub(crate) ca_file: Option<PathBuf>,
+
     /// How data is printed; ids and amounts are strings in json [default: table on a terminal, otherwise csv]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) output: Option<OutputArg>,

@@ -1,10 +1,11 @@
 //! The server of `--server`, and from the client's errors to [`Failure`].
 
-use crate::book::remote::{Remote, options};
+use crate::book::remote::Remote;
 use crate::cli::Global;
 use crate::exit::{Exit, Failure, FailureKind};
 use bursar_client::blocking::Client;
-use bursar_client::{Error, Key, Problem, SettleError, SubmitError};
+use bursar_client::{Error, Key, Options, Problem, SettleError, SubmitError};
+use std::path::PathBuf;
 
 impl Global {
     /// A client of the server that was named; `None` if none was.
@@ -15,7 +16,12 @@ impl Global {
             None => Key::from_env().map_err(|error| (bursar_client::KEY_VARIABLE.to_owned(), error)),
         };
         let key = key.map_err(|(place, error)| Failure::new(FailureKind::BadKey, format!("{place}: {error}")))?;
-        Ok(Some(Client::new(server, key, options())?))
+        let read = |path: &PathBuf| {
+            let unread = |error| Failure::new(FailureKind::CannotRead, format!("{}: {error}", path.display()));
+            std::fs::read_to_string(path).map_err(unread)
+        };
+        let ca = self.ca_file.as_ref().map(read).transpose()?;
+        Ok(Some(Client::new(server, key, Options { ca, ..Options::default() })?))
     }
 
     /// The same, for a command that works on nothing else.

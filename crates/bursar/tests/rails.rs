@@ -19,8 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use service::Service;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -407,6 +407,45 @@ fn an_operator_sees_what_waits_and_settles_it() {
     // The first one was told; the second was cut off with the service.
     let heard: Vec<_> = waiting.into_iter().filter_map(|one| one.join().unwrap()).collect();
     assert_eq!(heard.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);
+}
+
+/// A payment is settled as aborted while its rail is being called, and then the rail says that it has paid.
+#[test]
+fn a_rail_that_contradicts_an_operator_is_told_of() {
+    let rail = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = ledger(rail.local_addr().unwrap(), "");
+    let text = sandbox.read("bursar-data/bursar.toml").replace("deposit = 'charges'\n", "").replace("250ms", "60s");
+    sandbox.write("bursar-data/bursar.toml", text);
+    let service = Service::start(&sandbox, &["--quiet", "--log", "warn"]);
+    let deposit = r#"{"kind":"deposit","customer":"7","transaction":"1","amount":"10"}"#;
+    assert_eq!(service.client().submit(deposit).status, 200);
+    let mut client = service.client();
+    let payment = std::thread::spawn(move || {
+        client.submit(r#"{"kind":"withdrawal","customer":"7","transaction":"2","amount":"4"}"#).status
+    });
+    let (mut call, _) = rail.accept().unwrap();
+    let pending = service.client().get("/v1/pending").json();
+    let event = pending["items"][0]["event"].as_str().unwrap().to_owned();
+    let settle = format!("/v1/pending/{event}/settle");
+    let aborted = r#"{"as":"aborted","reason":"the bank's line is dead"}"#;
+    assert_eq!(service.client().post(&settle, "application/json", aborted).status, 200);
+    assert_eq!(payment.join().unwrap(), 422);
+    let counted = || {
+        let metrics = service.client().get("/metrics").text().to_owned();
+        let count = metrics.lines().find_map(|line| line.strip_prefix("bursar_rail_contradictions_total "));
+        count.unwrap_or_else(|| panic!("{metrics}")).parse::<u64>().unwrap()
+    };
+    assert_eq!(counted(), 0);
+    call.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    while counted() == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let log = service.stop();
+    let line = log.lines().find(|line| line.contains("a rail contradicts what an operator has settled"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for part in [event.as_str(), "customer=7", "seq=2", "aborted", "payouts", "Done"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
 }
 
 /// No command goes past the rails, and nobody starts with settings that may mean something else.

@@ -391,6 +391,31 @@ fn a_ledger_can_be_tried_out_with_what_is_printed() {
     assert_eq!(service.stop(), "");
 }
 
+/// The certificate is signed by an authority that no system trusts.
+#[test]
+fn a_server_is_trusted_by_the_authority_that_is_named() {
+    let tls_file = |name: &str| format!("{}/../server/tests/tls-files/{name}", env!("CARGO_MANIFEST_DIR"));
+    let [certificate, key, authority, other] =
+        ["here.cert.pem", "here.key.pem", "authority.cert.pem", "other.cert.pem"].map(tls_file);
+    let sandbox = ledger();
+    let service = Service::start(&sandbox, &["--tls-cert", &certificate, "--tls-key", &key]);
+    let url = format!("https://localhost:{}", service.address.port());
+    let account = ["account", "1", "--server", &url];
+    sandbox.done(&["submit", "deposit", "1", "77", "5", "--server", &url, "--ca-file", &authority]);
+    for more in [&[][..], &["--ca-file", &other]] {
+        let said = sandbox.fails(6, &[&account[..], more].concat());
+        assert!(said.contains("UnknownIssuer"), "{said}");
+    }
+    let by_environment = sandbox.command(&account).env("BURSAR_CA_FILE", &authority).output().unwrap();
+    assert!(stdout(&by_environment).contains('5'), "{}", stderr(&by_environment));
+    sandbox.write("none.pem", "not a certificate\n");
+    let said = sandbox.fails(2, &[&account[..], &["--ca-file", "none.pem"]].concat());
+    assert!(said.contains("no certificate"), "{said}");
+    let said = sandbox.fails(5, &[&account[..], &["--ca-file", "gone.pem"]].concat());
+    assert!(said.contains("gone.pem"), "{said}");
+    service.stop();
+}
+
 #[test]
 fn logs_are_json_lines_if_asked_for() {
     let sandbox = ledger();

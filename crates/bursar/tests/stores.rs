@@ -204,6 +204,43 @@ fn every_command_works_behind_a_cache() {
     assert!(sandbox.fails(2, &["init"]).contains("`[cache]` is for a ledger in other stores"));
 }
 
+/// What `/metrics` says of the cache is what happened, under names that are documented.
+#[test]
+fn a_cache_is_counted() {
+    let (server, cache) = (PostgresServer::start(), RedisServer::start());
+    let url = cache.settings().url;
+    let settings = format!("{}[cache]\nurl = '{url}'\ntimeout_ms = 10000\nkept_for_s = 600\n", in_postgres(&server));
+    let sandbox = sandbox_with(&settings);
+    sandbox.done(&["init"]);
+    let service = Service::start(&sandbox, &[]);
+    let metrics = || service.client().get("/metrics").text().to_owned();
+    let figure = |name: &str| {
+        let text = metrics();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("bursar_cache_{name} ")));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse::<u64>().unwrap()
+    };
+    for name in ["entries_total{result=\"hit\"}", "repeats_total", "failures_total", "dropped_total", "left_alone"] {
+        assert_eq!(figure(name), 0, "{name}");
+    }
+    deposit(&service, 1, 1);
+    assert!(figure("entries_total{result=\"miss\"}") >= 1);
+    cache.wait_for(":m:", 1);
+    deposit(&service, 1, 1);
+    assert_eq!(figure("repeats_total"), 1);
+    assert!(figure("entries_total{result=\"hit\"}") >= 1);
+    drop(cache);
+    deposit(&service, 1, 2);
+    assert!(figure("failures_total") >= 1);
+    let manual = include_str!("../../../docs/cache.md");
+    let text = metrics();
+    let kinds: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE bursar_cache_")).collect();
+    assert_eq!(kinds.len(), 5, "{text}");
+    for (name, kind) in kinds.iter().map(|line| line.split_once(' ').unwrap()) {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        assert!(manual.contains(&format!("| `bursar_cache_{name}{suffix}` | {kind} |")), "{name}");
+    }
+}
+
 #[test]
 fn migrate_makes_what_is_missing_and_refuses_what_is_newer() {
     let (cluster, server) = (Cluster::start(1, Sync::Always), PostgresServer::start());

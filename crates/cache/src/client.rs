@@ -13,6 +13,7 @@
 use crate::error::CacheError;
 use crate::link::{Failed, Link, Put};
 use crate::settings::CacheSettings;
+use bursar_engine::figures::CacheFigures;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,25 +29,6 @@ const QUEUED_PUTS_MAX: usize = 64;
 pub(crate) const MARK_FOR: Duration = Duration::from_secs(1);
 /// By when an entry that was read from a store must be put, or not at all.
 pub(crate) const PUT_WITHIN: Duration = Duration::from_millis(500);
-
-/// What the cache has done since the stores were put behind it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheFigures {
-    /// Entries that were there and told what was asked.
-    pub hits: u64,
-    /// Entries that were not there.
-    pub misses: u64,
-    /// Entries that were there and not believed: damaged, too old, of somebody else, or not what the chain says.
-    pub disbelieved: u64,
-    /// Calls that the cache did not answer, or not in time.
-    pub failures: u64,
-    /// Repeated requests that were recognised without the transactions table.
-    pub repeats: u64,
-    /// Entries that were not put, since too many were waiting.
-    pub dropped: u64,
-    /// Whether the cache is left alone at the moment.
-    pub is_left_alone: bool,
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Counts {

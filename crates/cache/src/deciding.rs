@@ -24,6 +24,7 @@ use bursar_core::{
 };
 use bursar_engine::Totals;
 use bursar_engine::embedded::EmbeddedStore;
+use bursar_engine::figures::CacheFigures;
 use bursar_engine::store::{
     ChainEntry, Chains, CustomerHead, Feed, ReadRange, SourceId, SourceMark, StoreError, Transactions, WholeBatch,
 };
@@ -151,6 +152,10 @@ impl Chains for DecidingChains {
 
     fn embedded(&self) -> Option<&EmbeddedStore> {
         self.inner.embedded()
+    }
+
+    fn cache_figures(&self) -> Option<CacheFigures> {
+        Some(self.shared.client.figures())
     }
 
     fn feed(&self) -> Option<&dyn Feed> {

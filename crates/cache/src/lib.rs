@@ -23,7 +23,7 @@ mod settings;
 mod shared;
 mod showing;
 
-pub use client::CacheFigures;
+pub use bursar_engine::figures::CacheFigures;
 pub use error::CacheError;
 pub use settings::CacheSettings;
 

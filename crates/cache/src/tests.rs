@@ -120,6 +120,7 @@ fn a_repeat_is_recognised_without_the_table() {
     }
     assert_eq!(world.gets(), before, "the table was not asked");
     assert!(world.figures().repeats >= 43);
+    assert_eq!(world.ledger.figures().cache, Some(world.figures()));
 
     // Anything else about such a transaction is the table's to tell.
     let other = Rejection::TransactionIdTaken { existing: state(&world, 1) };

@@ -42,6 +42,8 @@ pub struct Options {
     pub answer_within: Duration,
     /// How long a call may take with all its attempts. No attempt begins after it.
     pub deadline: Duration,
+    /// Trust a server whose certificate these authorities (PEM) have signed, and no other; otherwise whom the system trusts.
+    pub ca: Option<String>,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             connect_within: Duration::from_secs(5),
             answer_within: Duration::from_secs(30),
             deadline: Duration::from_mins(1),
+            ca: None,
         }
     }
 }
@@ -127,7 +130,8 @@ impl Client {
     /// Connects to nothing yet.
     pub fn new(server: &str, key: Option<Key>, options: Options) -> Result<Self, Error> {
         let base = base_url(server)?;
-        let http = http(&options)?;
+        let trust = options.ca.as_deref().map_or(Trust::System, |pem| Trust::Only(pem.as_bytes()));
+        let http = http(trust, &options)?;
         let was_reached = AtomicBool::new(false);
         Ok(Self { inner: Arc::new(Inner { base, http, key, options, was_reached }) })
     }
@@ -479,10 +483,10 @@ fn body_of(submission: &Submission) -> Result<Bytes, Error> {
 }
 
 /// Connections as this crate makes them.
-pub(crate) fn http(options: &Options) -> Result<reqwest::Client, Error> {
+pub(crate) fn http(trust: Trust<'_>, options: &Options) -> Result<reqwest::Client, Error> {
     let agent = concat!("bursar-client/", env!("CARGO_PKG_VERSION"));
     let limits = |builder: reqwest::ClientBuilder| builder.connect_timeout(options.connect_within).tcp_nodelay(true);
-    let client = connection::client(agent, Trust::System, limits);
+    let client = connection::client(agent, trust, limits);
     client.map_err(|error| Error::Setup(format!("the client cannot be made: {error}")))
 }
 

@@ -4,7 +4,7 @@
 use crate::client::Options;
 use crate::error::Error;
 pub use bursar_outbound::{BadSecret, Secret};
-use bursar_outbound::{in_words, now_s, retry_after, signed};
+use bursar_outbound::{Trust, in_words, now_s, retry_after, signed};
 use reqwest::header::CONTENT_TYPE;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -40,12 +40,12 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// For the endpoint at `url`, over `http` or `https`.
+    /// For the endpoint at `url`, over `http` or `https`. Whom the system trusts is trusted; `ca` is that of the server.
     pub fn new(url: &str, secret: Secret, options: &Options) -> Result<Self, Error> {
         let url = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url =
             url.ok_or_else(|| Error::Setup("the URL to forward to begins with http:// or https://".to_owned()))?;
-        Ok(Self { http: crate::client::http(options)?, url, secret, within: options.answer_within })
+        Ok(Self { http: crate::client::http(Trust::System, options)?, url, secret, within: options.answer_within })
     }
 
     /// Posts a message once. The id stays the same when it is posted again, so that the endpoint knows it.

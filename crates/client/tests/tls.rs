@@ -1,6 +1,6 @@
-//! The client over TLS against the real service, whose certificate a private authority has signed. The client trusts whom
-//! the system trusts, and `SSL_CERT_FILE` says who that is: so each call is made by a process of its own, which is this
-//! very test program.
+//! The client over TLS against the real service, whose certificate a private authority has signed. The client trusts that
+//! authority if it is told to; otherwise whom the system trusts, and `SSL_CERT_FILE` says who that is: such a call is made by
+//! a process of its own, which is this very test program.
 //!
 //! The certificates are those of the server's tests. Their authority's key is gone, so nobody can sign with it.
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
@@ -9,7 +9,7 @@
 mod common;
 
 use bursar_client::blocking::Client;
-use bursar_client::{Options, Outcome, Submission, SubmitError};
+use bursar_client::{Error, Options, Outcome, Submission, SubmitError};
 use bursar_core::{CustomerId, TransactionId};
 use bursar_server::keys::KeyFile;
 use bursar_server::{Keys, Limits, ServeError, Server, Stopper, TlsFiles};
@@ -86,14 +86,20 @@ impl Drop for TlsServer {
 #[ignore = "a part of the other tests, which run it"]
 fn the_call_of_a_process_of_its_own() {
     let url = std::env::var(URL).unwrap_or_else(|_| panic!("{URL} says where to call; the other tests set it"));
-    let options = Options { deadline: Duration::from_secs(20), ..Options::default() };
-    let client = Client::new(&url, None, options).unwrap();
+    println!("{}", deposit(&url, None));
+}
+
+/// What is said of a deposit.
+fn deposit(url: &str, ca: Option<&str>) -> String {
+    let ca = ca.map(|name| std::fs::read_to_string(fixture(name)).unwrap());
+    let client =
+        Client::new(url, None, Options { deadline: Duration::from_secs(20), ca, ..Options::default() }).unwrap();
     let deposit = Submission::deposit(CustomerId::new(1), TransactionId::new(1), "5".parse().unwrap());
     match client.submit(&deposit) {
-        Ok(Outcome::Applied(receipt)) => println!("told: applied {}", receipt.seq),
-        Ok(Outcome::AlreadyApplied(receipt)) => println!("told: applied before {}", receipt.seq),
-        Err(SubmitError::NotDecided(error)) => println!("told: not decided, {error}"),
-        Err(error) => println!("told: {error:?}"),
+        Ok(Outcome::Applied(receipt)) => format!("told: applied {}", receipt.seq),
+        Ok(Outcome::AlreadyApplied(receipt)) => format!("told: applied before {}", receipt.seq),
+        Err(SubmitError::NotDecided(error)) => format!("told: not decided, {error}"),
+        Err(error) => format!("told: {error:?}"),
     }
 }
 
@@ -111,6 +117,26 @@ fn a_server_that_nobody_vouches_for_is_told_nothing() {
     assert!(told.starts_with("told: not decided") && told.contains("UnknownIssuer"), "{told}");
     // Nothing came through: the first that is trusted is the first of all.
     assert_eq!(server.submit("authority.cert.pem", "localhost"), "told: applied 1");
+}
+
+#[test]
+fn only_the_authority_that_is_named_is_trusted() {
+    let server = TlsServer::start("here");
+    let url = format!("https://localhost:{}", server.address.port());
+    for (ca, expected) in [
+        (None, "told: not decided"),
+        (Some("other.cert.pem"), "told: not decided"),
+        (Some("authority.cert.pem"), "told: applied 1"),
+    ] {
+        let told = deposit(&url, ca);
+        assert!(told.starts_with(expected), "{ca:?}: {told}");
+        assert_eq!(told.contains("UnknownIssuer"), !told.contains("applied"), "{told}");
+    }
+    let elsewhere = TlsServer::start("elsewhere");
+    let told = deposit(&format!("https://localhost:{}", elsewhere.address.port()), Some("authority.cert.pem"));
+    assert!(told.contains("not valid for name"), "{told}");
+    let options = Options { ca: Some("no certificate".to_owned()), ..Options::default() };
+    assert!(matches!(Client::new(&url, None, options), Err(Error::Setup(what)) if what.contains("no certificate")));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Every digest begins with eight bytes that say what is being hashed, so that no two kinds of content can
 //! ever be mistaken for each other. SHA-256 because every language, browser and auditor has it.
 
-use crate::id::write_uuid;
+use crate::digits::Text;
 use core::fmt;
 use sha2::{Digest, Sha256};
 
@@ -67,7 +67,9 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = Text::<64>::new();
+        text.hex(&self.0);
+        text.show(f)
     }
 }
 
@@ -129,7 +131,9 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_uuid(f, self.0)
+        let mut text = Text::<36>::new();
+        text.uuid(self.0);
+        text.show(f)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Plain counters, Snowflake ids and UUIDs are all taken as they are, without a mapping table. Ids of
 //! events are not made here; they follow from an event's hash, see [`crate::hash`].
 
+use crate::digits::Text;
 use core::fmt;
 
 /// The 128 bits behind a [`CustomerId`] or a [`TransactionId`].
@@ -66,10 +67,12 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Text::<36>::new();
         match u64::try_from(self.0) {
-            Ok(number) => write!(f, "{number}"),
-            Err(_) => write_uuid(f, self.0),
+            Ok(number) => text.number(number, 1),
+            Err(_) => text.uuid(self.0),
         }
+        text.show(f)
     }
 }
 
@@ -77,20 +80,6 @@ impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// Writes 128 bits in the 36 character form of RFC 9562, section 4.
-pub(crate) fn write_uuid(f: &mut fmt::Formatter<'_>, bits: u128) -> fmt::Result {
-    let group = |shift: u32, width: u32| (bits >> shift) & ((1u128 << width) - 1);
-    write!(
-        f,
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        group(96, 32),
-        group(80, 16),
-        group(64, 16),
-        group(48, 16),
-        group(0, 48)
-    )
 }
 
 macro_rules! id_of {

@@ -13,6 +13,7 @@ pub mod amount;
 pub mod chain;
 pub mod commit;
 pub mod currency;
+mod digits;
 pub mod event;
 pub mod hash;
 pub mod id;

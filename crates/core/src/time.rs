@@ -1,5 +1,6 @@
 //! How a time is shown. Times come in as arguments: nothing here asks a clock.
 
+use crate::digits::Text;
 use core::fmt;
 
 /// Milliseconds since 1970, shown as RFC 3339 in UTC with three decimals.
@@ -23,7 +24,16 @@ impl fmt::Display for Time {
         let of_day_ms = time_ms % DAY_MS;
         let (hours, minutes) = (of_day_ms / 3_600_000, of_day_ms / 60_000 % 60);
         let (seconds, ms) = (of_day_ms / 1_000 % 60, of_day_ms % 1_000);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{ms:03}Z")
+        let mut text = Text::<24>::new();
+        text.sign(b'Z');
+        text.number(ms, 3);
+        for (sign, number) in [(b'.', seconds), (b':', minutes), (b':', hours), (b'T', day), (b'-', month)] {
+            text.sign(sign);
+            text.number(number, 2);
+        }
+        text.sign(b'-');
+        text.number(year, 4);
+        text.show(f)
     }
 }
 

@@ -81,11 +81,17 @@ pub(crate) struct Observed {
     pub(crate) batch_requests: Histogram,
     /// From the oldest of a batch's requests being handed in until the batch is durable.
     pub(crate) commit: Histogram,
+    /// Answers of rails that contradict an operator.
+    pub(crate) rail_contradictions: AtomicU64,
 }
 
 impl Default for Observed {
     fn default() -> Self {
-        Self { batch_requests: Histogram::new(&BATCH_BOUNDS), commit: Histogram::of_latencies() }
+        Self {
+            batch_requests: Histogram::new(&BATCH_BOUNDS),
+            commit: Histogram::of_latencies(),
+            rail_contradictions: AtomicU64::new(0),
+        }
     }
 }
 
@@ -102,8 +108,31 @@ pub struct Figures {
     pub queue_requests_max: u64,
     /// An error has stopped the engine; nothing is acknowledged any more.
     pub is_stopped: bool,
+    /// Answers of rails that came after an operator had settled the event, and say otherwise.
+    pub rail_contradictions: u64,
     /// What the embedded store counts, if the ledger lives in one.
     pub store: Option<StoreFigures>,
+    /// What a cache in front of the stores counts, if there is one.
+    pub cache: Option<CacheFigures>,
+}
+
+/// What a cache in front of the stores has done since it was put there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// Entries that were there and told what was asked.
+    pub hits: u64,
+    /// Entries that were not there.
+    pub misses: u64,
+    /// Entries that were there and not believed: damaged, too old, of somebody else, or not what the chain says.
+    pub disbelieved: u64,
+    /// Calls that the cache did not answer, or not in time.
+    pub failures: u64,
+    /// Repeated requests that were recognised without the transactions table.
+    pub repeats: u64,
+    /// Entries that were not put, since too many were waiting.
+    pub dropped: u64,
+    /// Whether the cache is left alone at the moment.
+    pub is_left_alone: bool,
 }
 
 /// What the embedded store has counted since it was opened, and how it stands.

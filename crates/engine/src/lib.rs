@@ -35,5 +35,5 @@ pub use ledger::{
     AsOf, FeedPage, LastAnswer, Ledger, LedgerOptions, PendingEvent, ReadError, Readers, RowsTaken, SettleError,
     Settled, SubmitError, Submitted, TransactionView, new_config,
 };
-pub use rail::{Rail, RailReply};
+pub use rail::{Contradiction, Rail, RailReply};
 pub use totals::{CurrencyTotals, Totals};

@@ -2,7 +2,7 @@
 
 use crate::ledger::Inbox;
 use bursar_core::commit::{RailAnswer, RailCall, Schedule};
-use bursar_core::{EventId, LedgerConfig};
+use bursar_core::{EventId, EventRef, EventStatus, LedgerConfig, RailId};
 use std::fmt;
 use std::sync::Weak;
 
@@ -24,16 +24,32 @@ pub trait Rail: Send + Sync + fmt::Debug {
     /// The ledger that it serves is open; called before any [`Rail::call`], at every opening.
     fn opened(&self, _config: &LedgerConfig) {}
 
+    /// An answer of this rail came too late, and says otherwise than the operator who settled the event. What it settled
+    /// stays; somebody has to look. Returns soon.
+    fn contradicted(&self, _contradiction: &Contradiction) {}
+
     /// When it is asked again after an [`RailAnswer::Unknown`], if not as [`bursar_core::commit::Limits`] say.
     fn schedule(&self) -> Option<Schedule> {
         None
     }
 }
 
+/// A rail's answer that contradicts how an operator has settled the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// Where the event is.
+    pub event: EventRef,
+    /// How it stands, with the operator's reason.
+    pub settled: EventStatus,
+    /// What the rail said afterwards: it acted although the event is aborted, or it refused although the event is done.
+    pub answer: RailAnswer,
+}
+
 /// An answer on its way to the ledger.
 #[derive(Debug)]
 pub(crate) struct RailAnswered {
     pub(crate) event: EventId,
+    pub(crate) rail: RailId,
     pub(crate) answer: RailAnswer,
     /// Of an unknown answer: what is known of it.
     pub(crate) said: String,
@@ -43,13 +59,14 @@ pub(crate) struct RailAnswered {
 #[derive(Debug)]
 pub struct RailReply {
     event: EventId,
+    rail: RailId,
     inbox: Weak<Inbox>,
     is_given: bool,
 }
 
 impl RailReply {
-    pub(crate) const fn new(event: EventId, inbox: Weak<Inbox>) -> Self {
-        Self { event, inbox, is_given: false }
+    pub(crate) const fn new(event: EventId, rail: RailId, inbox: Weak<Inbox>) -> Self {
+        Self { event, rail, inbox, is_given: false }
     }
 
     /// Which event it is about.
@@ -70,7 +87,7 @@ impl RailReply {
     fn give(&mut self, answer: RailAnswer, said: String) {
         self.is_given = true;
         if let Some(inbox) = self.inbox.upgrade() {
-            inbox.rail_answered(RailAnswered { event: self.event, answer, said });
+            inbox.rail_answered(RailAnswered { event: self.event, rail: self.rail, answer, said });
         }
     }
 }

@@ -9,7 +9,7 @@ use bursar_engine::driver::SourceRow;
 
 use bursar_engine::embedded::{EmbeddedOptions, VerifyOptions, verify};
 use bursar_engine::store::{MemoryStore, ReadRange, SourceId};
-use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, SettleError, SubmitError, Submitted};
+use bursar_engine::{Contradiction, Ledger, LedgerOptions, Rail, RailReply, SettleError, SubmitError, Submitted};
 use common::{audit, config, copy_of, customer, deposit, directory, dispute, transaction, withdrawal};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ struct Books {
     book: BTreeMap<EventId, Booked>,
     calls: Vec<RailCall>,
     held: Vec<(RailCall, RailReply)>,
+    contradictions: Vec<Contradiction>,
 }
 
 /// A bank with a script and a book of its own. It outlives ledgers.
@@ -77,6 +78,12 @@ impl Bank {
     fn wait_for_calls(&self, count: usize) -> Vec<RailCall> {
         let books = self.books.lock().unwrap();
         self.called.wait_while(books, |books| books.calls.len() < count).unwrap().calls.clone()
+    }
+
+    /// Waits until the bank was told so often that it contradicts an operator.
+    fn wait_for_contradictions(&self, count: usize) -> Vec<Contradiction> {
+        let books = self.books.lock().unwrap();
+        self.called.wait_while(books, |books| books.contradictions.len() < count).unwrap().contradictions.clone()
     }
 
     /// Lets go of the oldest call that is held.
@@ -129,6 +136,11 @@ impl Rail for Bank {
         self.act(script.unwrap_or(Script::Act), call.clone(), reply);
         // Told last: whoever waits for the call finds the bank's answer given, or held.
         self.books.lock().unwrap().calls.push(call);
+        self.called.notify_all();
+    }
+
+    fn contradicted(&self, contradiction: &Contradiction) {
+        self.books.lock().unwrap().contradictions.push(contradiction.clone());
         self.called.notify_all();
     }
 }
@@ -432,6 +444,52 @@ fn whoever_closes_first_wins() {
         let chain = ledger.chain(customer(1), ReadRange::ALL).unwrap();
         let aborted = chain.iter().filter(|entry| matches!(entry.status, EventStatus::Aborted(_))).count();
         assert_eq!((chain.len(), aborted), (201, by_hand));
+        // The bank has acted each time: where the operator was first, it says otherwise afterwards.
+        let contradictions = bank.wait_for_contradictions(by_hand);
+        let told: Vec<_> = contradictions.into_iter().map(|one| (one.event, one.settled, one.answer)).collect();
+        let aborted = chain.into_iter().filter(|entry| matches!(entry.status, EventStatus::Aborted(_)));
+        let expected: Vec<_> =
+            aborted.map(|entry| (entry.linked.reference(), entry.status, RailAnswer::Done)).collect();
+        assert_eq!(told, expected);
+        assert_eq!(ledger.figures().rail_contradictions, by_hand as u64);
+        audit(&ledger);
+    });
+}
+
+/// An operator has settled what a rail answers only afterwards: where it says otherwise, somebody has to look.
+#[test]
+fn a_rail_that_contradicts_an_operator_is_noticed() {
+    common::within_minutes(|| {
+        let bank = Bank::new(&[Script::Hold]);
+        let ledger = Ledger::in_memory(&config(), options(&bank)).unwrap();
+        let reason = || ReasonText::new("by phone");
+        let done = || Settlement::Done(reason());
+        let aborted = || Settlement::Aborted(reason());
+        let table = [
+            (done(), Script::Act, false),
+            (done(), Script::Unknown, false),
+            (aborted(), Script::Refuse, false),
+            (aborted(), Script::Silent, false),
+            (done(), Script::Refuse, true),
+            (aborted(), Script::Act, true),
+        ];
+        let mut expected = Vec::new();
+        for ((settlement, script, contradicts), of) in table.into_iter().zip(1u128..) {
+            ledger.submit(deposit(of, of, 1_000)).unwrap();
+            let heard = submit(&ledger, vec![withdrawal(of, 100 + of, 100)]);
+            bank.wait_for_calls(usize::try_from(of).unwrap());
+            let event = ledger.open_events().unwrap()[0].reference();
+            ledger.settle(event.id, settlement.clone()).unwrap();
+            bank.release(script);
+            heard.recv().unwrap();
+            if contradicts {
+                let answer = bank.book(event.id, Booked::Paid);
+                expected.push(Contradiction { event, settled: settlement.status(), answer });
+            }
+        }
+        // In the order of the answers: none was told before that is not expected.
+        assert_eq!(bank.wait_for_contradictions(expected.len()), expected);
+        assert_eq!(ledger.figures().rail_contradictions, 2);
         audit(&ledger);
     });
 }

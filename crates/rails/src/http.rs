@@ -3,8 +3,8 @@
 use crate::answer::{BODY_BYTES_MAX, Meaning, Response, of_call, of_status};
 use crate::settings::{EVENT, RailConfig};
 use bursar_core::commit::{RailCall, Schedule};
-use bursar_core::{Currencies, EventId, LedgerConfig, LinkedEvent, RailId, Time};
-use bursar_engine::{Rail, RailReply};
+use bursar_core::{Currencies, EventId, EventRef, LedgerConfig, LinkedEvent, RailId, Time};
+use bursar_engine::{Contradiction, Rail, RailReply};
 use bursar_outbound::{Secret, SetupError, Trust, connection, has_type, in_words, now_s, signed};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder};
@@ -147,6 +147,13 @@ impl Rail for HttpRail {
 
     fn schedule(&self) -> Option<Schedule> {
         Some(self.caller.config.schedule)
+    }
+
+    fn contradicted(&self, contradiction: &Contradiction) {
+        let Contradiction { event, settled, answer } = contradiction;
+        let EventRef { customer, seq, id } = event;
+        let (rail, settled) = (self.caller.config.name.as_str(), settled.name());
+        tracing::warn!(rail, event = %id, %customer, seq, settled, ?answer, "a rail contradicts what an operator has settled");
     }
 
     fn opened(&self, config: &LedgerConfig) {

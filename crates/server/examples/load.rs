@@ -48,6 +48,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const CUSTOMERS: u64 = 65_536;
 const REQUESTS: &str = "/v1/requests";
+const LAST_LINE_BYTES_MAX: usize = 1 << 12;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -540,8 +541,8 @@ fn stream_file(directory: &Path, file: &Path, outcomes: &'static str) -> (u64, f
         if count == 0 {
             break;
         }
-        tail.extend_from_slice(&piece[..count]);
-        tail.drain(..tail.len().saturating_sub(1 << 12));
+        tail.extend_from_slice(&piece[count.saturating_sub(LAST_LINE_BYTES_MAX)..count]);
+        tail.drain(..tail.len().saturating_sub(LAST_LINE_BYTES_MAX));
     }
     let seconds = started.elapsed().as_secs_f64();
     sender.join().unwrap();

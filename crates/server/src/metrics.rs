@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use bursar_core::LinkedEvent;
 use bursar_core::Rejection;
 use bursar_core::commit::Outcome;
-use bursar_engine::figures::{Figures, HistogramFigures};
+use bursar_engine::figures::{CacheFigures, Figures, HistogramFigures};
 use bursar_engine::{Ledger, Submitted};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -133,6 +133,9 @@ fn write_asked(asked: &Asked, text: &mut String) -> fmt::Result {
         gauge("memory_entries", "Transactions and customers in memory", store.memory_entries);
         gauge("memory_entries_max", "How many new ones it holds before they are written", store.memory_entries_max);
     }
+    if let Some(cache) = &figures.cache {
+        gauge("cache_left_alone", "1: the cache is not asked for a while, after a failure", cache.is_left_alone.into());
+    }
     let of_engine = EngineMetrics(figures.clone());
     registry.register_collector(Box::new(of_engine));
     prometheus_client::encoding::text::encode(text, &registry)
@@ -158,11 +161,25 @@ impl EngineMetrics {
         metric.encode_histogram::<NoLabelSet>(of(figures.sum), figures.count(), &buckets, None)
     }
 
+    fn of_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheFigures) -> fmt::Result {
+        let CacheFigures { hits, misses, disbelieved, failures, repeats, dropped, is_left_alone: _ } = *cache;
+        let found = [("hit", hits), ("miss", misses), ("disbelieved", disbelieved)];
+        Self::counters(encoder, ("cache_entries", "Entries that the cache was asked for"), "result", found)?;
+        Self::counter(encoder, ("cache_failures", "Calls that the cache did not answer in time"), failures)?;
+        Self::counter(encoder, ("cache_repeats", "Repeats recognised without the transactions table"), repeats)?;
+        Self::counter(encoder, ("cache_dropped", "Entries not put, since too many were waiting"), dropped)
+    }
+
+    fn counter(encoder: &mut DescriptorEncoder<'_>, (name, help): (&str, &str), count: u64) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, u64, u64>(&count, None)
+    }
+
     fn counters(
         encoder: &mut DescriptorEncoder<'_>,
         (name, help): (&str, &str),
         label: &'static str,
-        counts: [(&'static str, u64); 2],
+        counts: impl IntoIterator<Item = (&'static str, u64)>,
     ) -> fmt::Result {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (value, count) in counts {
@@ -179,6 +196,11 @@ impl Collector for EngineMetrics {
         Self::histogram(encoder, ("batch_size", "Requests of each batch"), &figures.batch_requests, false)?;
         let commit = "From the oldest request of a batch being handed in until the batch is durable";
         Self::histogram(encoder, ("commit", commit), &figures.commit_us, true)?;
+        if let Some(cache) = &figures.cache {
+            Self::of_cache(encoder, cache)?;
+        }
+        let contradictions = "Answers of rails that contradict what an operator had settled";
+        Self::counter(encoder, ("rail_contradictions", contradictions), figures.rail_contradictions)?;
         let Some(store) = &figures.store else { return Ok(()) };
         Self::histogram(encoder, ("journal_sync", "Syncs of the journal"), &store.sync_us, true)?;
         let asked = [("heads", store.heads_asked), ("transactions", store.transactions_asked)];

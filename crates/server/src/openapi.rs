@@ -3,8 +3,8 @@
 //! It is checked in as `docs/openapi.json`; a test compares the two, so that no change of the interface goes unseen.
 
 use crate::api::{
-    batches, chain, customers, disputes, events, ledger, operations, pending, problems, reader, requests, stream,
-    transactions, webhooks,
+    batches, chain, customers, disputes, events, ledger, operations, outcomes, pending, problems, reader, requests,
+    stream, transactions, webhooks,
 };
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -46,7 +46,7 @@ use utoipa::{Modify, OpenApi};
         problems::list,
         problems::one,
     ),
-    components(schemas(batches::RowBody<'static>, batches::EndBody, batches::OutcomesName, events::Order, stream::MessageBody<'static>,
+    components(schemas(outcomes::RowBody<'static>, outcomes::EndBody, batches::OutcomesName, events::Order, stream::MessageBody<'static>,
         crate::webhooks::Message<'static>)),
     modifiers(&Bearer),
     security(("key" = [])),

@@ -28,9 +28,7 @@ pub(crate) struct HashText(pub(crate) Hash);
 
 impl Serialize for HashText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut digits = [0; 64];
-        let text = hex(self.0.as_bytes(), &mut digits);
-        serializer.serialize_str(text)
+        serializer.collect_str(&self.0)
     }
 }
 

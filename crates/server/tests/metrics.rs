@@ -54,6 +54,7 @@ fn the_engine_says_what_it_did() {
         ("bursar_engine_stopped", "0"),
         ("bursar_store_poisoned", "0"),
         ("bursar_open_event_oldest_age_seconds", "0"),
+        ("bursar_rail_contradictions_total", "0"),
         ("bursar_memory_entries", "6"),
     ];
     for (name, expected) in table {

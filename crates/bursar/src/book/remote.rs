@@ -9,8 +9,8 @@ use crate::exit::{Failure, note};
 use bursar_client::blocking::{ChainReader, Client};
 use bursar_client::{
     Account as AccountAnswer, Customer, CustomerThen, Error, Event, EventList, EventStatus, Figure,
-    Ledger as LedgerAnswer, Moment, Options, Outcome, Outlook as OutlookAnswer, Pending, PendingList,
-    Receipt as ReceiptAnswer, Settled, Submission, TimeMs,
+    Ledger as LedgerAnswer, Moment, Outcome, Outlook as OutlookAnswer, Pending, PendingList, Receipt as ReceiptAnswer,
+    Settled, Submission, TimeMs,
 };
 use bursar_core::commit::{Minimum, Receipt, Settlement};
 use bursar_core::{
@@ -301,9 +301,4 @@ pub(crate) fn submission(request: &Request, currencies: &Currencies) -> Submissi
         Action::Chargeback(asked) => reference(Submission::chargeback, asked),
         Action::Unlock => Submission::unlock(request.customer),
     }
-}
-
-/// How the commands wait: nobody at a terminal wants to wait a minute for one answer.
-pub(crate) fn options() -> Options {
-    Options::default()
 }

@@ -47,7 +47,11 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
         .env_remove("BURSAR_DATA")
         .env_remove("BURSAR_CONFIG")
         .env_remove("NO_COLOR");
-    command.env_remove("BURSAR_SERVER").env_remove("BURSAR_KEY").env_remove("BURSAR_WEBHOOK_SECRET");
+    command
+        .env_remove("BURSAR_SERVER")
+        .env_remove("BURSAR_CA_FILE")
+        .env_remove("BURSAR_KEY")
+        .env_remove("BURSAR_WEBHOOK_SECRET");
     command
 }
 

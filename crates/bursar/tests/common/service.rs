@@ -30,7 +30,7 @@ impl Service {
         });
         let mut url = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        let Some(address) = url.trim().strip_prefix("http://") else {
+        let Some((_, address)) = url.trim().split_once("://") else {
             panic!("{url}: {}", log.join().unwrap());
         };
         Self { child, address: address.parse().unwrap(), log: Some(log) }

@@ -1,5 +1,6 @@
 //! Events that wait for their rails: who looks after them sees how it stands, and settles by hand what a rail will
-//! never tell. An operator hears what became of an event once that is durable, whoever was first to close it.
+//! never tell. An operator hears what became of an event once that is durable, whoever was first to close it; and a rail
+//! that says otherwise afterwards is noticed.
 //!
 //! What this module does not do: deciding who is first, which is the commit machine's; and calling rails.
 
@@ -8,16 +9,16 @@ use super::inbox::{Item, SubmitError};
 use super::read::ReadError;
 use super::sync::mpsc::sync_channel;
 use crate::driver::Driver;
-use crate::rail::{Rail, RailAnswered};
+use crate::rail::{Contradiction, Rail, RailAnswered};
 use crate::store::FeedError;
-use bursar_core::commit::{Pending, Settlement, Settling};
-use bursar_core::{EventId, EventRef, EventStatus};
+use bursar_core::commit::{Pending, RailAnswer, Settlement, Settling};
+use bursar_core::{EventId, EventRef, EventStatus, RailId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-/// How many events that waited for a rail are known after they have ended, for operators who come too late. Of others the
-/// store is asked.
+/// How many events that waited for a rail are known after they have ended, for operators who come too late: of those that
+/// rails have closed, and of those that operators have. Of others the store is asked.
 const ENDED_MAX: usize = 4096;
 /// How much of what is known of an unknown answer is kept, in bytes.
 const SAID_BYTES_MAX: usize = 300;
@@ -104,21 +105,29 @@ impl std::error::Error for SettleError {
 pub(crate) type SettleDone = Box<dyn FnOnce(Result<Settled, SettleError>) + Send>;
 pub(crate) type PendingDone = Box<dyn FnOnce(Result<Vec<PendingEvent>, SubmitError>) + Send>;
 
-/// What operators hear once a batch is durable.
+/// What is told once a batch is durable.
 #[derive(Default)]
-pub(super) struct Tells(Vec<(SettleDone, Result<Settled, SettleError>)>);
+pub(super) struct Tells {
+    /// To operators.
+    settled: Vec<(SettleDone, Result<Settled, SettleError>)>,
+    /// Of rails.
+    contradictions: Vec<(RailId, Contradiction)>,
+}
 
 impl Tells {
-    pub(super) fn tell(self) {
-        for (done, result) in self.0 {
+    /// Tells operators; gives what is to be told of rails.
+    pub(super) fn tell(self) -> Vec<(RailId, Contradiction)> {
+        for (done, result) in self.settled {
             done(result);
         }
+        self.contradictions
     }
 }
 
 impl fmt::Debug for Tells {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tells").field("count", &self.0.len()).finish()
+        let counts = (self.settled.len(), self.contradictions.len());
+        f.debug_struct("Tells").field("counts", &counts).finish()
     }
 }
 
@@ -130,28 +139,71 @@ struct Waiting {
     done: SettleDone,
 }
 
+/// Events that have ended, and how: the newest [`ENDED_MAX`].
+#[derive(Default)]
+struct Ended {
+    known: HashMap<EventId, (EventRef, EventStatus)>,
+    /// The same events, oldest first.
+    order: VecDeque<EventId>,
+}
+
+impl Ended {
+    fn insert(&mut self, event: EventRef, status: EventStatus) {
+        if self.known.insert(event.id, (event, status)).is_none() {
+            self.order.push_back(event.id);
+        }
+        if self.order.len() > ENDED_MAX {
+            let oldest = self.order.pop_front();
+            oldest.and_then(|oldest| self.known.remove(&oldest));
+        }
+    }
+}
+
 /// What the deciding thread knows of operators and of what rails said.
 #[derive(Default)]
 pub(super) struct ByHand {
     waiting: HashMap<EventId, Vec<Waiting>>,
-    ended: HashMap<EventId, (EventRef, EventStatus)>,
-    /// The events of `ended`, oldest first.
-    ended_order: VecDeque<EventId>,
+    ended_by_rails: Ended,
+    ended_by_hand: Ended,
     said: HashMap<EventId, LastAnswer>,
+    /// Answers to events that an operator is about to close.
+    late: Vec<RailAnswered>,
     /// To be told with the next batch.
     tells: Tells,
 }
 
 impl ByHand {
     pub(super) const fn has_tells(&self) -> bool {
-        !self.tells.0.is_empty()
+        !self.tells.settled.is_empty() || !self.tells.contradictions.is_empty()
     }
 
-    /// Notes what a rail said that could not tell.
+    /// Notes what a rail said that could not tell, and what it said too late.
     pub(super) fn rail_answered(&mut self, driver: &Driver, now_ms: u64, answered: &RailAnswered) {
-        if !answered.said.is_empty() && driver.is_open(answered.event) {
-            let said = &answered.said[..answered.said.floor_char_boundary(SAID_BYTES_MAX)];
-            self.said.insert(answered.event, LastAnswer { time_ms: now_ms, said: said.to_owned() });
+        let RailAnswered { event, rail, answer, said } = answered;
+        let is_open = driver.is_open(*event);
+        if !said.is_empty() && is_open {
+            let said = &said[..said.floor_char_boundary(SAID_BYTES_MAX)];
+            self.said.insert(*event, LastAnswer { time_ms: now_ms, said: said.to_owned() });
+        }
+        if !is_open {
+            self.compare(*event, *rail, answer);
+        } else if self.waiting.get(event).is_some_and(|waiting| waiting.iter().any(|one| !one.came_first)) {
+            let (answer, said) = (answer.clone(), String::new());
+            self.late.push(RailAnswered { event: *event, rail: *rail, answer, said });
+        }
+    }
+
+    /// Compares what a rail says of an event with what an operator has made of it.
+    fn compare(&mut self, event: EventId, rail: RailId, answer: &RailAnswer) {
+        let Some((event, settled)) = self.ended_by_hand.known.get(&event) else { return };
+        let said = match answer {
+            RailAnswer::Done => EventStatus::Done.name(),
+            RailAnswer::Refused(reason) => EventStatus::Aborted(reason.clone()).name(),
+            RailAnswer::Unknown => return,
+        };
+        if said != settled.name() {
+            let contradiction = Contradiction { event: *event, settled: settled.clone(), answer: answer.clone() };
+            self.tells.contradictions.push((rail, contradiction));
         }
     }
 
@@ -160,31 +212,32 @@ impl ByHand {
             Settling::Begun => false,
             Settling::CameFirst => true,
             Settling::NotOpen => {
-                let result = match self.ended.get(&event) {
+                let ended = self.ended_by_hand.known.get(&event).or_else(|| self.ended_by_rails.known.get(&event));
+                let result = match ended {
                     Some((event, status)) => judge(&settlement, *event, status, true),
                     None => Err(SettleError::NotOpen),
                 };
-                self.tells.0.push((done, result));
+                self.tells.settled.push((done, result));
                 return;
             }
         };
         self.waiting.entry(event).or_default().push(Waiting { settlement, came_first, done });
     }
 
-    /// Notes how events ended by a batch; gives what operators hear once it is durable.
+    /// Notes how events ended by a batch; gives what is told once it is durable.
     pub(super) fn ended(&mut self, ends: &[(EventRef, EventStatus)]) -> Tells {
         for (event, status) in ends {
             self.said.remove(&event.id);
-            if self.ended.insert(event.id, (*event, status.clone())).is_none() {
-                self.ended_order.push_back(event.id);
-            }
+            let is_by_hand = status.by_hand().is_some();
+            let ended = if is_by_hand { &mut self.ended_by_hand } else { &mut self.ended_by_rails };
+            ended.insert(*event, status.clone());
             for Waiting { settlement, came_first, done } in self.waiting.remove(&event.id).unwrap_or_default() {
-                self.tells.0.push((done, judge(&settlement, *event, status, came_first)));
+                self.tells.settled.push((done, judge(&settlement, *event, status, came_first)));
             }
-        }
-        while self.ended_order.len() > ENDED_MAX {
-            let oldest = self.ended_order.pop_front();
-            oldest.and_then(|oldest| self.ended.remove(&oldest));
+            let late = self.late.extract_if(.., |answered| answered.event == event.id).collect::<Vec<_>>();
+            for RailAnswered { event, rail, answer, .. } in late {
+                self.compare(event, rail, &answer);
+            }
         }
         std::mem::take(&mut self.tells)
     }

@@ -27,6 +27,7 @@ use bursar_core::{Currencies, LedgerConfig, Policy, RailId, Request, RequestKey}
 use inbox::{Done, Item, RowsDone};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
 use sync::mpsc::{channel, sync_channel};
 use sync::thread::{self, JoinHandle};
@@ -190,7 +191,9 @@ impl Ledger {
             queue_requests: queue as u64,
             queue_requests_max: queue_max as u64,
             is_stopped: self.shared.lock_progress().stopped.is_some(),
+            rail_contradictions: observed.rail_contradictions.load(Ordering::Relaxed),
             store: self.embedded().map(EmbeddedStore::figures),
+            cache: self.shared.chains.cache_figures(),
         }
     }
 

@@ -19,11 +19,13 @@ use super::sync::mpsc::{Receiver, Sender};
 use super::sync::{Condvar, Mutex, MutexGuard, now_ms, thread};
 use crate::driver::{Driver, EngineError, SourceRow};
 use crate::figures::Observed;
-use crate::rail::{Rail, RailReply};
+use crate::rail::{Contradiction, Rail, RailReply};
 use crate::store::{Chains, SourceId, SourceMark, Transactions};
+use bursar_core::RailId;
 use bursar_core::commit::{Batch, RailCall, Step, Submission, Terms, Ticket};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -155,7 +157,7 @@ impl Shared {
         let mut complete = Vec::new();
         let mut used = Vec::with_capacity(batches.len());
         for Decided { mut batch, base, rows_end, tells, .. } in batches {
-            tells.tell();
+            self.tell_contradictions(tells.tell());
             if batch.step() == Step::Sync {
                 batch.synced();
             }
@@ -174,9 +176,18 @@ impl Shared {
         Ok(used)
     }
 
+    fn tell_contradictions(&self, contradictions: Vec<(RailId, Contradiction)>) {
+        for (rail, contradiction) in contradictions {
+            self.observed.rail_contradictions.fetch_add(1, Ordering::Relaxed);
+            if let Some(rail) = self.rails.get(&rail.number()) {
+                rail.contradicted(&contradiction);
+            }
+        }
+    }
+
     fn call_rails(&self, calls: &[RailCall]) {
         for call in calls {
-            let reply = RailReply::new(call.event.id(), Arc::downgrade(&self.inbox));
+            let reply = RailReply::new(call.event.id(), call.rail, Arc::downgrade(&self.inbox));
             match self.rails.get(&call.rail.number()) {
                 Some(rail) => rail.call(call.clone(), reply),
                 // Nobody here knows this rail: what it did is unknown.

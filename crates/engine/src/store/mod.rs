@@ -13,6 +13,7 @@ pub use feed::{Feed, FeedError, FeedItem, FeedPosition};
 pub use memory::MemoryStore;
 
 use crate::embedded::EmbeddedStore;
+use crate::figures::CacheFigures;
 use crate::totals::Totals;
 use bursar_core::commit::{Appended, Approval, Batch, Proposal, ProposeResult};
 use bursar_core::{
@@ -214,6 +215,11 @@ pub trait Chains: Send + Sync + fmt::Debug {
     /// The embedded store that the chains live in, if they do: for its figures, for an orderly end, and for whoever
     /// keeps files beside it. A store in front of another one hands on what that one says.
     fn embedded(&self) -> Option<&EmbeddedStore> {
+        None
+    }
+
+    /// What a cache counts that is in front of the stores; `None` where there is none.
+    fn cache_figures(&self) -> Option<CacheFigures> {
         None
     }
 }

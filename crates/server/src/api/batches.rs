@@ -14,27 +14,27 @@
 //! off; what it says of rows is true all the same.
 
 use crate::api::body::check_type;
+use crate::api::outcomes::{BatchLine, LINE_BYTES, RowOutcome, Summary, put_end, put_in_effect, put_not_in_effect};
 use crate::api::requests::role_of;
 use crate::door::Caller;
 use crate::metrics::Held;
 use crate::params::{self, Params};
-use crate::problem::{Figures, Problem, ProblemDocument, ServiceProblem};
+use crate::problem::{Problem, ProblemDocument, ServiceProblem};
 use crate::service::{Service, Stage};
-use crate::wire::{Fault, ReceiptBody, RequestBody, read_request, receipt_body};
+use crate::wire::{Fault, RequestBody, read_request};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
+use bursar_core::Request;
 use bursar_core::commit::{Outcome, Terms};
-use bursar_core::{Currencies, Request};
 use bursar_engine::csv::{Limits as CsvLimits, OpenError, RowBatch, RowErrorKind, RowReader};
 use bursar_engine::{SubmitError, Submitted};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde::Deserialize;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -73,83 +73,6 @@ pub(crate) struct BatchParams {
 pub(crate) enum OutcomesName {
     All,
     NotApplied,
-}
-
-/// What became of one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RowOutcome {
-    /// It took effect.
-    Applied,
-    /// It took effect before; nothing moved now. `/v1/transactions/{transaction}` has the event of then.
-    AlreadyApplied,
-    /// The rules refused it; nothing moved.
-    Rejected,
-    /// The row says nothing that could be decided, or the key's role does not allow it.
-    Unreadable,
-    /// The engine did not decide it, or it is not known what it decided.
-    Undecided,
-}
-
-/// What became of a row.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RowBody<'a> {
-    /// The row's first line in the body, counted from 1, blank lines and the header of a CSV included.
-    #[schema(minimum = 1)]
-    line: u64,
-    outcome: RowOutcome,
-    /// Of a row that took effect now, or before with the same idempotency key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ReceiptBody<'static>)]
-    receipt: Option<ReceiptBody<'a>>,
-    /// Of a row that is not in effect: the stable code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
-    code: Option<&'static str>,
-    /// Of a row that is not in effect: what happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
-    detail: Option<Cow<'static, str>>,
-    /// The field that is wrong, where it is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
-    field: Option<&'static str>,
-    /// The figures that explain a refusal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Figures)]
-    figures: Option<Figures>,
-}
-
-/// How many rows became what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Summary {
-    rows: u64,
-    applied: u64,
-    already_applied: u64,
-    rejected: u64,
-    unreadable: u64,
-    undecided: u64,
-}
-
-/// The last line of a batch's answer.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct EndBody {
-    summary: Summary,
-    /// Why the batch ended before its body did. Rows behind the last one that was answered were not looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ProblemDocument)]
-    problem: Option<ProblemDocument>,
-}
-
-/// A line of a batch's answer: one for each row, and a last one.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-#[allow(dead_code, clippy::large_enum_variant, reason = "it is there for the document")]
-pub(crate) enum BatchLine {
-    /// What became of a row.
-    Row(RowBody<'static>),
-    /// The last line.
-    End(EndBody),
 }
 
 /// Submit many requests.
@@ -621,35 +544,42 @@ impl Answers {
     }
 
     fn write_group(&mut self, lines: Vec<Line>, outcomes: Vec<Submitted>) {
-        let service = self.service.clone();
+        let Self { service, buffer, summary, only_not_applied, .. } = self;
         let currencies = service.currencies();
+        if !*only_not_applied {
+            buffer.reserve(lines.len() * LINE_BYTES);
+        }
         let mut outcomes = outcomes.into_iter();
         for Line { number, problem } in lines {
-            let (outcome, receipt, problem) = if problem.is_some() {
+            let (outcome, problem) = if let Some(problem) = problem {
                 service.metrics.unreadable();
-                (RowOutcome::Unreadable, None, problem)
+                (RowOutcome::Unreadable, problem)
             } else {
                 let submitted = outcomes.next().unwrap_or(Err(SubmitError::Closed));
                 service.metrics.submitted(&submitted);
-                match submitted {
-                    Ok(Outcome::Applied(receipt)) => (RowOutcome::Applied, Some(receipt), None),
-                    Ok(Outcome::AlreadyApplied(receipt)) => (RowOutcome::AlreadyApplied, receipt, None),
-                    Ok(Outcome::Rejected(rejection)) => {
-                        (RowOutcome::Rejected, None, Some(Problem::Rejected(rejection)))
-                    }
+                let (outcome, receipt) = match submitted {
+                    Ok(Outcome::Applied(receipt)) => (RowOutcome::Applied, Ok(Some(receipt))),
+                    Ok(Outcome::AlreadyApplied(receipt)) => (RowOutcome::AlreadyApplied, Ok(receipt)),
+                    Ok(Outcome::Rejected(rejection)) => (RowOutcome::Rejected, Err(Problem::Rejected(rejection))),
                     Err(error) => {
                         let problem = Problem::from(error);
                         service.notice(&problem);
-                        (RowOutcome::Undecided, None, Some(problem))
+                        (RowOutcome::Undecided, Err(problem))
                     }
+                };
+                match receipt {
+                    Ok(receipt) => {
+                        summary.count(outcome);
+                        if !*only_not_applied {
+                            put_in_effect(buffer, number, outcome, receipt.as_ref(), currencies);
+                        }
+                        continue;
+                    }
+                    Err(problem) => (outcome, problem),
                 }
             };
-            self.summary.count(outcome);
-            if self.only_not_applied && problem.is_none() {
-                continue;
-            }
-            let receipt = receipt.as_ref().map(|receipt| receipt_body(receipt, currencies));
-            write_row(&mut self.buffer, number, outcome, receipt, problem.as_ref(), currencies);
+            summary.count(outcome);
+            put_not_in_effect(buffer, number, outcome, &problem, currencies);
         }
     }
 
@@ -662,46 +592,7 @@ impl Answers {
                 tracing::error!(code = problem.info().code, "a batch ended early: {cause}");
             }
         }
-        let problem = problem.map(|problem| problem.document(self.service.currencies(), None));
-        write_line(&mut self.buffer, &EndBody { summary: self.summary, problem });
-    }
-}
-
-impl Summary {
-    fn count(&mut self, outcome: RowOutcome) {
-        self.rows += 1;
-        *match outcome {
-            RowOutcome::Applied => &mut self.applied,
-            RowOutcome::AlreadyApplied => &mut self.already_applied,
-            RowOutcome::Rejected => &mut self.rejected,
-            RowOutcome::Unreadable => &mut self.unreadable,
-            RowOutcome::Undecided => &mut self.undecided,
-        } += 1;
-    }
-}
-
-fn write_row(
-    buffer: &mut BytesMut,
-    line: u64,
-    outcome: RowOutcome,
-    receipt: Option<ReceiptBody<'_>>,
-    problem: Option<&Problem>,
-    currencies: &Currencies,
-) {
-    let document = problem.map(|problem| problem.document(currencies, None));
-    let code = document.as_ref().map(ProblemDocument::code);
-    let (detail, field, figures) = document.map_or((None, None, None), |document| {
-        let (detail, field, figures) = document.into_detail();
-        (Some(detail), field, figures)
-    });
-    write_line(buffer, &RowBody { line, outcome, receipt, code, detail, field, figures });
-}
-
-fn write_line(buffer: &mut BytesMut, line: &impl Serialize) {
-    let mut writer = bytes::BufMut::writer(&mut *buffer);
-    // Writing to memory does not fail, nor does any of these types.
-    if serde_json::to_writer(&mut writer, line).is_ok() {
-        buffer.extend_from_slice(b"\n");
+        put_end(&mut self.buffer, self.summary, problem, self.service.currencies());
     }
 }
 

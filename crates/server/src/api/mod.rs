@@ -8,6 +8,7 @@ pub(crate) mod disputes;
 pub(crate) mod events;
 pub(crate) mod ledger;
 pub(crate) mod operations;
+pub(crate) mod outcomes;
 pub(crate) mod pending;
 pub(crate) mod problems;
 pub(crate) mod reader;
