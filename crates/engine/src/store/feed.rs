@@ -1,10 +1,11 @@
 //! The feed: the durable records of a whole ledger in one order, from any position on.
 //!
 //! Chains order the events of one customer. A feed orders those of all customers, as they were written, so that somebody
-//! who follows a ledger reads each record once and can go on where they stopped. The journal is the outbox: nothing is
+//! who follows a ledger reads each record once and can go on where they stopped. The chains are the outbox: no event is
 //! written a second time for those who follow.
 //!
-//! What this module does not do: wait for more ([`crate::Ledger::on_durable`] says when there may be some), and filter.
+//! What this module does not do: wait for more, and filter. Where one process writes, [`crate::Ledger::on_durable`] says when
+//! there may be more; where several write, whoever follows also looks at [`Feed::newest_mark`] from time to time.
 
 use super::{ChainEntry, StoreError};
 use bursar_core::{EventId, EventRef, EventStatus};
@@ -51,8 +52,9 @@ impl fmt::Display for FeedPosition {
 pub struct FeedItem {
     /// The place behind it.
     pub position: FeedPosition,
-    /// The event, as this record leaves it. One that was done as it was written is there once; one that had to wait is
-    /// there as `Started`, and again as `Done` or `Aborted`.
+    /// The event, as this record leaves it. One that waits for a rail is there as `Started`, and again as `Done` or
+    /// `Aborted`. Any other is there once it is closed; where it is begun and closed in steps of their own, a store may show
+    /// both.
     pub entry: ChainEntry,
 }
 
@@ -107,6 +109,13 @@ pub trait Feed {
     /// looked at. A call reads a bounded amount, so there may be fewer than there are; there is nothing more for now
     /// only if the place is `after` itself.
     fn read(&self, after: FeedPosition, limit: usize, items: &mut Vec<FeedItem>) -> Result<FeedPosition, FeedError>;
+
+    /// A number that changes whenever there are more records, and costs little to ask for: for stores that others write
+    /// to as well, or that show records later than whoever appended them hears of it. `None`: nothing is shown that
+    /// [`crate::Ledger::on_durable`] did not tell of.
+    fn newest_mark(&self) -> Result<Option<u64>, FeedError> {
+        Ok(None)
+    }
 
     /// How an event ended that went through a rail; `None` if there is none with this id, or it has not ended. No index
     /// leads there: all records may be read.
