@@ -4,6 +4,10 @@
 #[path = "../../server/tests/common/client.rs"]
 mod client;
 mod common;
+#[path = "common/elsewhere.rs"]
+mod elsewhere;
+#[path = "../../nats/tests/common/servers.rs"]
+mod nats;
 #[path = "../../postgres/tests/common/mod.rs"]
 mod postgres;
 #[path = "../../server/tests/common/receiver.rs"]
@@ -14,6 +18,7 @@ mod service;
 mod stream;
 
 use common::Sandbox;
+use elsewhere::{in_postgres, sandbox_with};
 use postgres::PostgresServer;
 use receiver::{Received, Receiver, SECRET};
 use rustix::process::Signal;
@@ -21,21 +26,6 @@ use service::Service;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stream::follow;
-
-fn in_postgres(server: &PostgresServer) -> String {
-    let config = server.fresh_schema();
-    format!(
-        "[store]\nchains = 'postgres'\ntransactions = 'postgres'\n[store.postgres]\nurl = '{}'\nschema = '{}'\n",
-        config.url, config.schema
-    )
-}
-
-fn sandbox_with(settings: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    std::fs::create_dir(sandbox.path("bursar-data")).unwrap();
-    sandbox.write("bursar-data/bursar.toml", settings);
-    sandbox
-}
 
 fn deposit(service: &Service, customer: u64, transaction: u64) {
     let body = format!(

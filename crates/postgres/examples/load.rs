@@ -44,7 +44,8 @@ fn plan() -> Plan {
     let approve = Approve::Lazily;
     let (transactions, batch, engines, customers, rounds, statements) = (200_000, 1024, 2, 50_000, 3, false);
     let heads_kept = PostgresConfig::new("").heads_kept;
-    let mut plan = Plan { transactions, batch, engines, customers, rounds, statements, approve, heads_kept, feed: true };
+    let mut plan =
+        Plan { transactions, batch, engines, customers, rounds, statements, approve, heads_kept, feed: true };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         if name == "--approve-at-once" {

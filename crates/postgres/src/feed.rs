@@ -19,7 +19,7 @@
 
 use crate::store::PostgresStore;
 use crate::values::{Columns, Uuid, event_columns};
-use bursar_core::{EventId, EventRef, EventStatus, Hash};
+use bursar_core::{EventId, EventRef, EventStatus};
 use bursar_engine::store::{ChainEntry, Feed, FeedError, FeedItem, FeedPosition, StoreError};
 use std::sync::{Mutex, PoisonError};
 use tokio_postgres::{Client, Row};
@@ -136,21 +136,9 @@ impl Found {
     }
 
     /// The position behind it, if it is that many records behind the beginning of its place.
-    fn position(&self, passed: u32) -> FeedPosition {
-        let status = match self.entry.status {
-            EventStatus::Started => 0,
-            EventStatus::Done => 1,
-            EventStatus::Aborted(_) => 2,
-            EventStatus::DoneByHand(_) => 3,
-        };
-        let at = self.place.unsigned_abs();
-        FeedPosition { at, passed, check: digits(&self.entry.linked.hash) ^ status }
+    const fn position(&self, passed: u32) -> FeedPosition {
+        FeedPosition::behind(self.place.unsigned_abs(), passed, &self.entry)
     }
-}
-
-fn digits(hash: &Hash) -> u32 {
-    let [a, b, c, d, ..] = *hash.as_bytes();
-    u32::from_be_bytes([a, b, c, d])
 }
 
 impl PostgresStore {
@@ -213,7 +201,7 @@ fn passed_of(count: i64) -> u32 {
 
 impl Feed for PostgresStore {
     fn start(&self) -> FeedPosition {
-        FeedPosition { at: 0, passed: 0, check: digits(&self.digest) }
+        FeedPosition::beginning(&self.digest)
     }
 
     fn latest(&self) -> Result<FeedPosition, FeedError> {

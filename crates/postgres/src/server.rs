@@ -142,8 +142,7 @@ impl Durability {
 
     /// Whether a commit is needed before what was read may be acted on.
     pub(crate) fn is_due(&self) -> bool {
-        self.has_standbys()
-            && self.covered.load(Ordering::Acquire) < self.read_count.load(Ordering::Acquire)
+        self.has_standbys() && self.covered.load(Ordering::Acquire) < self.read_count.load(Ordering::Acquire)
     }
 }
 

@@ -226,18 +226,18 @@ macro_rules! close_own {
 macro_rules! close_plain {
     ($column:expr, $written:expr) => {
         concat!(
-    "WITH summed AS (",
-    into_sums!(),
-    "SELECT $5::smallint, s.* FROM ( \
+            "WITH summed AS (",
+            into_sums!(),
+            "SELECT $5::smallint, s.* FROM ( \
          SELECT a.currency, a.kind, a.withdrawal, a.event_count, a.amount::numeric \
          FROM unnest($7::smallint[], $8::smallint[], $9::boolean[], $10::bigint[], $11::text[]) \
            AS a(currency, kind, withdrawal, event_count, amount) WHERE $6::bigint > 0) s ORDER BY 2, 3, 4",
-    add_to_sums!(),
-    " INSERT INTO statuses AS s (customer, seq, status",
-    $column,
-    ") SELECT n.customer, n.seq, 1",
-    $written,
-    " FROM unnest($1::uuid[], $2::bigint[]) AS n(customer, seq) WHERE ($3::bigint[], $4::bigint[]) IS NOT NULL"
+            add_to_sums!(),
+            " INSERT INTO statuses AS s (customer, seq, status",
+            $column,
+            ") SELECT n.customer, n.seq, 1",
+            $written,
+            " FROM unnest($1::uuid[], $2::bigint[]) AS n(customer, seq) WHERE ($3::bigint[], $4::bigint[]) IS NOT NULL"
         )
     };
 }
@@ -245,37 +245,37 @@ macro_rules! close_plain {
 macro_rules! close_any {
     ($column:expr, $written:expr) => {
         concat!(
-    "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount, \
+            "WITH c AS MATERIALIZED (SELECT n.*, e.currency, e.kind, e.withdrawal, e.amount, \
        row_number() OVER (PARTITION BY n.customer ORDER BY n.seq) - 1 AS found_at FROM ( \
          SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::int[], $7::smallint[], $8::smallint[], \
          $9::text[], $10::bytea[], $11::bigint[], $12::bigint[]) AS u(customer, seq, id, at, status, reason, said, \
          link, done_seq, time_ms) WHERE u.status = 1 OR u.link IS NOT NULL) n \
        JOIN events e ON e.customer = n.customer AND e.seq = n.seq AND e.id = n.id), \
      first AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms",
-    $column,
-    ") SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms",
-    $written,
-    " FROM c WHERE c.at = 0 AND ",
-    is_closed_before!("c"),
-    " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
+            $column,
+            ") SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms",
+            $written,
+            " FROM c WHERE c.at = 0 AND ",
+            is_closed_before!("c"),
+            " ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
      rest AS (INSERT INTO statuses AS s (customer, seq, status, reason, said, link, done_seq, time_ms",
-    $column,
-    ") SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms",
-    $written,
-    " FROM c WHERE c.at > 0 AND c.at = c.found_at AND (c.customer IN (SELECT f.customer FROM first f)) IS TRUE \
+            $column,
+            ") SELECT c.customer, c.seq, c.status, c.reason, c.said, c.link, c.done_seq, c.time_ms",
+            $written,
+            " FROM c WHERE c.at > 0 AND c.at = c.found_at AND (c.customer IN (SELECT f.customer FROM first f)) IS TRUE \
        ON CONFLICT (customer, seq) DO NOTHING RETURNING s.customer, s.seq), \
      won AS (SELECT * FROM first UNION ALL SELECT * FROM rest), \
      summed AS (",
-    into_sums!(),
-    "SELECT $5::smallint, s.* FROM ( \
+            into_sums!(),
+            "SELECT $5::smallint, s.* FROM ( \
        SELECT c.currency, c.kind, c.withdrawal, count(*), sum(c.amount) \
          FROM (SELECT customer, seq, currency, withdrawal, amount, \
            CASE WHEN status = 2 THEN 0 ELSE kind END AS kind FROM c) c \
          WHERE ((c.customer, c.seq) IN (SELECT w.customer, w.seq FROM won w)) IS TRUE \
          GROUP BY c.currency, c.kind, c.withdrawal ORDER BY c.currency, c.kind, c.withdrawal) s",
-    add_to_sums!(),
-    " ",
-    which!("won", "$6")
+            add_to_sums!(),
+            " ",
+            which!("won", "$6")
         )
     };
 }

@@ -36,9 +36,8 @@ pub struct PostgresStore {
 
 /// Brings the schema of a database to this program's version. Gives the version that it had: 0 for none.
 pub fn migrate(config: &PostgresConfig) -> Result<u32, OpenError> {
-    Server::new(config)?.once(async |client: &mut Client, schema: &str| {
-        schema::migrate(client, schema, config.feed).await
-    })
+    Server::new(config)?
+        .once(async |client: &mut Client, schema: &str| schema::migrate(client, schema, config.feed).await)
 }
 
 impl PostgresStore {

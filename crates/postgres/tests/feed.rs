@@ -80,8 +80,8 @@ fn a_record_never_turns_up_behind_a_position_that_was_given() {
     });
     read_on(feed, position, 10, &mut items).unwrap();
     assert_eq!(transactions(&items), [1, 2, 3, 4, 5]);
-    assert_eq!(check(&store, &items), Vec::<String>::new());
-    assert_eq!(all(&store, 2), items);
+    assert_eq!(check(&*store, &items), Vec::<String>::new());
+    assert_eq!(all(&*store, 2), items);
 }
 
 /// A transaction of somebody else that has written, anywhere on the server, holds the feed back as long as it lasts.
@@ -127,7 +127,8 @@ fn a_follower_beside_several_engines_and_faults_sees_every_record_once() {
     let mine = ledger();
     drop(PostgresStore::create(&config, &mine).unwrap());
     let (logs, mut history) = (tempfile::tempdir().unwrap(), History::default());
-    let following = Following::start(&PostgresConfig { schema: config.schema.clone(), ..engines::impatient(&config.url) });
+    let own = PostgresConfig { schema: config.schema.clone(), ..engines::impatient(&config.url) };
+    let following = Following::start(move || PostgresStore::open(&own).ok());
     for round in 0..rounds {
         let mut started = 0;
         let mut engine = |dice: &mut Dice| {
@@ -194,11 +195,11 @@ fn large_batches_are_read_in_pages() {
     for first in [0, 10_000] {
         ledger.submit_batch((first..first + 3_000).map(|id| deposit(id % 700, id)).collect()).unwrap();
     }
-    let items = all(&store, 5_000);
+    let items = all(&*store, 5_000);
     assert_eq!(items.len(), 6_000);
     assert!(items.iter().any(|item| item.position.passed > 500), "no place has many records");
-    assert_eq!(check(&store, &items), Vec::<String>::new());
-    assert_eq!(all(&store, 97), items);
+    assert_eq!(check(&*store, &items), Vec::<String>::new());
+    assert_eq!(all(&*store, 97), items);
     for item in items.iter().step_by(271) {
         let mut page = Vec::new();
         store.feed().unwrap().read(item.position, 5, &mut page).unwrap();
@@ -231,14 +232,14 @@ fn a_ledger_without_a_feed_is_given_one() {
     let (store, new) = open(&config);
     // What it had begun is closed.
     apply(&new, deposit(1, 9_001));
-    let items = all(&store, 77);
-    assert_eq!(check(&store, &items), Vec::<String>::new());
+    let items = all(&*store, 77);
+    assert_eq!(check(&*store, &items), Vec::<String>::new());
     assert_eq!(items.len(), 2_499 + 2);
     let places: std::collections::BTreeSet<u64> = items.iter().map(|item| item.position.at).collect();
     assert!(places.len() >= 4, "{places:?}");
     // A second time nothing changes.
     migrate(&with_feed).unwrap();
-    assert_eq!(all(&store, 500), items);
+    assert_eq!(all(&*store, 500), items);
 }
 
 /// A ledger moves, with `pg_dump`, to a server whose transactions have lower numbers.
@@ -252,25 +253,25 @@ fn a_restored_ledger_goes_on_behind_what_is_there() {
     for id in 1..20 {
         apply(&first, deposit(id % 3, id));
     }
-    let before = all(&store, 7);
+    let before = all(&*store, 7);
     let dump = servers[0].dump(&config.schema);
     apply(&first, deposit(1, 100));
-    let after = all(&store, 7).pop().unwrap();
+    let after = all(&*store, 7).pop().unwrap();
     let mut restoring = servers[1].session();
     restoring.run(&dump);
     let moved = PostgresConfig { schema: config.schema.clone(), ..servers[1].config() };
     let (store, ledger) = open(&moved);
     let feed = store.feed().unwrap();
-    assert_eq!(all(&store, 7), before);
+    assert_eq!(all(&*store, 7), before);
     let lost = feed.read(after.position, 1, &mut Vec::new());
     assert!(matches!(lost, Err(FeedError::BehindEnd)), "{lost:?}");
     for id in 200..230 {
         apply(&ledger, deposit(id % 3, id));
     }
-    let now = all(&store, 7);
+    let now = all(&*store, 7);
     assert_eq!(now[..before.len()], before);
     assert_eq!(now.len(), before.len() + 30);
-    assert_eq!(check(&store, &now), Vec::<String>::new());
+    assert_eq!(check(&*store, &now), Vec::<String>::new());
     // Another record lies there now, or none; what was given out before the dump is good.
     let lost = feed.read(after.position, 1, &mut Vec::new());
     assert!(matches!(lost, Err(FeedError::BehindEnd | FeedError::NotAPosition)), "{lost:?}");

@@ -132,7 +132,8 @@ fn nothing_acknowledged_is_lost_with_the_primary() {
     let (config, ledger) = ledger_in(&cluster);
     let (logs, mut history) = (tempfile::tempdir().unwrap(), History::default());
     // What a follower was shown is there after a failover too.
-    let following = Following::start(&PostgresConfig { schema: config.schema.clone(), ..engines::impatient(&config.url) });
+    let own = PostgresConfig { schema: config.schema.clone(), ..engines::impatient(&config.url) };
+    let following = Following::start(move || PostgresStore::open(&own).ok());
     for round in 0..rounds {
         let before = applied(&history);
         let engines = engines(&config, round, &mut dice, logs.path());

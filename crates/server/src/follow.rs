@@ -74,9 +74,14 @@ pub(crate) async fn look(service: Arc<Service>) {
                 Err(problem) => tracing::debug!("could not look for more events: {}", problem.info().meaning),
             }
         }
+        let stopping = async {
+            if stage.wait_for(|stage| *stage > Stage::Running).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             () = sleep(LOOK_EVERY) => {}
-            _ = stage.wait_for(|stage| *stage > Stage::Running) => return,
+            () = stopping => return,
         }
     }
 }

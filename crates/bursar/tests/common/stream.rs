@@ -6,7 +6,11 @@ use std::net::SocketAddr;
 
 /// Reads the stream of events behind `last_id` until `end` says so or the service is gone; gives positions and ids, and
 /// keeps where it is as a browser does: by what came whole.
-pub(crate) fn follow(address: SocketAddr, last_id: &mut String, is_over: impl Fn(usize) -> bool) -> Vec<(String, String)> {
+pub(crate) fn follow(
+    address: SocketAddr,
+    last_id: &mut String,
+    is_over: impl Fn(usize) -> bool,
+) -> Vec<(String, String)> {
     let mut client = Client::connect(address);
     let header = if last_id.is_empty() { String::new() } else { format!("Last-Event-ID: {last_id}\r\n") };
     let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");

@@ -115,7 +115,10 @@ fn every_record_once(scene: &mut Scene) -> Checked {
     }
     let unknown = scene.decide(&[deposit(900, 900, 1)])?;
     let Some(feed) = self::feed(scene)? else { return Ok(()) };
-    holds("the mark of the newest record stays", marks[0].is_none() || marks.windows(2).all(|pair| pair[0] != pair[1]))?;
+    holds(
+        "the mark of the newest record stays",
+        marks[0].is_none() || marks.windows(2).all(|pair| pair[0] != pair[1]),
+    )?;
     equal("the mark of the newest record, asked for again", &feed.newest_mark()?, marks.last().unwrap_or(&None))?;
     let items = all(feed, usize::MAX)?;
     check(scene, &items)?;
@@ -178,7 +181,8 @@ fn no_positions(scene: &mut Scene) -> Checked {
             holds("a wrong position is taken", matches!(read, Err(FeedError::NotAPosition | FeedError::BehindEnd)))?;
         }
     }
-    for wrong in [FeedPosition { check: !feed.start().check, ..feed.start() }, FeedPosition { passed: 1, ..feed.start() }]
+    for wrong in
+        [FeedPosition { check: !feed.start().check, ..feed.start() }, FeedPosition { passed: 1, ..feed.start() }]
     {
         let read = feed.read(wrong, 1, &mut Vec::new());
         holds("a wrong beginning is taken", matches!(read, Err(FeedError::NotAPosition)))?;

@@ -8,7 +8,7 @@
 //! there may be more; where several write, whoever follows also looks at [`Feed::newest_mark`] from time to time.
 
 use super::{ChainEntry, StoreError};
-use bursar_core::{EventId, EventRef, EventStatus};
+use bursar_core::{EventId, EventRef, EventStatus, Hash};
 use std::fmt;
 
 /// A place in a feed, between two records. It stays good for the life of the ledger, and is of no use in another one.
@@ -28,6 +28,23 @@ impl FeedPosition {
     /// The longest text of a position, in bytes.
     pub const TEXT_BYTES_MAX: usize = 16 + 1 + 8 + 1 + 8;
 
+    /// The place before the first record, for a store that gives its records places of its own.
+    pub const fn beginning(ledger_digest: &Hash) -> Self {
+        Self { at: 0, passed: 0, check: digits(ledger_digest) }
+    }
+
+    /// The place behind a record, for a store that gives its records places of its own: the one so many records behind
+    /// the beginning of the group at `at`. It holds digits of the record, so that it is known again.
+    pub const fn behind(at: u64, passed: u32, record: &ChainEntry) -> Self {
+        let status = match record.status {
+            EventStatus::Started => 0,
+            EventStatus::Done => 1,
+            EventStatus::Aborted(_) => 2,
+            EventStatus::DoneByHand(_) => 3,
+        };
+        Self { at, passed, check: digits(&record.linked.hash) ^ status }
+    }
+
     /// Reads the text of a position; `None` if it is none. There is one text for each position.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
@@ -39,6 +56,11 @@ impl FeedPosition {
         };
         (text.len() <= Self::TEXT_BYTES_MAX && position.to_string() == text).then_some(position)
     }
+}
+
+const fn digits(hash: &Hash) -> u32 {
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 impl fmt::Display for FeedPosition {

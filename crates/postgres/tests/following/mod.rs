@@ -4,7 +4,6 @@
 
 use bursar_engine::core::{CustomerId, EventId, EventStatus};
 use bursar_engine::store::{ChainEntry, Chains, CustomerHead, Feed, FeedError, FeedItem, FeedPosition, ReadRange};
-use bursar_postgres::{PostgresConfig, PostgresStore};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +27,7 @@ pub fn read_on(
 }
 
 /// The whole feed of a store.
-pub fn all(store: &PostgresStore, limit: usize) -> Vec<FeedItem> {
+pub fn all(store: &dyn Chains, limit: usize) -> Vec<FeedItem> {
     let (feed, mut items) = (store.feed().unwrap(), Vec::new());
     read_on(feed, feed.start(), limit, &mut items).unwrap();
     items
@@ -41,13 +40,16 @@ pub struct Following {
 }
 
 impl Following {
-    pub fn start(config: &PostgresConfig) -> Self {
-        let (stopped, config) = (Arc::new(AtomicBool::new(false)), config.clone());
+    pub fn start<C: Chains>(open: impl Fn() -> Option<C> + Send + 'static) -> Self {
+        let stopped = Arc::new(AtomicBool::new(false));
         let is_over = stopped.clone();
         let thread = std::thread::spawn(move || {
             let (mut items, mut limit) = (Vec::new(), 1);
             loop {
-                let Ok(store) = PostgresStore::open(&config) else { continue };
+                let Some(store) = open() else {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                };
                 let feed = store.feed().unwrap();
                 loop {
                     // Looked at before the read: what was written before is read.
@@ -74,7 +76,7 @@ impl Following {
 }
 
 /// Everything that is wrong with what a follower has seen of a ledger in which nothing is open any more.
-pub fn check(store: &PostgresStore, items: &[FeedItem]) -> Vec<String> {
+pub fn check(store: &dyn Chains, items: &[FeedItem]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut ends: BTreeMap<EventId, &ChainEntry> = BTreeMap::new();
     let mut starts: BTreeMap<EventId, &ChainEntry> = BTreeMap::new();
@@ -100,7 +102,7 @@ pub fn check(store: &PostgresStore, items: &[FeedItem]) -> Vec<String> {
     let mut count = 0;
     for head in listed {
         let mut entries = Vec::new();
-        Chains::read(store, head.customer, ReadRange::ALL, &mut entries).unwrap();
+        store.read(head.customer, ReadRange::ALL, &mut entries).unwrap();
         for entry in entries {
             let id = entry.linked.id();
             count += 1;

@@ -104,11 +104,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Finds where it goes on. A new one has its place written down at once, so that it misses nothing from here on.
-    pub(super) fn open(
-        prepared: Prepared,
-        ledger: &Ledger,
-        directory: Option<&Path>,
-    ) -> Result<Self, WebhookError> {
+    pub(super) fn open(prepared: Prepared, ledger: &Ledger, directory: Option<&Path>) -> Result<Self, WebhookError> {
         let Prepared { name, url, secrets, filter, from, retry_ms, client } = prepared;
         if url.scheme() == "http" && !is_loopback(&url) {
             tracing::warn!(webhook = name, "events are sent without TLS");
