@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Each endpoint follows the ledger by itself, with a cursor of its own in a file of the ledger's directory, or of the
-//! service's where the ledger is in other stores; so none holds up another, or the engine. Events of an endpoint are delivered one by one in the journal's order: the next one is
-//! sent when the one before was taken. The cursor is written after the deliveries it covers, so after a crash some are sent
-//! again, with the same id and the same body; none is left out.
+//! service's where the ledger is in other stores; so none holds up another, or the engine. Events of an endpoint are
+//! delivered one by one in the order of the feed: the next one is sent when the one before was taken. The cursor is
+//! written after the deliveries it covers, so after a crash some are sent again, with the same id and the same body; none
+//! is left out.
 //!
 //! Messages and signatures are as in Standard Webhooks. Addresses come only from the operator's own file: nobody who
 //! uses the API can make the service call anything.
