@@ -15,6 +15,8 @@ mod common;
 mod receiver;
 #[path = "common/service.rs"]
 mod service;
+#[path = "common/stream.rs"]
+mod stream;
 
 use client::Client;
 use common::{Random, Sandbox, code, stderr, stdout};
@@ -28,6 +30,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use stream::follow;
 
 const KILLS: u32 = 12;
 const CUSTOMERS: u64 = 5;
@@ -428,36 +431,6 @@ fn logs_are_json_lines_if_asked_for() {
         (&found["status"], &found["code"], &found["path"]),
         (&json!(404), &json!("unknown_customer"), &json!("/v1/customers/{customer}"))
     );
-}
-
-/// Reads the stream of events behind `last_id` until `end` says so or the service is gone; gives positions and ids, and
-/// keeps where it is as a browser does: by what came whole.
-fn follow(address: SocketAddr, last_id: &mut String, is_over: impl Fn(usize) -> bool) -> Vec<(String, String)> {
-    let mut client = Client::connect(address);
-    let header = if last_id.is_empty() { String::new() } else { format!("Last-Event-ID: {last_id}\r\n") };
-    let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
-    let (mut seen, mut text) = (Vec::new(), String::new());
-    if client.raw(request.as_bytes()).and_then(|()| client.head_of_answer()).is_err() {
-        return seen;
-    }
-    while !is_over(seen.len()) {
-        let Ok(Some(chunk)) = client.next_chunk() else { break };
-        text += std::str::from_utf8(&chunk).unwrap();
-        while let Some((block, rest)) = text.split_once("\n\n") {
-            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-            if let Some(id) = field("id: ") {
-                *last_id = id;
-            }
-            if let Some(data) = field("data: ") {
-                let message: Value = serde_json::from_str(&data).unwrap();
-                let (event, status) = (&message["event"]["event"], &message["event"]["status"]);
-                let id = format!("{}_{}", event.as_str().unwrap(), status.as_str().unwrap());
-                seen.push((message["position"].as_str().unwrap().to_owned(), id));
-            }
-            text = rest.to_owned();
-        }
-    }
-    seen
 }
 
 /// The chain is the outbox: whatever a kill interrupts, a webhook leaves no event out and keeps their order, and a stream

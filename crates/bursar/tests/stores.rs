@@ -5,6 +5,8 @@
 #[path = "../../server/tests/common/client.rs"]
 mod client;
 mod common;
+#[path = "common/elsewhere.rs"]
+mod elsewhere;
 #[path = "../../nats/tests/common/servers.rs"]
 mod nats;
 #[path = "../../postgres/tests/common/mod.rs"]
@@ -16,6 +18,7 @@ mod service;
 
 use bursar_cache::CacheSettings;
 use common::{EXAMPLE, EXAMPLE_ACCOUNTS, Random, Sandbox, TRYING_ROWS, code, stderr, stdout, told};
+use elsewhere::{in_both, in_postgres, sandbox_with, section};
 use nats::{Cluster, Sync};
 use postgres::PostgresServer;
 use redis_server::RedisServer;
@@ -24,42 +27,6 @@ use service::Service;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-
-/// `[store]` for a schema of its own.
-fn in_postgres(server: &PostgresServer) -> String {
-    format!("[store]\nchains = 'postgres'\ntransactions = 'postgres'\n{}", section(server))
-}
-
-fn section(server: &PostgresServer) -> String {
-    let config = server.fresh_schema();
-    format!("[store.postgres]\nurl = '{}'\nschema = '{}'\n", config.url, config.schema)
-}
-
-/// `[store]` for streams and a schema of its own. The passwords lie beside it.
-fn in_both(sandbox: &Sandbox, cluster: &Cluster, server: &PostgresServer) -> String {
-    sandbox.write("books", "books\n");
-    sandbox.write("sys", "sys\n");
-    let options = cluster.options();
-    let directory = sandbox.path("").display().to_string();
-    format!(
-        "[store]\nchains = 'nats'\ntransactions = 'postgres'\n{}[store.nats]\nservers = {:?}\nprefix = '{}'\n\
-         user = 'books'\npassword_file = '{directory}/books'\nsystem_user = 'sys'\n\
-         system_password_file = '{directory}/sys'\nstreams = 2\nreplicas = {}\nallow_weak_settings = {}\n",
-        section(server),
-        options.servers,
-        options.prefix,
-        options.replicas,
-        options.allow_weak
-    )
-}
-
-/// Settings in the directory of `--data`, where every command finds them.
-fn sandbox_with(settings: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    std::fs::create_dir(sandbox.path("bursar-data")).unwrap();
-    sandbox.write("bursar-data/bursar.toml", settings);
-    sandbox
-}
 
 /// What every command says of a ledger that holds the example.
 fn every_command_works(sandbox: &Sandbox) {

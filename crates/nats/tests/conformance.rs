@@ -26,6 +26,10 @@ impl Target for Nats {
         let chains = NatsChains::create(config, options.clone())?;
         Ok(Box::new(NatsHome { config: config.clone(), options, stores: Some(pair(config, chains)?) }))
     }
+
+    fn has_feed(&self) -> bool {
+        false
+    }
 }
 
 impl Home for NatsHome {

@@ -37,17 +37,23 @@ struct Plan {
     statements: bool,
     approve: Approve,
     heads_kept: usize,
+    feed: bool,
 }
 
 fn plan() -> Plan {
     let approve = Approve::Lazily;
     let (transactions, batch, engines, customers, rounds, statements) = (200_000, 1024, 2, 50_000, 3, false);
     let heads_kept = PostgresConfig::new("").heads_kept;
-    let mut plan = Plan { transactions, batch, engines, customers, rounds, statements, approve, heads_kept };
+    let mut plan =
+        Plan { transactions, batch, engines, customers, rounds, statements, approve, heads_kept, feed: true };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         if name == "--approve-at-once" {
             plan.approve = Approve::AtOnce;
+            continue;
+        }
+        if name == "--without-feed" {
+            plan.feed = false;
             continue;
         }
         if name == "--statements" {
@@ -85,13 +91,15 @@ fn main() {
     let ledger = new_config(Policy::default(), Currencies::default()).unwrap();
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        let config = PostgresConfig { approve: plan.approve, heads_kept: plan.heads_kept, ..server.fresh_schema() };
+        let (approve, heads_kept, feed) = (plan.approve, plan.heads_kept, plan.feed);
+        let config = PostgresConfig { approve, heads_kept, feed, ..server.fresh_schema() };
         let used = || (cpu_ticks("self", false), server.cpu_ticks());
         let begun = used();
         ours.push(run_ledger(&plan, &config, &ledger, round as u64));
         let ours_used = per_transaction(&plan, begun, used());
         let rows = read_back(&config);
-        let other = server.fresh_schema();
+        // Bare rows have no places of a feed.
+        let other = PostgresConfig { feed: false, ..server.fresh_schema() };
         drop(PostgresStore::create(&other, &ledger).unwrap());
         let begun = used();
         bare.push(run_bare(&plan, &other, rows));

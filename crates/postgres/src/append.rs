@@ -15,7 +15,7 @@
 
 use crate::known::{Ends, UnderWay, packed, place_of};
 use crate::server::{Answer, Form, Texts};
-use crate::statements::{APPEND_PLAIN, APPEND_RUNS, APPEND_SINGLE, BEFORE, CLOSE_ANY, CLOSE_OWN, CLOSE_PLAIN, STATUS};
+use crate::statements::{BEFORE, STATUS};
 use crate::store::PostgresStore;
 use crate::values::{ABORTED, Columns, DONE, DONE_BY_HAND, Uuid, big, count_of, uuid};
 use bursar_core::commit::Appended;
@@ -307,13 +307,13 @@ impl PostgresStore {
             && columns.keys.iter().all(Option::is_none);
         let doing = "append events to the chains";
         let answer = if is_single {
-            let [checked, careful] = APPEND_SINGLE;
-            let plain = self.known_before(customers, seqs).map(|epoch| (epoch, APPEND_PLAIN));
+            let [checked, careful] = self.growing.append_single;
+            let plain = self.known_before(customers, seqs).map(|epoch| (epoch, self.growing.append_plain));
             self.server.insert(doing, &Texts { plain, checked, careful }, &single)?
         } else {
             let further: [&(dyn ToSql + Sync); 5] =
                 [&columns.other_currencies, &columns.other_available, &columns.other_held, &columns.at, &columns.keys];
-            self.server.call(doing, APPEND_RUNS, &[&single[..], &further[..]].concat())?
+            self.server.call(doing, self.growing.append_runs, &[&single[..], &further[..]].concat())?
         };
         let mut won = self.won(&answer, count, begun)?;
         if answer.repeated {
@@ -462,8 +462,8 @@ impl PostgresStore {
             let begun = self.server.durability().begin();
             let NewStatuses { customers, seqs, .. } = &*wave;
             let OwnSums { packed, amounts, currencies, kinds, withdrawals, counts, sums } = &own;
-            let [checked, careful] = CLOSE_OWN;
-            let plain = self.known_before(customers, seqs).map(|epoch| (epoch, CLOSE_PLAIN));
+            let [checked, careful] = self.growing.close_own;
+            let plain = self.known_before(customers, seqs).map(|epoch| (epoch, self.growing.close_plain));
             let answer = self.server.insert(
                 doing,
                 &Texts { plain, checked, careful },
@@ -481,7 +481,7 @@ impl PostgresStore {
         let NewStatuses { customers, seqs, ids, at, statuses, reasons, said, links, done_seqs, times_ms, .. } = &*wave;
         let answer = self.server.call(
             doing,
-            CLOSE_ANY,
+            self.growing.close_any,
             &[customers, seqs, ids, at, &self.slot, &count, statuses, reasons, said, links, done_seqs, times_ms],
         )?;
         Ok((self.won(&answer, count, begun)?, answer.epoch))

@@ -8,7 +8,9 @@ use bursar_core::rules::total_delta;
 use bursar_core::{
     CustomerId, EventRef, EventStatus, Hash, Head, LinkedEvent, Record, RequestKind, Sum, TransactionKind,
 };
-use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, RowCounts, SourceId, SourceMark, StoreError};
+use bursar_engine::store::{
+    ChainEntry, Chains, CustomerHead, Feed, ReadRange, RowCounts, SourceId, SourceMark, StoreError,
+};
 use bursar_engine::{CurrencyTotals, Totals};
 
 /// Which of these places have an event.
@@ -104,7 +106,7 @@ impl PostgresStore {
     }
 
     /// Gives the rows of a statement, and the epoch of the server that has them.
-    fn rows_of_epoch(
+    pub(crate) fn rows_of_epoch(
         &self,
         doing: &'static str,
         text: &'static str,
@@ -272,6 +274,14 @@ impl PostgresStore {
         Ok((head.seq > 0 || !head.open.is_empty()).then_some(head))
     }
 
+    /// Waits until all that was committed before is where commits wait for. Gives the epoch of the server that was asked.
+    pub(crate) fn wait_for_standbys(&self) -> Result<u64, StoreError> {
+        let begun = self.server.durability().begin();
+        let answer = self.server.call("wait for the standbys", BARRIER, &[&self.slot])?;
+        self.server.durability().wrote(begun);
+        Ok(answer.epoch)
+    }
+
     fn marks(&self, source: Option<SourceId>) -> Result<Vec<SourceMark>, StoreError> {
         let source = source.map(|source| source.0.to_vec());
         let rows = self.viewed("read the positions of sources", SOURCES, &[&source])?;
@@ -355,9 +365,7 @@ impl Chains for PostgresStore {
     /// standbys yet, where there are some.
     fn sync(&self) -> Result<(), StoreError> {
         if self.server.durability().is_due() {
-            let begun = self.server.durability().begin();
-            self.server.call("wait for the standbys", BARRIER, &[&self.slot])?;
-            self.server.durability().wrote(begun);
+            self.wait_for_standbys()?;
         }
         Ok(())
     }
@@ -497,6 +505,10 @@ impl Chains for PostgresStore {
         }
         totals.set_currencies(currencies);
         Ok(totals)
+    }
+
+    fn feed(&self) -> Option<&dyn Feed> {
+        self.follow.is_some().then_some(self)
     }
 
     fn last_time_ms(&self) -> Result<u64, StoreError> {

@@ -51,6 +51,11 @@ pub struct PostgresConfig {
     /// How long a read waits for the replica to have come that far, in milliseconds. Then the primary is asked.
     #[serde(default = "default_read_wait_ms")]
     pub read_wait_ms: u64,
+    /// Keep the records in an order that can be followed. Looked at when a schema is made or upgraded, and kept there;
+    /// what is there already is put in order then. It takes a server with transaction ids in the order of commits:
+    /// PostgreSQL itself, and none of those that spread tables over several machines.
+    #[serde(default = "default_feed")]
+    pub feed: bool,
     /// Open the ledger although the server runs with settings under which acknowledged money can be lost.
     #[serde(default)]
     pub allow_unsafe_settings: bool,
@@ -92,6 +97,10 @@ const fn default_read_wait_ms() -> u64 {
     50
 }
 
+const fn default_feed() -> bool {
+    true
+}
+
 const fn default_heads_kept() -> usize {
     131_072
 }
@@ -113,6 +122,7 @@ impl PostgresConfig {
             heads_kept: default_heads_kept(),
             read_url: None,
             read_wait_ms: default_read_wait_ms(),
+            feed: default_feed(),
             allow_unsafe_settings: false,
         }
     }

@@ -21,6 +21,7 @@ mod append;
 mod chains;
 mod config;
 mod error;
+mod feed;
 mod known;
 mod replica;
 mod schema;

@@ -39,7 +39,7 @@ impl Replica {
     pub(crate) fn new(config: &PostgresConfig, digest: &[u8]) -> Result<Option<Self>, OpenError> {
         let Some(url) = &config.read_url else { return Ok(None) };
         let server = Server::replica(config, url)?;
-        server.expect_ledger(digest);
+        server.expect_ledger(digest, false);
         let wait_max = Duration::from_millis(config.read_wait_ms);
         Ok(Some(Self { server, wait_max, resting_until: Mutex::default() }))
     }

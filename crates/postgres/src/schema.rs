@@ -4,10 +4,15 @@
 //! newer schema than this program knows is refused.
 
 use crate::error::OpenError;
+use crate::feed;
 use tokio_postgres::Client;
 
 /// All migrations, oldest first; the first makes version 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_tables.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_tables.sql"), include_str!("../migrations/0002_places.sql")];
+
+/// Puts the records that are there in order, and has all later ones be in order.
+const FEED: &str = include_str!("../migrations/feed.sql");
 
 /// The version of the schema that this program reads and writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
@@ -43,8 +48,9 @@ pub(crate) async fn version(client: &Client, schema: &str) -> Result<u32, tokio_
     Ok(newest.and_then(|version| u32::try_from(version).ok()).unwrap_or(0))
 }
 
-/// Brings a database to this program's version; gives the version that it had. The schema's name was checked.
-pub(crate) async fn migrate(client: &mut Client, schema: &str) -> Result<u32, OpenError> {
+/// Brings a database to this program's version, with a feed if it is wanted; gives the version that it had. The schema's
+/// name was checked.
+pub(crate) async fn migrate(client: &mut Client, schema: &str, feed: bool) -> Result<u32, OpenError> {
     // A migration of many rows takes as long as it takes.
     client.batch_execute("SET statement_timeout = 0").await?;
     client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
@@ -60,6 +66,14 @@ pub(crate) async fn migrate(client: &mut Client, schema: &str) -> Result<u32, Op
         let note = "INSERT INTO migrations VALUES ($1, now()) ON CONFLICT DO NOTHING";
         if applying.execute(note, &[&number]).await? == 1 {
             applying.batch_execute(&written_out(migration)).await?;
+            applying.commit().await?;
+        }
+    }
+    if feed && !feed::is_there(client).await? {
+        let applying = client.transaction().await?;
+        // As above.
+        if applying.execute("INSERT INTO feed VALUES (1, 0) ON CONFLICT DO NOTHING", &[]).await? == 1 {
+            applying.batch_execute(FEED).await?;
             applying.commit().await?;
         }
     }

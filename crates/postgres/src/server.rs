@@ -14,7 +14,7 @@ use bursar_engine::store::StoreError;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -74,6 +74,8 @@ pub(crate) struct Server {
     allow_unsafe_settings: bool,
     /// The digest of the ledger that every connection must lead to, once it is known.
     digest: Mutex<Option<Vec<u8>>>,
+    /// Whether every connection looks that the order of the feed goes on behind what is there.
+    keeps_order: AtomicBool,
     pool: Mutex<Pool>,
     returned: Condvar,
     durability: Durability,
@@ -133,10 +135,14 @@ impl Durability {
         self.covered.fetch_max(begun, Ordering::AcqRel);
     }
 
+    /// Whether there are standbys to be waited for.
+    pub(crate) fn has_standbys(&self) -> bool {
+        self.has_standbys.load(Ordering::Acquire) > 0
+    }
+
     /// Whether a commit is needed before what was read may be acted on.
     pub(crate) fn is_due(&self) -> bool {
-        self.has_standbys.load(Ordering::Acquire) > 0
-            && self.covered.load(Ordering::Acquire) < self.read_count.load(Ordering::Acquire)
+        self.has_standbys() && self.covered.load(Ordering::Acquire) < self.read_count.load(Ordering::Acquire)
     }
 }
 
@@ -207,6 +213,7 @@ impl Server {
             retry_for,
             allow_unsafe_settings,
             digest: Mutex::default(),
+            keeps_order: AtomicBool::new(false),
             pool: Mutex::default(),
             returned: Condvar::new(),
             durability: Durability::default(),
@@ -226,8 +233,9 @@ impl Server {
         &self.durability
     }
 
-    /// From now on, only connections to the ledger with this digest are used.
-    pub(crate) fn expect_ledger(&self, digest: &[u8]) {
+    /// From now on, only connections to the ledger with this digest are used; one that has a feed, or is not asked for it.
+    pub(crate) fn expect_ledger(&self, digest: &[u8], keeps_order: bool) {
+        self.keeps_order.store(keeps_order, Ordering::Release);
         *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest.to_vec());
     }
 
@@ -449,6 +457,9 @@ impl Server {
             if found.is_none_or(|row| row.get::<_, Vec<u8>>(0) != expected) {
                 return Err(OpenError::OtherLedger { place: self.place.clone() });
             }
+        }
+        if self.keeps_order.load(Ordering::Acquire) {
+            connection.client.execute(crate::feed::KEEP_ORDER, &[]).await.map_err(failed)?;
         }
         Ok(())
     }

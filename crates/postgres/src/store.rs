@@ -2,10 +2,12 @@
 
 use crate::config::{Approve, PostgresConfig};
 use crate::error::OpenError;
+use crate::feed::{self, Follow};
 use crate::known::{Ends, UnderWay};
 use crate::replica::Replica;
 use crate::schema;
 use crate::server::Server;
+use crate::statements::{Growing, WITH_FEED, WITHOUT_FEED};
 use crate::values::Uuid;
 use bursar_core::{Currencies, Currency, Decimals, DisputablePolicy, Hash, LedgerConfig, LockedPolicy, Policy};
 use std::sync::Mutex;
@@ -24,6 +26,9 @@ pub struct PostgresStore {
     pub(crate) slot: i16,
     pub(crate) under_way: Mutex<UnderWay>,
     pub(crate) ends: Mutex<Ends>,
+    pub(crate) growing: &'static Growing,
+    /// `None` for a ledger without a feed.
+    pub(crate) follow: Option<Follow>,
     /// Names batches: a random beginning, then counted up.
     batches: u128,
     batch_number: AtomicU64,
@@ -31,7 +36,8 @@ pub struct PostgresStore {
 
 /// Brings the schema of a database to this program's version. Gives the version that it had: 0 for none.
 pub fn migrate(config: &PostgresConfig) -> Result<u32, OpenError> {
-    Server::new(config)?.once(async |client: &mut Client, schema: &str| schema::migrate(client, schema).await)
+    Server::new(config)?
+        .once(async |client: &mut Client, schema: &str| schema::migrate(client, schema, config.feed).await)
 }
 
 impl PostgresStore {
@@ -40,7 +46,7 @@ impl PostgresStore {
         let server = Server::new(config)?;
         let place = server.place().to_owned();
         server.once(async |client: &mut Client, schema: &str| {
-            schema::migrate(client, schema).await?;
+            schema::migrate(client, schema, config.feed).await?;
             insert_ledger(client, ledger, &place).await
         })?;
         Self::with_server(server, config)
@@ -63,17 +69,17 @@ impl PostgresStore {
 
     fn with_server(server: Server, config: &PostgresConfig) -> Result<Self, OpenError> {
         let place = server.place().to_owned();
-        let ledger = server.once(async |client: &mut Client, schema: &str| {
+        let (ledger, has_feed) = server.once(async |client: &mut Client, schema: &str| {
             let found = schema::version(client, schema).await?;
             schema::check(found)?;
             match found {
                 0 => Err(OpenError::NoLedger { place: place.clone() }),
-                schema::SCHEMA_VERSION => read_ledger(client, &place).await,
+                schema::SCHEMA_VERSION => Ok((read_ledger(client, &place).await?, feed::is_there(client).await?)),
                 _ => Err(OpenError::OlderSchema { found, known: schema::SCHEMA_VERSION }),
             }
         })?;
         let digest = ledger.digest();
-        server.expect_ledger(digest.as_bytes());
+        server.expect_ledger(digest.as_bytes(), has_feed);
         let mut random = [0; 10];
         getrandom::fill(&mut random).map_err(|error| OpenError::File {
             path: "the system's randomness".into(),
@@ -90,6 +96,8 @@ impl PostgresStore {
             slot: i16::from_be_bytes([random[8] & 0x7f, random[9]]),
             under_way: Mutex::default(),
             ends: Mutex::new(Ends::new(config.heads_kept)),
+            growing: if has_feed { &WITH_FEED } else { &WITHOUT_FEED },
+            follow: has_feed.then(Follow::default),
             batches: u128::from_be_bytes(batches),
             batch_number: AtomicU64::new(0),
         })

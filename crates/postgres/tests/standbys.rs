@@ -7,6 +7,7 @@
 
 mod common;
 mod engines;
+mod following;
 mod history;
 
 use bursar_engine::core::{Currencies, LedgerConfig, Policy};
@@ -14,6 +15,7 @@ use bursar_engine::new_config;
 use bursar_postgres::{PostgresConfig, PostgresStore};
 use common::PostgresServer;
 use engines::{Dice, Engine};
+use following::Following;
 use history::{History, Told, check};
 use std::path::Path;
 use std::time::Duration;
@@ -129,6 +131,9 @@ fn nothing_acknowledged_is_lost_with_the_primary() {
     let mut cluster = Cluster::start(&[SYNCHRONOUS]);
     let (config, ledger) = ledger_in(&cluster);
     let (logs, mut history) = (tempfile::tempdir().unwrap(), History::default());
+    // What a follower was shown is there after a failover too.
+    let own = PostgresConfig { schema: config.schema.clone(), ..engines::impatient(&config.url) };
+    let following = Following::start(move || PostgresStore::open(&own).ok());
     for round in 0..rounds {
         let before = applied(&history);
         let engines = engines(&config, round, &mut dice, logs.path());
@@ -146,11 +151,15 @@ fn nothing_acknowledged_is_lost_with_the_primary() {
         assert!(wrong.is_empty(), "seed {seed}, round {round}:\n{}", wrong.join("\n"));
         assert!(applied(&history) > before + 20, "round {round}: too little was done");
     }
+    let seen = following.finish();
+    let wrong = following::check(&PostgresStore::open(&config).unwrap(), &seen);
+    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
     println!(
-        "{rounds} failovers: {} requests, {} answered, {} applied",
+        "{rounds} failovers: {} requests, {} answered, {} applied, {} records followed",
         history.begun.len(),
         history.ended.len(),
-        applied(&history)
+        applied(&history),
+        seen.len()
     );
 }
 

@@ -1,7 +1,9 @@
 //! Following the ledger's events: what streams and webhooks have in common.
 //!
-//! Nobody polls. The engine says when more has become durable; whoever follows then reads on from where it is, as often
-//! as there is something, but not more often than it makes sense: behind a busy ledger a follower gathers a little.
+//! The engine says when more has become durable; whoever follows then reads on from where it is, as often as there is
+//! something, but not more often than it makes sense: behind a busy ledger a follower gathers a little. Where the engine
+//! does not know of all, since others write to the same stores, one task of the service looks every [`LOOK_EVERY`] whether
+//! there is more, as long as somebody follows ([`look`]); so none of the followers has to.
 
 use crate::problem::{Problem, ServiceProblem};
 use crate::service::{Service, Stage};
@@ -18,6 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 const RECORDS_AT_ONCE: usize = 256;
 /// A follower that has just read waits so long for more to gather.
 const GATHER: Duration = Duration::from_millis(10);
+/// How often the stores are asked for more, where the engine does not know of all.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long to wait where too many reads are under way.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -40,10 +44,45 @@ impl More {
         Self(sender)
     }
 
+    /// Wakes all who follow.
+    fn tell(&self) {
+        self.0.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
     fn follow(&self) -> watch::Receiver<u64> {
         let receiver = self.0.subscribe();
         fence(Ordering::SeqCst);
         receiver
+    }
+}
+
+/// Looks for more until the service stops; at once over where the engine tells of all, or the stores have no feed.
+pub(crate) async fn look(service: Arc<Service>) {
+    let mut stage = service.stage.subscribe();
+    let mut known = None;
+    while !service.is_stopping() {
+        if service.more.0.receiver_count() > 0 || known.is_none() {
+            match service.read(|ledger| Ok(ledger.feed_mark()?)).await {
+                Ok(None) | Err(Problem::Service(ServiceProblem::NoFeed, _)) => return,
+                Ok(mark) => {
+                    if known != mark {
+                        service.more.tell();
+                    }
+                    known = mark;
+                }
+                // Whoever follows reads by itself, and says what is wrong.
+                Err(problem) => tracing::debug!("could not look for more events: {}", problem.info().meaning),
+            }
+        }
+        let stopping = async {
+            if stage.wait_for(|stage| *stage > Stage::Running).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = stopping => return,
+        }
     }
 }
 

@@ -238,7 +238,7 @@ impl ServiceProblem {
             Self::NoFeed => info(
                 "no_feed",
                 "The ledger's store cannot give its events in one order.",
-                "Follow each customer's events instead, or use the embedded store.",
+                "Follow each customer's events instead, or give the ledger a feed: docs/stores.md says how.",
             ),
             Self::NoAccountThen => info(
                 "no_account_then",

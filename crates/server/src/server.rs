@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +124,7 @@ pub struct Server {
     limits: Limits,
     heed_signals: bool,
     webhooks: Configured,
+    directory: Option<PathBuf>,
     stage: watch::Sender<Stage>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<crate::tls::Tls>>,
@@ -174,12 +176,19 @@ impl Server {
             limits,
             heed_signals,
             webhooks,
+            directory: None,
             stage,
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "otel")]
             traces: None,
         })
+    }
+
+    /// Keeps in this directory how far webhooks have come, for a ledger that is in none itself.
+    #[must_use]
+    pub fn with_directory(self, directory: PathBuf) -> Self {
+        Self { directory: Some(directory), ..self }
     }
 
     /// Speaks TLS with this certificate, and nothing else.
@@ -218,14 +227,14 @@ impl Server {
             .thread_name("bursar-serve")
             .build()
             .map_err(ServeError::Runtime)?;
-        let Self { listener, address, keys, mut limits, heed_signals, webhooks, stage, .. } = self;
+        let Self { listener, address, keys, mut limits, heed_signals, webhooks, directory, stage, .. } = self;
         #[cfg(feature = "tls")]
         let transport = Transport { tls: self.tls };
         #[cfg(not(feature = "tls"))]
         let transport = Transport {};
         limits.connections_max = limits.connections_max.min(files_max(limits.connections_max));
         let document = openapi::text().into();
-        let webhooks = webhooks.open(&ledger).map_err(ServeError::Webhook)?;
+        let webhooks = webhooks.open(&ledger, directory.as_deref()).map_err(ServeError::Webhook)?;
         #[cfg(feature = "otel")]
         let traces = self.traces.map(|options| crate::traces::start(&options, runtime.handle())).transpose();
         #[cfg(feature = "otel")]
@@ -307,6 +316,7 @@ async fn serve(
     let connections = Arc::new(Semaphore::new(connections_max));
     let mut stage = service.stage.subscribe();
     let webhooks = Running::start(service);
+    let looking = tokio::spawn(crate::follow::look(service.clone()));
     ready().map_err(ServeError::Ready)?;
     tracing::info!(%address, keys_required = service.keys.is_required(), "serving");
     loop {
@@ -346,6 +356,9 @@ async fn serve(
         owner.await.unwrap_or_default();
     }
     webhooks.stopped(service.limits.stop_wait).await;
+    looking.abort();
+    // As the owner's socket.
+    looking.await.unwrap_or_default();
     tracing::info!("stopped");
     Ok(())
 }

@@ -24,6 +24,10 @@ impl Target for Split {
         let connection = Arc::new(network.connect());
         Ok(Box::new(SplitHome { network, connection, random: Random::of(1, 1) }))
     }
+
+    fn has_feed(&self) -> bool {
+        false
+    }
 }
 
 impl Home for SplitHome {

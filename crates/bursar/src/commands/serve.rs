@@ -33,6 +33,7 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
     let webhooks = if serve.dev && global.config.is_none() { Vec::new() } else { config::webhooks(global)? };
     let options = Options { listen: serve.listen, keys, limits, heed_signals: true, webhooks };
     let server = Server::bind(options)?;
+    let server = if serve.dev { server } else { server.with_directory(global.data.clone()) };
     #[cfg(feature = "otel")]
     let server = match bursar_server::TraceOptions::from_env() {
         Some(traces) => server.with_traces(traces),

@@ -16,6 +16,7 @@
 mod append;
 mod at_once;
 mod durability;
+mod feed;
 mod keys;
 mod parallel;
 mod reading;
@@ -62,6 +63,11 @@ pub trait Home {
 pub trait Target {
     /// New stores for a ledger that nobody else has.
     fn fresh(&self, config: &LedgerConfig) -> Result<Box<dyn Home>, StoreError>;
+
+    /// Whether the chains have a feed: one that is missing is not passed over.
+    fn has_feed(&self) -> bool {
+        true
+    }
 }
 
 /// A promise that was not kept.
@@ -104,6 +110,7 @@ const CASES: &[&[Case]] = &[
     scale::CASES,
     durability::CASES,
     parallel::CASES,
+    feed::CASES,
 ];
 
 /// The names of all cases.

@@ -62,7 +62,7 @@ fn readers_beside_a_writer(scene: &mut Scene) -> Checked {
     scene.check()
 }
 
-fn write(scene: &mut Scene, batch_count: u128, sync: bool) -> Checked {
+pub(super) fn write(scene: &mut Scene, batch_count: u128, sync: bool) -> Checked {
     for batch in 0..batch_count {
         let requests: Vec<_> = (0..15).map(|n| deposit((batch + n) % CUSTOMERS, batch * 100 + n, 3)).collect();
         scene.commit(&requests)?;

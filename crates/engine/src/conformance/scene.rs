@@ -18,6 +18,7 @@ pub struct Scene {
     /// The stores, as they are open now.
     pub(super) stores: Stores,
     pub(super) config: LedgerConfig,
+    pub(super) has_feed: bool,
     pub(super) digest: Hash,
     pub(super) heads: BTreeMap<CustomerId, Head>,
     pub(super) chains: BTreeMap<CustomerId, Vec<ChainEntry>>,
@@ -70,6 +71,7 @@ impl Scene {
             stores: home.stores(),
             home,
             digest: config.digest(),
+            has_feed: target.has_feed(),
             config,
             heads: BTreeMap::new(),
             chains: BTreeMap::new(),

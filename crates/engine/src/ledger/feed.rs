@@ -39,7 +39,13 @@ impl Ledger {
         Ok(FeedPage { items, position })
     }
 
-    /// Has `call` called whenever more has become durable, on a thread of the ledger: it must be short, must not wait,
+    /// A number that changes whenever the feed has more, where [`Ledger::on_durable`] does not tell of all: others write to
+    /// the stores too, or what is durable is shown a little later. `None`: it tells of all.
+    pub fn feed_mark(&self) -> Result<Option<u64>, FeedError> {
+        self.feed()?.newest_mark()
+    }
+
+    /// Has `call` called whenever this ledger has made more durable, on a thread of the ledger: it must be short, must not wait,
     /// and must not hold the ledger. Only the first `call` counts; gives whether this was it.
     pub fn on_durable(&self, call: impl Fn() + Send + Sync + 'static) -> bool {
         self.shared.on_durable.set(OnDurable(Box::new(call))).is_ok()

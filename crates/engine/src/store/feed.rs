@@ -1,13 +1,14 @@
 //! The feed: the durable records of a whole ledger in one order, from any position on.
 //!
 //! Chains order the events of one customer. A feed orders those of all customers, as they were written, so that somebody
-//! who follows a ledger reads each record once and can go on where they stopped. The journal is the outbox: nothing is
+//! who follows a ledger reads each record once and can go on where they stopped. The chains are the outbox: no event is
 //! written a second time for those who follow.
 //!
-//! What this module does not do: wait for more ([`crate::Ledger::on_durable`] says when there may be some), and filter.
+//! What this module does not do: wait for more, and filter. Where one process writes, [`crate::Ledger::on_durable`] says when
+//! there may be more; where several write, whoever follows also looks at [`Feed::newest_mark`] from time to time.
 
 use super::{ChainEntry, StoreError};
-use bursar_core::{EventId, EventRef, EventStatus};
+use bursar_core::{EventId, EventRef, EventStatus, Hash};
 use std::fmt;
 
 /// A place in a feed, between two records. It stays good for the life of the ledger, and is of no use in another one.
@@ -27,6 +28,23 @@ impl FeedPosition {
     /// The longest text of a position, in bytes.
     pub const TEXT_BYTES_MAX: usize = 16 + 1 + 8 + 1 + 8;
 
+    /// The place before the first record, for a store that gives its records places of its own.
+    pub const fn beginning(ledger_digest: &Hash) -> Self {
+        Self { at: 0, passed: 0, check: digits(ledger_digest) }
+    }
+
+    /// The place behind a record, for a store that gives its records places of its own: the one so many records behind
+    /// the beginning of the group at `at`. It holds digits of the record, so that it is known again.
+    pub const fn behind(at: u64, passed: u32, record: &ChainEntry) -> Self {
+        let status = match record.status {
+            EventStatus::Started => 0,
+            EventStatus::Done => 1,
+            EventStatus::Aborted(_) => 2,
+            EventStatus::DoneByHand(_) => 3,
+        };
+        Self { at, passed, check: digits(&record.linked.hash) ^ status }
+    }
+
     /// Reads the text of a position; `None` if it is none. There is one text for each position.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
@@ -40,6 +58,11 @@ impl FeedPosition {
     }
 }
 
+const fn digits(hash: &Hash) -> u32 {
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
 impl fmt::Display for FeedPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{:x}.{:08x}", self.at, self.passed, self.check)
@@ -51,8 +74,9 @@ impl fmt::Display for FeedPosition {
 pub struct FeedItem {
     /// The place behind it.
     pub position: FeedPosition,
-    /// The event, as this record leaves it. One that was done as it was written is there once; one that had to wait is
-    /// there as `Started`, and again as `Done` or `Aborted`.
+    /// The event, as this record leaves it. One that waits for a rail is there as `Started`, and again as `Done` or
+    /// `Aborted`. Any other is there once it is closed; where it is begun and closed in steps of their own, a store may show
+    /// both.
     pub entry: ChainEntry,
 }
 
@@ -107,6 +131,13 @@ pub trait Feed {
     /// looked at. A call reads a bounded amount, so there may be fewer than there are; there is nothing more for now
     /// only if the place is `after` itself.
     fn read(&self, after: FeedPosition, limit: usize, items: &mut Vec<FeedItem>) -> Result<FeedPosition, FeedError>;
+
+    /// A number that changes whenever there are more records, and costs little to ask for: for stores that others write
+    /// to as well, or that show records later than whoever appended them hears of it. `None`: nothing is shown that
+    /// [`crate::Ledger::on_durable`] did not tell of.
+    fn newest_mark(&self) -> Result<Option<u64>, FeedError> {
+        Ok(None)
+    }
 
     /// How an event ended that went through a rail; `None` if there is none with this id, or it has not ended. No index
     /// leads there: all records may be read.

@@ -307,8 +307,7 @@ impl Chains for MemoryStore {
 /// A position counts the records before it.
 impl Feed for MemoryStore {
     fn start(&self) -> FeedPosition {
-        let [a, b, c, d, ..] = *self.ledger_digest.as_bytes();
-        FeedPosition { at: 0, passed: 0, check: u32::from_be_bytes([a, b, c, d]) }
+        FeedPosition::beginning(&self.ledger_digest)
     }
 
     fn latest(&self) -> Result<FeedPosition, FeedError> {

@@ -5,6 +5,7 @@
 
 use bursar_postgres::PostgresConfig;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -234,11 +235,53 @@ impl PostgresServer {
         psql
     }
 
+    /// Somebody else's session, in which statements are made one after the other.
+    pub fn session(&self) -> Session {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-U", "bursar", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-h"]);
+        psql.arg(self.directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Session(psql.spawn().unwrap())
+    }
+
+    /// A schema as `pg_dump` writes it.
+    pub fn dump(&self, schema: &str) -> String {
+        let out = Command::new(self.programs.join("pg_dump"))
+            .args(["-U", "bursar", "-d", "postgres", "-n", schema, "-h"])
+            .arg(self.directory.path())
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "pg_dump: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
     /// What `psql` prints for a statement: rows of unaligned columns.
     pub fn psql(&self, statement: &str) -> String {
         let out = self.asking(statement).output().unwrap();
         assert!(out.status.success(), "{statement}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+    }
+}
+
+/// A session that goes on until it is dropped.
+pub struct Session(Child);
+
+impl Session {
+    /// Makes a statement, and waits until it is made.
+    pub fn run(&mut self, statement: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{statement};\n\\echo made").unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"made\n") {
+            let mut byte = [0];
+            self.0.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            said.push(byte[0]);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a webhook is: a small file in the ledger's directory, replaced as a whole.
+//! Where a webhook is: a small file in the directory of the ledger or of the service, replaced as a whole.
 //!
 //! It says what it is and carries a digest of its own content, so that half a file, or one that somebody has changed,
 //! is not taken for a position.
@@ -107,6 +107,8 @@ impl CursorFile {
         content.sha256 = content.digest();
         let mut bytes = serde_json::to_vec(&content)?;
         bytes.push(b'\n');
+        // A ledger in other stores does not need the service's directory.
+        std::fs::create_dir_all(&self.directory)?;
         let temporary = self.directory.join(format!("webhook-{}.json.tmp", self.webhook));
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(MODE).open(&temporary)?;
         file.write_all(&bytes)?;

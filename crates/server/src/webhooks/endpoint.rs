@@ -8,10 +8,12 @@ use super::cursor::{CursorFile, Paused, Saved};
 use crate::follow::Filter;
 use bursar_core::{CustomerId, EventId};
 use bursar_engine::Ledger;
+use bursar_engine::embedded::EmbeddedStore;
 use bursar_engine::store::{ChainEntry, FeedPosition};
 use bursar_outbound::Secrets;
 use reqwest::{Client, Url};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -94,7 +96,7 @@ pub(crate) struct Endpoint {
     pub(super) filter: Filter,
     pub(super) retry_ms: (u64, u64),
     pub(super) client: Client,
-    /// `None` for a ledger in memory.
+    /// `None` where there is no directory, as for a ledger in memory.
     pub(super) file: Option<CursorFile>,
     pub(super) wake: Notify,
     state: Mutex<State>,
@@ -102,12 +104,13 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Finds where it goes on. A new one has its place written down at once, so that it misses nothing from here on.
-    pub(super) fn open(prepared: Prepared, ledger: &Ledger) -> Result<Self, WebhookError> {
+    pub(super) fn open(prepared: Prepared, ledger: &Ledger, directory: Option<&Path>) -> Result<Self, WebhookError> {
         let Prepared { name, url, secrets, filter, from, retry_ms, client } = prepared;
         if url.scheme() == "http" && !is_loopback(&url) {
             tracing::warn!(webhook = name, "events are sent without TLS");
         }
-        let file = ledger.embedded().map(|store| CursorFile::of(store.path(), &name));
+        let directory = ledger.embedded().map(EmbeddedStore::path).or(directory);
+        let file = directory.map(|directory| CursorFile::of(directory, &name));
         let found = file.as_ref().map_or(Ok(None), CursorFile::read)?;
         let refused = |problem: &crate::Problem| {
             let cause = problem.cause().unwrap_or_else(|| problem.info().meaning.to_owned());

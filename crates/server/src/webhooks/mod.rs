@@ -6,10 +6,11 @@
 //!                            └─ cursor ◄┘  2xx: on to the next;  410: paused;  anything else: again, later
 //! ```
 //!
-//! Each endpoint follows the ledger by itself, with a cursor of its own in a file of the ledger's directory; so none
-//! holds up another, or the engine. Events of an endpoint are delivered one by one in the journal's order: the next one is
-//! sent when the one before was taken. The cursor is written after the deliveries it covers, so after a crash some are sent
-//! again, with the same id and the same body; none is left out.
+//! Each endpoint follows the ledger by itself, with a cursor of its own in a file of the ledger's directory, or of the
+//! service's where the ledger is in other stores; so none holds up another, or the engine. Events of an endpoint are
+//! delivered one by one in the order of the feed: the next one is sent when the one before was taken. The cursor is
+//! written after the deliveries it covers, so after a crash some are sent again, with the same id and the same body; none
+//! is left out.
 //!
 //! Messages and signatures are as in Standard Webhooks. Addresses come only from the operator's own file: nobody who
 //! uses the API can make the service call anything.
@@ -30,6 +31,7 @@ pub(crate) use endpoint::{Attempt, Endpoint, Overview, Resend};
 use crate::service::Service;
 use bursar_engine::Ledger;
 use config::Prepared;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -53,9 +55,9 @@ impl Configured {
         Ok(Self(checked))
     }
 
-    /// Finds where each one goes on.
-    pub(crate) fn open(self, ledger: &Ledger) -> Result<Webhooks, WebhookError> {
-        let endpoints = self.0.into_iter().map(|prepared| Endpoint::open(prepared, ledger).map(Arc::new));
+    /// Finds where each one goes on: by a file of the ledger's directory, or of this one if the ledger is in none.
+    pub(crate) fn open(self, ledger: &Ledger, directory: Option<&Path>) -> Result<Webhooks, WebhookError> {
+        let endpoints = self.0.into_iter().map(|prepared| Endpoint::open(prepared, ledger, directory).map(Arc::new));
         Ok(Webhooks(endpoints.collect::<Result<_, _>>()?))
     }
 }
