@@ -441,7 +441,7 @@ mod tests {
         let mut head = Head { seq, link: Hash([seq as u8; 32]), time_ms: seq * 10, ..empty_head() };
         head.state.locked = seq.is_multiple_of(7);
         for currency in 0..accounts {
-            let available = Amount::from_steps(seq as i64 + i64::from(currency));
+            let available = Amount::from_steps(seq.cast_signed() + i64::from(currency));
             head.state.accounts.set(CurrencyIndex(currency * 2), Account { available, held: Amount::from_steps(1) });
         }
         head
