@@ -12,7 +12,7 @@ use bursar_core::{
     Hash, Head, LedgerConfig, LinkedEvent, Policy, Record, RequestKind, TransactionKind,
 };
 use bursar_engine::store::{
-    ChainEntry, Chains, CustomerHead, MemoryStore, ReadRange, SourceId, SourceMark, StoreError, Transactions,
+    ChainEntry, Chains, CustomerHead, MemoryStore, ReadRange, SourceId, SourceMark, StoreError,
 };
 use bursar_engine::{Readers, Totals, new_config};
 use std::sync::Arc;
