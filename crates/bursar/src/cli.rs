@@ -4,6 +4,7 @@
 //! numbers, shares and times are still text. [`crate::checked`] turns them into the types of the engine
 //! and says what is wrong with them; the commands see only what was checked.
 
+use crate::config::Settings;
 use crate::exit::Exit;
 use bursar_core::{DisputablePolicy, LockedPolicy, RequestKind};
 use bursar_engine::embedded::EmbeddedOptions;
@@ -98,6 +99,10 @@ pub(crate) struct Global {
     /// Print no progress, no notes and no summary; errors still
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+
+    /// What `--config` names, or is in `--data`.
+    #[arg(skip)]
+    pub(crate) settings: Settings,
 }
 
 /// `--output`.

@@ -12,6 +12,7 @@ use bursar_rails::settings::{Checked, ROUTE_KEYS, SettingsError, check, is_reada
 use bursar_rails::{RailSettings, RouteSettings};
 use bursar_server::webhooks::WebhookConfig;
 use serde::Deserialize;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -32,6 +33,10 @@ struct Config {
     store: Option<Spanned<StoreSection>>,
     webhooks: Vec<WebhookConfig>,
 }
+
+/// The file of a command: read when something of it is asked for first, so that all of the command is done by one text.
+#[derive(Debug, Default)]
+pub(crate) struct Settings(OnceCell<Option<File>>);
 
 /// A file as it was read.
 #[derive(Debug)]
@@ -65,7 +70,7 @@ pub(crate) fn without_secrets(global: &Global) -> Result<Checked, Failure> {
 
 /// Who is told of events. What a webhook's settings mean is checked by the service.
 pub(crate) fn webhooks(global: &Global) -> Result<Vec<WebhookConfig>, Failure> {
-    Ok(File::find(global)?.map(|file| file.config.webhooks).unwrap_or_default())
+    Ok(File::find(global)?.map(|file| file.config.webhooks.clone()).unwrap_or_default())
 }
 
 /// The stores that the ledger is in; `None`: it is in its directory.
@@ -95,11 +100,16 @@ pub(crate) fn stores_of(path: &Path) -> Result<Option<Stores>, Failure> {
 
 impl File {
     /// The file that was named, or the one in the ledger's directory, if there is one.
-    fn find(global: &Global) -> Result<Option<Self>, Failure> {
-        match &global.config {
-            Some(path) => Self::read(path.clone(), true),
-            None => Self::read(global.data.join(FILE_NAME), false),
+    fn find(global: &Global) -> Result<Option<&Self>, Failure> {
+        let Settings(read) = &global.settings;
+        if let Some(file) = read.get() {
+            return Ok(file.as_ref());
         }
+        let file = match &global.config {
+            Some(path) => Self::read(path.clone(), true)?,
+            None => Self::read(global.data.join(FILE_NAME), false)?,
+        };
+        Ok(read.get_or_init(|| file).as_ref())
     }
 
     fn read(path: PathBuf, must_be: bool) -> Result<Option<Self>, Failure> {
@@ -193,6 +203,8 @@ fn near(message: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::Parser as _;
 
     fn told(text: &str) -> (String, Option<String>) {
         let error = toml::from_str::<Config>(text).unwrap_err();
@@ -229,6 +241,26 @@ mod tests {
             assert_eq!(near.as_deref(), meant, "{text}: {said}");
         }
         assert!(toml::from_str::<Config>("").is_ok());
+    }
+
+    /// Whoever changes the file while a command runs does not get a ledger by one text, and its rails by another.
+    #[test]
+    fn a_command_goes_by_the_file_as_it_was_when_it_began() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        let global = || Cli::parse_from(["bursar", "info", "--data", data]).global;
+        let rails = |global: &Global| without_secrets(global).unwrap().rails.len();
+        let path = directory.path().join(FILE_NAME);
+        let early = global();
+        assert_eq!(rails(&early), 0);
+        std::fs::write(&path, "[rails.bank]\nnumber = 1\nurl = 'http://127.0.0.1:1'\nsecret_file = 'x'\n").unwrap();
+        let first = global();
+        assert_eq!((rails(&first), rails(&early)), (1, 0));
+        std::fs::write(&path, "[rails").unwrap();
+        assert_eq!((rails(&first), stores(&first).unwrap().is_none()), (1, true));
+        // What cannot be read is not remembered: it is an error for whoever asks.
+        let last = global();
+        assert!(without_secrets(&last).is_err() && stores(&last).is_err());
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
 /// Every row has as many cells as there are columns; missing ones are empty, and more are left out.
 pub(crate) struct Records<W: Write> {
     out: W,
-    columns: &'static [Column],
+    columns: Vec<Column>,
     state: State,
     /// One value at a time.
     scratch: String,
@@ -107,22 +107,22 @@ enum State {
 
 impl<W: Write> Records<W> {
     /// A list of records: an array in JSON.
-    pub(crate) fn list(format: Format, columns: &'static [Column], out: W) -> io::Result<Self> {
+    pub(crate) fn list(format: Format, columns: &[Column], out: W) -> io::Result<Self> {
         Self::begin(format, columns, out, false)
     }
 
     /// A single record: an object in JSON, and a table of two columns, names and values.
-    pub(crate) fn single(format: Format, columns: &'static [Column], out: W) -> io::Result<Self> {
+    pub(crate) fn single(format: Format, columns: &[Column], out: W) -> io::Result<Self> {
         Self::begin(format, columns, out, true)
     }
 
-    fn begin(format: Format, columns: &'static [Column], out: W, single: bool) -> io::Result<Self> {
+    fn begin(format: Format, columns: &[Column], out: W, single: bool) -> io::Result<Self> {
         let state = match format {
             Format::Table => State::Table { table: Box::new(empty_table(columns, single)), single },
             Format::Csv => State::Csv,
             Format::Json => State::Json { row_count: 0, single },
         };
-        let mut records = Self { out, columns, state, scratch: String::new() };
+        let mut records = Self { out, columns: columns.to_vec(), state, scratch: String::new() };
         match &records.state {
             State::Table { .. } => {}
             State::Csv => {

@@ -1,9 +1,13 @@
 //! How values of the engine are shown: times, amounts and currencies. One place, so that every command shows
 //! them alike.
 
+use crate::output::{Cell, Column};
 pub(crate) use bursar_core::Time;
 use bursar_core::amount::AmountDisplay;
 use bursar_core::{Account, Amount, Currencies, Currency, CurrencyIndex, Sum};
+
+/// In which currency amounts are: a column of ledgers with several.
+pub(crate) const CURRENCY: Column = Column::left("currency");
 
 /// Amounts in the decimals of their currencies.
 #[derive(Clone, Copy, Debug)]
@@ -11,8 +15,19 @@ pub(crate) struct Money<'a>(pub(crate) &'a Currencies);
 
 impl<'a> Money<'a> {
     /// Whether a currency must be named with every amount.
-    pub(crate) fn has_several(self) -> bool {
+    fn has_several(self) -> bool {
         self.0.len() > 1
+    }
+
+    /// These columns; without [`CURRENCY`] where there is one currency only.
+    pub(crate) fn columns(self, all: &[Column]) -> Vec<Column> {
+        let is_shown = |column: &&Column| self.has_several() || column.name != CURRENCY.name;
+        all.iter().filter(is_shown).copied().collect()
+    }
+
+    /// What stands in the column [`CURRENCY`], if there is one.
+    pub(crate) fn currency(self, currency: CurrencyIndex) -> Option<Cell<'a>> {
+        self.has_several().then(|| Cell::Text(self.code(currency)))
     }
 
     /// The code of a currency; empty for the one of a ledger that names none.

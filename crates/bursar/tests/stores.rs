@@ -26,6 +26,7 @@ use rustix::process::Signal;
 use service::Service;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What every command says of a ledger that holds the example.
@@ -235,6 +236,73 @@ fn migrate_makes_what_is_missing_and_refuses_what_is_newer() {
     assert_eq!(directory.done(&["migrate"]), "");
 }
 
+/// A schema as the first version of the program made it: every command says what it needs, and `migrate` does it.
+#[test]
+fn an_older_schema_is_asked_to_be_migrated_and_then_is() {
+    let (server, sandbox) = (PostgresServer::start(), Sandbox::new());
+    let settings = in_postgres(&server);
+    sandbox.write("older.toml", &settings);
+    let schema = settings.rsplit("schema = '").next().unwrap().trim_end().trim_end_matches('\'').to_owned();
+    // How views show ids is written out by the program; nothing here looks at views.
+    let mut tables = String::new();
+    let mut rest = include_str!("../../postgres/migrations/0001_tables.sql");
+    while let Some((before, after)) = rest.split_once("{text:") {
+        let (column, after) = after.split_once('}').unwrap();
+        tables.push_str(&format!("{before}{column}::text"));
+        rest = after;
+    }
+    tables.push_str(rest);
+    server.psql(&format!(
+        "CREATE SCHEMA {schema}; SET search_path = {schema}; {tables};
+         CREATE TABLE migrations (version integer PRIMARY KEY, applied_at timestamptz);
+         INSERT INTO migrations VALUES (1, now())"
+    ));
+    let version = bursar_postgres::SCHEMA_VERSION;
+    let on_older = |arguments: &[&str]| sandbox.fails(3, &[&["--config", "older.toml"], arguments].concat());
+    for command in [&["accounts"][..], &["info"], &["verify"], &["submit", "deposit", "1", "1", "1"]] {
+        let error = on_older(command);
+        if version == 1 {
+            // No version came before this one: the schema is the program's own, without a ledger.
+            assert!(error.contains("error[no_ledger]"), "{error}");
+        } else {
+            assert!(error.contains("error[migration_needed]") && error.contains("bursar migrate"), "{error}");
+        }
+    }
+    let told = sandbox.done(&["--config", "older.toml", "migrate", "--output", "csv"]);
+    assert!(told.contains("postgres.version_before,1\n"), "{told}");
+    assert!(told.contains(&format!("postgres.version,{version}\n")), "{told}");
+    assert!(on_older(&["accounts"]).contains("error[no_ledger]"));
+    sandbox.done(&["--config", "older.toml", "init"]);
+    sandbox.done(&["--config", "older.toml", "submit", "deposit", "1", "1", "1"]);
+}
+
+/// An older copy of the chains beside the table that went on: whoever asks about what came since hears which event is
+/// missing, and the right directory goes on as if nothing had been.
+#[test]
+fn chains_that_are_older_than_their_table_are_found_out() {
+    let server = PostgresServer::start();
+    let settings = beside_a_directory(&server).replace("[store.postgres]\n", "[store.postgres]\napprove = 'at_once'\n");
+    let sandbox = sandbox_with(&settings);
+    sandbox.done(&["init"]);
+    sandbox.done(&["submit", "deposit", "7", "100", "5"]);
+    let (chains, older) = (sandbox.path("bursar-data/chains"), sandbox.path("older"));
+    std::fs::create_dir(&older).unwrap();
+    for file in std::fs::read_dir(&chains).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), older.join(file.file_name())).unwrap();
+    }
+    sandbox.done(&["submit", "deposit", "7", "101", "5"]);
+    let wrong = settings.replace("directory = 'chains'", "directory = 'older'");
+    sandbox.write("wrong.toml", wrong);
+    for asked in [["deposit", "7", "101", "5"], ["withdrawal", "7", "101", "2"]] {
+        let error = sandbox.fails(3, &[&["--config", "wrong.toml", "submit"], &asked[..]].concat());
+        for part in ["error[event_missing]", "transaction 101", "customer 7", "its number 2", "bursar copy"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    assert!(sandbox.done(&["submit", "deposit", "7", "101", "5", "--output", "csv"]).contains("already_applied"));
+    assert!(sandbox.done(&["verify", "--output", "csv"]).contains("sound,true\n"));
+}
+
 #[test]
 fn settings_that_make_no_sense_are_refused_before_anything_is_done() {
     let table = [
@@ -343,6 +411,84 @@ fn a_directory_moves_while_it_is_served() {
     assert!(copied.contains("copied_events,4\n") && copied.contains("equal,true\n"), "{copied}");
     let account = ["account", "500", "--output", "csv"];
     assert_eq!(sandbox.done(&account), sandbox.done(&[&["--config", "postgres.toml"], &account[..]].concat()));
+}
+
+/// A source that never rests is copied again and again, until it is said to be faster; once it rests, the rest is little.
+#[test]
+fn a_copy_that_the_source_outruns_says_so_and_is_completed_later() {
+    let (server, sandbox) = (PostgresServer::start(), Sandbox::new());
+    let source = sandbox_with(&in_postgres(&server));
+    source.done(&["init", "--quiet"]);
+    let rows = ["generate", "--rows", "3000", "--clients", "1500", "--seed", "4", "--to", "rows.csv"];
+    source.done(&rows);
+    source.done(&["ingest", "rows.csv", "--quiet", "--no-report"]);
+    let from = source.path("bursar-data/bursar.toml").display().to_string();
+    let copy = ["copy", "--from", &from, "--to", "copied", "--output", "csv"];
+    let service = Service::start(&source, &[]);
+    let stopped = AtomicBool::new(false);
+    let (copied, deposit_count) = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (service, stopped) = (&service, &stopped);
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while !stopped.load(Ordering::Relaxed) {
+                        assert_eq!(deposit(service, 1 + writer, 1_000_000 * (writer + 1) + count), "applied");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let copied = sandbox.run(&copy);
+        stopped.store(true, Ordering::Relaxed);
+        (copied, writers.into_iter().map(|writer| writer.join().unwrap()).sum::<u64>())
+    });
+    service.stop();
+    assert_eq!(code(&copied), 1, "{}", stderr(&copied));
+    assert!(stderr(&copied).contains("error[copy_behind]"), "{}", stderr(&copied));
+    assert!(stdout(&copied).contains("equal,false\n") && stdout(&copied).contains("rounds,8\n"), "{}", stdout(&copied));
+    let number = |told: &str, name: &str| -> u64 {
+        told.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+    };
+    let before = number(&stdout(&copied), "copied_events,");
+    // What is there so far is sound, and lacks what came last.
+    assert!(sandbox.done(&["--data", "copied", "verify", "--output", "csv"]).contains("sound,true\n"));
+    let rest = sandbox.done(&copy);
+    assert!(rest.contains("equal,true\n") && rest.contains("rounds,1\n"), "{rest}");
+    let rest = number(&rest, "copied_events,");
+    let all = number(&source.done(&["info", "--output", "csv"]), "events,");
+    assert_eq!(before + rest, all, "{deposit_count} deposits came meanwhile");
+    assert!(rest < deposit_count);
+    let accounts = ["accounts", "--output", "csv"];
+    assert_eq!(sandbox.done(&[&["--data", "copied"], &accounts[..]].concat()), source.done(&accounts));
+}
+
+/// A copy that is killed goes on where it was, however often.
+#[test]
+fn a_killed_copy_is_resumed() {
+    let (server, sandbox) = (PostgresServer::start(), Sandbox::new());
+    sandbox.done(&["generate", "--rows", "20000", "--clients", "300", "--seed", "6", "--to", "rows.csv"]);
+    sandbox.done(&["ingest", "rows.csv", "--quiet", "--no-report"]);
+    sandbox.write("postgres.toml", in_postgres(&server));
+    let copy = ["copy", "--from", "bursar-data", "--to", "postgres.toml", "--quiet", "--output", "csv"];
+    let (mut random, mut kills) = (Random(8), 0);
+    let last = loop {
+        let mut child = sandbox.command(&copy).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200 + random.below(500) as u64));
+        if kills == 5 || child.try_wait().unwrap().is_some() {
+            break child.wait_with_output().unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    };
+    assert!(last.status.success() && kills > 0, "killed {kills} times");
+    assert!(stdout(&last).contains("equal,true\n"), "{}", stdout(&last));
+    let accounts = ["accounts", "--output", "csv"];
+    let moved = sandbox.done(&[&["--config", "postgres.toml"], &accounts[..]].concat());
+    assert_eq!(moved, sandbox.done(&accounts));
+    assert!(sandbox.done(&["--config", "postgres.toml", "verify", "--output", "csv"]).contains("sound,true\n"));
 }
 
 /// Two processes serve one ledger: both take requests for the same customers, and nothing happens twice.

@@ -121,11 +121,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts the threads. Whether there is a server is found out later.
+    /// Starts the threads. Whether there is a server is found out later; one that is there, and is a node of a cluster, is
+    /// refused.
     pub(crate) fn start(settings: &CacheSettings) -> Result<Self, CacheError> {
         let client = settings.client()?;
         let timeout = Duration::from_millis(settings.timeout_ms);
-        let link = || Link::new(client.clone(), Duration::from_millis(settings.connect_timeout_ms), timeout);
+        let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
+        let link = || Link::new(client.clone(), connect_timeout, timeout);
+        refuse_cluster(link(), connect_timeout + timeout)?;
         let (asks, jobs) = sync_channel(QUEUED_ASKS_MAX);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..settings.connections {
@@ -216,6 +219,19 @@ impl Client {
             is_left_alone: self.breaker.is_open() || self.putting.is_open(),
         }
     }
+}
+
+/// A node of a cluster would be asked for keys that others have, and be left alone as one that fails: for ever, and
+/// nobody would know why. A server that does not tell in time is no error.
+fn refuse_cluster(mut link: Link, wait: Duration) -> Result<(), CacheError> {
+    let (reply, answer) = sync_channel(1);
+    spawn("bursar-cache-first", move || drop(reply.send(link.is_cluster())))?;
+    if let Ok(Ok(true)) = answer.recv_timeout(wait) {
+        let what = "the server is a node of a Redis or Valkey cluster, and one server is spoken to here: give one that runs \
+                    without `cluster-enabled`";
+        return Err(CacheError::Setting { field: "url", what: what.to_owned() });
+    }
+    Ok(())
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), CacheError> {

@@ -61,7 +61,8 @@ impl Cache {
     }
 }
 
-/// Puts two stores of one ledger behind a cache. It is not asked whether the cache is there: the stores work without it.
+/// Puts two stores of one ledger behind a cache. One that cannot be reached is no error: the stores work without it. One that
+/// is a node of a cluster is refused.
 ///
 /// Stores that take whole batches (the embedded one, with its own table) are given back as they are: they are in this
 /// process, and nearer than any cache.

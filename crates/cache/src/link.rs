@@ -39,6 +39,12 @@ impl Link {
         if values.len() == keys.len() { Ok(values) } else { Err(self.give_up()) }
     }
 
+    /// Whether the server is a node of a cluster: each has a part of the keys, and refuses the others.
+    pub(crate) fn is_cluster(&mut self) -> Result<bool, Failed> {
+        let told: String = self.ask(|connection| redis::cmd("INFO").arg("cluster").query(connection))?;
+        Ok(told.lines().any(|line| line.trim_end() == "cluster_enabled:1"))
+    }
+
     /// Puts marks where entries may be. Where a server has no room for them, the entries are at least taken away.
     pub(crate) fn mark(&mut self, keys: &[Vec<u8>], mark_for: Duration) -> Result<(), Failed> {
         let marked = self.ask(|connection| {

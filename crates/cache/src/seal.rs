@@ -114,3 +114,68 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     }
     Hmac::new(&block.into())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn seal(ledger: u8, secret: Option<&str>) -> Seal {
+        Seal::new(&Hash([ledger; 32]), secret)
+    }
+
+    fn abouts() -> [About; 8] {
+        let (customer, transaction) = (CustomerId::new(5), TransactionId::new(5));
+        let of_customer = [About::Head(customer), About::Event(customer, 5), About::Event(customer, 0x55)];
+        let status = [About::Status(customer, 5), About::Status(CustomerId::new(0x55), 5)];
+        let [head, event, next] = of_customer;
+        let [one, other] = status;
+        let (entry, touches, maker) =
+            (About::Transaction(transaction), About::Touches(transaction), About::Maker(transaction));
+        [head, event, next, one, other, entry, touches, maker]
+    }
+
+    #[test]
+    fn nothing_has_the_key_of_something_else() {
+        let keys: Vec<Vec<u8>> =
+            [1, 2].iter().flat_map(|&ledger| abouts().map(|about| seal(ledger, None).key(about))).collect();
+        for (place, key) in keys.iter().enumerate() {
+            assert!(keys[..place].iter().all(|other| other != key), "{place}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_opened_as_it_was_closed_and_not_otherwise() {
+        let sealer = seal(1, Some("a secret of all engines"));
+        let key = sealer.key(abouts()[0]);
+        let value = sealer.close(&key, 77, b"what was true");
+        assert_eq!(sealer.open(&key, &value), Some((77, &b"what was true"[..])));
+        for bit in 0..8 * value.len() {
+            let mut flipped = value.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(sealer.open(&key, &flipped), None, "bit {bit}");
+        }
+        for length in 0..value.len() {
+            assert_eq!(sealer.open(&key, &value[..length]), None, "{length} bytes");
+        }
+        assert_eq!(sealer.open(&key, &[&value[..], &[0]].concat()), None);
+        // Under another key, whose end may even be the entry's beginning; of another ledger; without the secret.
+        for about in &abouts()[1..] {
+            assert_eq!(sealer.open(&sealer.key(*about), &value), None);
+        }
+        assert_eq!(sealer.open(&key[..key.len() - 1], &[&key[key.len() - 1..], &value].concat()), None);
+        for other in [seal(2, Some("a secret of all engines")), seal(1, Some("another secret of all")), seal(1, None)] {
+            assert_eq!(other.open(&key, &value), None);
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_version_is_not_read() {
+        let sealer = seal(1, None);
+        let key = sealer.key(abouts()[0]);
+        let mut value = [&[VERSION + 1][..], &[0; 8], b"later"].concat();
+        let tag = sealer.tag(&key, &value).finalize().into_bytes();
+        value.extend_from_slice(&tag[..TAG_BYTES]);
+        assert_eq!(sealer.open(&key, &value), None);
+    }
+}

@@ -1,6 +1,8 @@
 //! Which calls the cache spares, and lies with a good seal: what somebody could put who knows the secret.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod checks;
+
 use crate::codec;
 use crate::redis_server::RedisServer;
 use crate::seal::{About, Seal, wall_ms};

@@ -210,7 +210,9 @@ fn lie(redis: &RedisServer, dice: &mut Dice, saved: &mut Vec<(Vec<u8>, Vec<u8>)>
         }
         pipe.cmd("SET").arg(key).arg(value).ignore();
     }
-    pipe.exec(&mut connection).unwrap();
+    if !pipe.is_empty() {
+        pipe.exec(&mut connection).unwrap();
+    }
     saved.extend(found.into_iter().filter(|_| dice.below(3) == 0));
     if saved.len() > 4_000 {
         saved.drain(..2_000);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use bursar_cache::{CacheSettings, Cached, wrap};
+use bursar_cache::{CacheError, CacheSettings, Cached, wrap};
 use bursar_engine::core::commit::Outcome;
 use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, Request, TransactionId};
 use bursar_engine::store::MemoryStore;
@@ -125,6 +125,22 @@ fn a_cache_that_evicts_all_the_time_costs_no_answer() {
     let redis = RedisServer::start_with(&["--maxmemory", "1500kb", "--maxmemory-policy", "allkeys-random"]);
     let world = world(&impatient(redis.settings()));
     live(&world, 0..200);
+}
+
+/// It would refuse most keys, and be done without for ever.
+#[test]
+fn a_node_of_a_cluster_is_refused_with_what_to_do() {
+    let redis = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    let config = new_config(Policy::default(), Currencies::default()).unwrap();
+    let store = Arc::new(MemoryStore::new(&config).with_split_batches());
+    let refused = wrap(&config, store.clone(), store.clone(), &redis.settings()).unwrap_err();
+    let CacheError::Setting { field: "url", what } = &refused else { panic!("{refused}") };
+    assert!(what.contains("cluster") && what.contains("cluster-enabled"), "{refused}");
+    // One that does not tell is none, as far as anybody knows.
+    redis.pause(true);
+    let settings = CacheSettings { connect_timeout_ms: 100, ..redis.settings() };
+    live(&world_of(&config, &settings), 0..5);
+    redis.pause(false);
 }
 
 #[test]

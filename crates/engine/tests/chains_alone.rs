@@ -5,13 +5,13 @@
 mod common;
 
 use bursar_engine::copy::{Target, compare, copy};
-use bursar_engine::core::commit::{Appended, Batch, Limits, Routes, Step, Submission, Ticket};
+use bursar_engine::core::commit::{Appended, Batch, Broken, Limits, Routes, Step, Submission, Ticket};
 use bursar_engine::core::{CurrencyIndex, EventStatus, LedgerConfig, Request};
 use bursar_engine::driver::Driver;
 use bursar_engine::embedded::backup::{backup, restore};
 use bursar_engine::embedded::{EmbeddedChains, EmbeddedOptions, EmbeddedStore, FindingCode, VerifyOptions, verify};
 use bursar_engine::store::{Chains, MemoryStore, ReadRange, StoreError, Transactions};
-use bursar_engine::{EngineError, Ledger, LedgerOptions};
+use bursar_engine::{EngineError, Ledger, LedgerOptions, SubmitError};
 use common::{audit, code, config, customer, deposit, directory, dispute, transaction, withdrawal};
 use std::path::Path;
 use std::sync::Arc;
@@ -330,6 +330,67 @@ fn a_copy_stays_what_it_is_and_a_table_can_be_made_anew_from_it() {
     let again = audit(&second);
     assert_eq!((again.chains, again.transactions), (audited.chains, audited.transactions));
     assert!(fill(&second, 0..10).iter().all(|&code| code != "applied"));
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    for name in names(from) {
+        std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+    }
+}
+
+/// An older copy of the directory was put beside the table that went on. Whoever asked about what came after the copy was
+/// never answered: its customer was loaded again and again.
+#[test]
+fn an_older_directory_beside_its_table_is_an_error_that_names_the_event() {
+    let (home, older, config) = (directory(), directory(), config());
+    let (chains, table) = (create(home.path(), &config), table(&config));
+    let first = ledger(&config, &chains, &table);
+    fill(&first, 0..2);
+    first.close().unwrap();
+    drop(chains);
+    copy_directory(home.path(), older.path());
+    let chains = open(home.path());
+    let second = ledger(&config, &chains, &table);
+    let receipts = second.submit_batch(vec![deposit(1, 9_001, 10), deposit(2, 9_002, 10)]).unwrap();
+    assert!(receipts.iter().all(|receipt| code(receipt.as_ref().unwrap()) == "applied"));
+    second.close().unwrap();
+    drop(chains);
+    let newest_seq = |customer: u128| {
+        let mut heads = Vec::new();
+        open(home.path()).load(&[common::customer(customer)], &mut heads).unwrap();
+        heads[0].as_ref().unwrap().seq
+    };
+    for (of, asked) in [(1, deposit(1, 9_001, 10)), (2, dispute(2, 9_002)), (1, withdrawal(1, 9_001, 10))] {
+        let away = directory();
+        copy_directory(older.path(), away.path());
+        let chains: Arc<dyn Chains> = open(away.path());
+        let limits = Limits::default();
+        let mut driver = Driver::new(config.clone(), Routes::default(), limits, chains, table.clone(), 1).unwrap();
+        driver.submit(Submission::new(Ticket(1), deposit(4, 9_100 + of, 10)));
+        driver.submit(Submission::new(Ticket(2), asked));
+        let mut batch = Batch::new(1);
+        let mut batches = (0..10).map(|time_ms| driver.run_batch(2_000_000_000_000 + time_ms, &mut batch));
+        let error = batches.find_map(Result::err).expect("it asks for ever");
+        let EngineError::Broken(Broken::EventMissing { entry, event }) = &error else { panic!("{error}") };
+        assert_eq!(*entry, transaction(9_000 + of).into());
+        assert_eq!((event.customer, event.seq), (customer(of), newest_seq(of)));
+        for named in [format!("{}", event.id), format!("transaction {}", 9_000 + of), format!("customer {of}")] {
+            assert!(error.to_string().contains(&named), "{error}");
+        }
+    }
+    // Whoever asks through a ledger hears it, and so does everybody after.
+    let chains = open(older.path());
+    let third = ledger(&config, &chains, &table);
+    for asked in [deposit(1, 9_001, 10), deposit(4, 9_200, 10)] {
+        let error = third.submit(asked).unwrap_err();
+        let SubmitError::Stopped(error) = error else { panic!("{error}") };
+        assert!(matches!(&*error, EngineError::Broken(Broken::EventMissing { .. })), "{error}");
+    }
+    drop(third);
+    // With the newer directory everything is as it was.
+    let fourth = ledger(&config, &open(home.path()), &table);
+    assert_eq!(code(&fourth.submit(deposit(1, 9_001, 10)).unwrap()), "already_applied");
+    audit(&fourth);
 }
 
 /// Every event is begun in one frame and closed in a later one, and the feed tells both.

@@ -2,6 +2,7 @@
 
 use super::CodeInfo;
 use crate::exit::FailureKind;
+use bursar_core::commit::Broken;
 use bursar_engine::embedded::backup::BackupError;
 use bursar_engine::store::StoreError;
 use bursar_engine::{EngineError, SubmitError};
@@ -154,7 +155,7 @@ pub(crate) fn open_info(error: &OpenError) -> CodeInfo {
 }
 
 /// Why the engine stopped.
-pub(super) const ENGINES: [CodeInfo; 3] = [
+pub(super) const ENGINES: [CodeInfo; 4] = [
     CodeInfo::engine(
         "invariant_broken",
         "Money would have become wrong, and the engine stopped before that.",
@@ -170,13 +171,20 @@ pub(super) const ENGINES: [CodeInfo; 3] = [
         "A part of the engine panicked.",
         "This is a fault in the program: report it. Everything acknowledged is safe.",
     ),
+    CodeInfo::engine(
+        "event_missing",
+        "The transactions table has approved an event that its chain does not have. The engine stopped.",
+        "The two stores are not of the same moment. Let nothing write to them. Restore both to one moment, or make a new \
+         pair from the newest chains there are: `bursar copy`.",
+    ),
 ];
 
 /// What is known about why the engine stopped.
 pub(crate) fn engine_info(error: &EngineError) -> &'static CodeInfo {
     match error {
         EngineError::Store(error) => store_info(error),
-        EngineError::Broken(_) => &ENGINES[0],
+        EngineError::Broken(Broken::EventMissing { .. }) => &ENGINES[3],
+        EngineError::Broken(Broken::Account { .. } | Broken::Store { .. }) => &ENGINES[0],
         EngineError::OpenEvents => &ENGINES[1],
         EngineError::Panicked => &ENGINES[2],
     }

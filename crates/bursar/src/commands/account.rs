@@ -1,13 +1,13 @@
 //! `bursar account`
 
-use super::accounts::{AVAILABLE, CLIENT, CURRENCY, HELD, LOCKED, TOTAL, print_rows};
+use super::accounts::{AVAILABLE, CLIENT, HELD, LOCKED, TOTAL, print_rows};
 use super::unknown_customer;
 use crate::book::{Book, HeadView, Then, with_book};
 use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::{Failure, FailureKind};
 use crate::output::{Cell, Column, Format, Records, stdout};
-use crate::shown::Money;
+use crate::shown::{CURRENCY, Money};
 use bursar_core::{Account, CustomerId};
 use std::io;
 
@@ -15,8 +15,7 @@ const SEQ: Column = Column::right("seq");
 const HEAD: Column = Column::left("head");
 const OPEN_EVENT: Column = Column::left("open_event");
 
-const COLUMNS: &[Column] = &[CLIENT, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];
-const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];
+const COLUMNS: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED, SEQ, HEAD, OPEN_EVENT];
 
 /// Prints one customer's accounts, now or as they were.
 pub(crate) fn run(global: &Global, customer: CustomerId, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
@@ -31,8 +30,8 @@ pub(crate) fn run(global: &Global, customer: CustomerId, at: Option<AsOf>, forma
 
 /// Prints the head of the chain: accounts, place, head hash, and what is open.
 fn print_now(money: Money<'_>, customer: CustomerId, head: HeadView, format: Format) -> io::Result<()> {
-    let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
-    let mut records = Records::list(format, columns, stdout())?;
+    let columns = money.columns(COLUMNS);
+    let mut records = Records::list(format, &columns, stdout())?;
     let mut accounts = head.accounts;
     if accounts.is_empty() {
         // The first event is open: there is no account yet, and still something to show.
@@ -42,7 +41,7 @@ fn print_now(money: Money<'_>, customer: CustomerId, head: HeadView, format: For
     for (currency, account) in accounts {
         let [available, held, total] = money.account(currency, account);
         let mut cells = vec![Cell::Shown(&customer)];
-        cells.extend(money.has_several().then(|| Cell::Text(money.code(currency))));
+        cells.extend(money.currency(currency));
         cells.extend([Cell::Shown(&available), Cell::Shown(&held), Cell::Shown(&total)]);
         cells.extend([Cell::Flag(head.locked), Cell::Count(head.seq), Cell::Shown(&head.link)]);
         cells.push(open.as_ref().map_or(Cell::Empty, |id| Cell::Shown(id)));

@@ -6,7 +6,7 @@ use crate::checked::AsOf;
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
-use crate::shown::Money;
+use crate::shown::{CURRENCY, Money};
 use bursar_core::{Account, Currencies, CurrencyIndex, CustomerId, CustomerState};
 use bursar_engine::Ledger;
 use bursar_engine::accounts_only::AccountsOnly;
@@ -19,14 +19,12 @@ use std::vec;
 const PAGE_CUSTOMERS: usize = 4096;
 
 pub(super) const CLIENT: Column = Column::left("client");
-pub(super) const CURRENCY: Column = Column::left("currency");
 pub(super) const AVAILABLE: Column = Column::right("available");
 pub(super) const HELD: Column = Column::right("held");
 pub(super) const TOTAL: Column = Column::right("total");
 pub(super) const LOCKED: Column = Column::left("locked");
 
-const COLUMNS: &[Column] = &[CLIENT, AVAILABLE, HELD, TOTAL, LOCKED];
-const COLUMNS_WITH_CURRENCY: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED];
+const COLUMNS: &[Column] = &[CLIENT, CURRENCY, AVAILABLE, HELD, TOTAL, LOCKED];
 
 /// Prints all accounts, now or as they were.
 pub(crate) fn run(global: &Global, at: Option<AsOf>, format: Format) -> Result<(), Failure> {
@@ -71,13 +69,13 @@ pub(super) type Row = (CustomerId, CurrencyIndex, Account, bool);
 
 /// Prints accounts in any format.
 pub(super) fn print_rows(money: Money<'_>, format: Format, rows: impl Iterator<Item = Row>) -> std::io::Result<()> {
-    let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
-    let mut records = Records::list(format, columns, stdout())?;
+    let columns = money.columns(COLUMNS);
+    let mut records = Records::list(format, &columns, stdout())?;
     for (customer, currency, account, locked) in rows {
         let [available, held, total] = money.account(currency, account);
         let amounts = [Cell::Shown(&available), Cell::Shown(&held), Cell::Shown(&total)];
         let mut cells = vec![Cell::Shown(&customer)];
-        cells.extend(money.has_several().then(|| Cell::Text(money.code(currency))));
+        cells.extend(money.currency(currency));
         cells.extend(amounts);
         cells.push(Cell::Flag(locked));
         records.row(&cells)?;

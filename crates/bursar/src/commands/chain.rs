@@ -6,7 +6,7 @@ use crate::checked::Chain;
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
-use crate::shown::{Money, Time};
+use crate::shown::{CURRENCY, Money, Time};
 use bursar_core::{Account, Accounts, RequestKind};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,25 +17,7 @@ const COLUMNS: &[Column] = &[
     Column::left("time"),
     Column::left("kind"),
     Column::left("tx"),
-    Column::right("amount"),
-    Column::right("available_change"),
-    Column::right("held_change"),
-    Column::right("available"),
-    Column::right("held"),
-    Column::right("total"),
-    Column::left("locked"),
-    Column::left("id"),
-    Column::left("hash"),
-    Column::left("reason"),
-];
-
-const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    Column::right("seq"),
-    Column::left("status"),
-    Column::left("time"),
-    Column::left("kind"),
-    Column::left("tx"),
-    Column::left("currency"),
+    CURRENCY,
     Column::right("amount"),
     Column::right("available_change"),
     Column::right("held_change"),
@@ -54,8 +36,8 @@ pub(crate) fn run(global: &Global, chain: &Chain, format: Format) -> Result<(), 
         let customer = chain.customer;
         book.customer(customer)?.ok_or_else(|| unknown_customer(customer))?;
         let money = Money(book.currencies());
-        let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
-        let records = Records::list(format, columns, stdout()).map_err(|error| Failure::stdout(&error))?;
+        let columns = money.columns(COLUMNS);
+        let records = Records::list(format, &columns, stdout()).map_err(|error| Failure::stdout(&error))?;
         let (before, entries) = book.chain(customer, chain.from, chain.newest_first)?;
         let mut printer = Printer { money, records };
         let limit = chain.limit.unwrap_or(u64::MAX);
@@ -130,7 +112,7 @@ impl<W: Write> Printer<'_, W> {
         let mut cells = vec![Cell::Count(entry.seq), Cell::Text(entry.status), Cell::Shown(&time)];
         cells.push(Cell::Text(entry.kind.name()));
         cells.push(entry.transaction.as_ref().map_or(Cell::Empty, |transaction| Cell::Shown(transaction)));
-        cells.extend(money.has_several().then(|| Cell::Text(money.code(currency))));
+        cells.extend(money.currency(currency));
         cells.push(if is_unlock { Cell::Empty } else { Cell::Shown(&amount) });
         match entry.effect {
             // Its account never took effect, and nobody should take it for one.

@@ -3,25 +3,14 @@
 use super::accounts::Customers;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
-use crate::shown::Money;
+use crate::shown::{CURRENCY, Money};
 use bursar_core::{CustomerId, CustomerState};
 use bursar_engine::Ledger;
 use std::io::{self, Write};
 
 const COLUMNS: &[Column] = &[
     Column::left("client"),
-    Column::right("available"),
-    Column::right("held"),
-    Column::right("total"),
-    Column::left("locked"),
-    Column::right("available_change"),
-    Column::right("held_change"),
-    Column::left("was_locked"),
-];
-
-const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    Column::left("client"),
-    Column::left("currency"),
+    CURRENCY,
     Column::right("available"),
     Column::right("held"),
     Column::right("total"),
@@ -35,8 +24,8 @@ const COLUMNS_WITH_CURRENCY: &[Column] = &[
 /// are new.
 pub(super) fn print_changes(before: Option<&Ledger>, after: &Ledger, format: Format) -> Result<(), Failure> {
     let money = Money(&after.config().currencies);
-    let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
-    let mut records = Records::list(format, columns, stdout()).map_err(|error| Failure::stdout(&error))?;
+    let columns = money.columns(COLUMNS);
+    let mut records = Records::list(format, &columns, stdout()).map_err(|error| Failure::stdout(&error))?;
     let mut customers_before = before.map(|ledger| Customers::of(ledger, None));
     let mut next_before = customers_before.as_mut().and_then(Iterator::next);
     let mut customers = Customers::of(after, None);
@@ -74,7 +63,7 @@ fn print_customer<W: Write>(
         let shown = money.account(currency, account);
         let changes = money.change(currency, account_before, account);
         let mut cells = vec![Cell::Shown(&customer)];
-        cells.extend(money.has_several().then(|| Cell::Text(money.code(currency))));
+        cells.extend(money.currency(currency));
         cells.extend(shown.iter().map(|amount| Cell::Shown(amount)));
         cells.push(Cell::Flag(after.locked));
         cells.extend(changes.iter().map(|amount| Cell::Shown(amount)));

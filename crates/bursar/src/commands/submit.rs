@@ -5,7 +5,7 @@ use crate::checked::{Submit, bad};
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
-use crate::shown::{Money, Time};
+use crate::shown::{CURRENCY, Money, Time};
 use bursar_core::commit::{Minimum, Receipt};
 use bursar_core::{
     Action, Amount, Currencies, CurrencyIndex, Movement, Reference, Rejection, Request, RequestKind, TransactionId,
@@ -17,20 +17,7 @@ const COLUMNS: &[Column] = &[
     Column::left("client"),
     Column::right("seq"),
     Column::left("time"),
-    Column::right("available"),
-    Column::right("held"),
-    Column::right("total"),
-    Column::left("locked"),
-    Column::left("id"),
-    Column::left("hash"),
-];
-
-const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    Column::left("outcome"),
-    Column::left("client"),
-    Column::right("seq"),
-    Column::left("time"),
-    Column::left("currency"),
+    CURRENCY,
     Column::right("available"),
     Column::right("held"),
     Column::right("total"),
@@ -114,13 +101,13 @@ fn request(asked: &Submit, currencies: &Currencies) -> Result<(Request, Under), 
 }
 
 fn print(money: Money<'_>, outcome: &str, shown: &Shown, format: Format) -> io::Result<()> {
-    let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
-    let mut records = Records::list(format, columns, stdout())?;
+    let columns = money.columns(COLUMNS);
+    let mut records = Records::list(format, &columns, stdout())?;
     let Shown { would: Would { customer, seq, currency, account, locked }, made } = shown;
     let (time, account) = (made.as_ref().map(|made| Time(made.time_ms)), money.account(*currency, *account));
     let mut cells = vec![Cell::Text(outcome), Cell::Shown(customer), Cell::Count(*seq)];
     cells.push(time.as_ref().map_or(Cell::Empty, |time| Cell::Shown(time)));
-    cells.extend(money.has_several().then(|| Cell::Text(money.code(*currency))));
+    cells.extend(money.currency(*currency));
     cells.extend(account.iter().map(|amount| Cell::Shown(amount)));
     cells.push(Cell::Flag(*locked));
     match made {

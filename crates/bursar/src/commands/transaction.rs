@@ -5,7 +5,7 @@ use crate::cli::Global;
 use crate::engine_failure::not_there;
 use crate::exit::Failure;
 use crate::output::{Cell, Column, Format, Records, stdout};
-use crate::shown::{Money, Time};
+use crate::shown::{CURRENCY, Money, Time};
 use bursar_core::{Rejection, TransactionId};
 use std::io;
 
@@ -13,21 +13,7 @@ const COLUMNS: &[Column] = &[
     Column::left("tx"),
     Column::left("client"),
     Column::left("kind"),
-    Column::right("amount"),
-    Column::left("state"),
-    Column::right("seq"),
-    Column::left("status"),
-    Column::left("time"),
-    Column::left("event"),
-    Column::left("id"),
-    Column::left("hash"),
-];
-
-const COLUMNS_WITH_CURRENCY: &[Column] = &[
-    Column::left("tx"),
-    Column::left("client"),
-    Column::left("kind"),
-    Column::left("currency"),
+    CURRENCY,
     Column::right("amount"),
     Column::left("state"),
     Column::right("seq"),
@@ -50,13 +36,13 @@ pub(crate) fn run(global: &Global, transaction: TransactionId, format: Format) -
 }
 
 fn print(money: Money<'_>, transaction: TransactionId, view: &TransactionView, format: Format) -> io::Result<()> {
-    let columns = if money.has_several() { COLUMNS_WITH_CURRENCY } else { COLUMNS };
-    let mut records = Records::list(format, columns, stdout())?;
+    let columns = money.columns(COLUMNS);
+    let mut records = Records::list(format, &columns, stdout())?;
     let amount = money.amount(view.currency, view.amount);
     for entry in &view.events {
         let time = Time(entry.time_ms);
         let mut cells = vec![Cell::Shown(&transaction), Cell::Shown(&view.customer), Cell::Text(&view.kind)];
-        cells.extend(money.has_several().then(|| Cell::Text(money.code(view.currency))));
+        cells.extend(money.currency(view.currency));
         cells.push(Cell::Shown(&amount));
         cells.push(view.state.as_deref().map_or(Cell::Empty, Cell::Text));
         cells.extend([Cell::Count(entry.seq), Cell::Text(entry.status), Cell::Shown(&time)]);

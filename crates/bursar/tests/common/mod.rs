@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::expect_used, reason = "a test says what it expects")]
 
+mod random;
+
+pub(crate) use random::Random;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -112,24 +115,6 @@ fn without_reason(row: &str) -> String {
         |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     let code = (4..fields.len()).find(|&index| is_line(fields[index - 1]) && is_code(fields[index]));
     code.map_or_else(|| row.to_owned(), |code| fields[..=code].join(","))
-}
-
-/// `SplitMix64`: small, and the same everywhere.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
 }
 
 /// What is generated to be taken in by a process that is killed: rows of all sorts, many without an id of their own.

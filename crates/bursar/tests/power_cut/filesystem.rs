@@ -5,15 +5,17 @@
 //! process was killed. What the medium holds afterwards is said in [`super::medium`]. On purpose it can also lie
 //! (a sync says yes, and nothing is durable) and be full.
 //!
-//! What it does not have, since a ledger does not need it: links, permissions, times, renames between directories,
-//! removal of directories.
+//! A directory's names are durable once it is synced itself; or, where that is asked for, with the sync of any file, as
+//! on ext4 and XFS, whose journal has the changes of names in the order in which they were made.
+//!
+//! What it does not have, since nobody here needs it: links, permissions, times.
 
-use super::common::Random;
+use super::Random;
 use super::medium::{Content, Inode, Medium, Names, Node};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::fs::File;
@@ -47,6 +49,8 @@ struct State {
     medium: Medium,
     power: Power,
     lies: Lies,
+    /// With the sync of a file, all names are durable.
+    names_with_files: bool,
     /// How many calls that change something, or sync, there were.
     call_count: usize,
     cut_at: Option<usize>,
@@ -93,6 +97,18 @@ impl State {
             blksize: 4096,
             flags: 0,
         })
+    }
+
+    fn sync(&mut self, inode: INodeNo) -> Result<(), Errno> {
+        let lies = self.lies.files;
+        let content = self.file(inode)?;
+        if !lies {
+            content.sync();
+            if self.names_with_files {
+                self.medium.sync_names();
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, parent: INodeNo, name: &OsStr, node: Node) -> Result<FileAttr, Errno> {
@@ -265,21 +281,40 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         let done = self.0.change(|state| {
-            if parent != new_parent {
-                return Err(Errno::EXDEV);
-            }
             if !flags.is_empty() {
                 return Err(Errno::EINVAL);
             }
             let (name, new_name) = (text(name)?, text(new_name)?);
             let names = state.names(parent)?;
-            if !names.now().contains_key(name) {
-                return Err(Errno::ENOENT);
+            let Some(&inode) = names.now().get(name) else { return Err(Errno::ENOENT) };
+            if parent == new_parent {
+                names.rename(name, new_name);
+            } else {
+                names.unlink(name);
+                state.names(new_parent)?.link(new_name, inode);
             }
-            names.rename(name, new_name);
             Ok(())
         });
         answer(done, reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let done = self.0.change(|state| {
+            let name = text(name)?;
+            let inode = *state.names(parent)?.now().get(name).ok_or(Errno::ENOENT)?;
+            if !state.names(INodeNo(inode))?.now().is_empty() {
+                return Err(Errno::ENOTEMPTY);
+            }
+            state.names(parent)?.unlink(name);
+            Ok(())
+        });
+        answer(done, reply);
+    }
+
+    /// Plenty of room, whoever asks.
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let (blocks, files) = (1 << 24, 1 << 20);
+        reply.statfs(blocks, blocks, blocks, files, files, 4096, 255, 4096);
     }
 
     fn open(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -320,7 +355,7 @@ impl Filesystem for Served {
         offset: u64,
         data: &[u8],
         _: WriteFlags,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -334,6 +369,10 @@ impl Filesystem for Served {
                 Err(error) => return Err(error),
             };
             state.file(inode)?.write(offset, &data[..count]);
+            // Nobody is told of a write to such a file before it is durable.
+            if flags.0 & (rustix::fs::OFlags::DSYNC.bits().cast_signed()) != 0 {
+                state.sync(inode)?;
+            }
             Ok(count as u32)
         });
         match written {
@@ -370,15 +409,7 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let done = self.0.change(|state| {
-            let lies = state.lies.files;
-            let content = state.file(inode)?;
-            if !lies {
-                content.sync();
-            }
-            Ok(())
-        });
-        answer(done, reply);
+        answer(self.0.change(|state| state.sync(inode)), reply);
     }
 
     fn fsyncdir(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -449,6 +480,7 @@ impl PowerDisk {
             medium: Medium::empty(),
             power: Power::On,
             lies: Lies::default(),
+            names_with_files: false,
             call_count: 0,
             cut_at: None,
             full_at: None,
@@ -530,6 +562,30 @@ impl PowerDisk {
                 return Ended::Exited(status);
             }
         }
+    }
+
+    /// Names are durable with the sync of any file, and not only with that of their directory.
+    pub(crate) fn sync_names_with_files(&self) {
+        self.shared.lock().names_with_files = true;
+    }
+
+    /// Lets the power go at the call with this number, counted from now, whoever makes it. It stays away until `restart`.
+    pub(crate) fn cut_at(&self, calls: usize) {
+        let mut state = self.shared.lock();
+        state.cut_at = Some(state.call_count + calls);
+    }
+
+    /// Waits until the power is gone; `false`: it is there after this time.
+    pub(crate) fn wait_for_cut(&self, within: Duration) -> bool {
+        let is_on = |state: &mut State| state.power == Power::On;
+        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), within, is_on);
+        waited.unwrap_or_else(PoisonError::into_inner).0.power != Power::On
+    }
+
+    /// Lets calls end that wait since the power went, so that processes that were killed can die. Nobody else may be
+    /// there to hear of it.
+    pub(crate) fn let_die(&self) {
+        self.shared.set_power(Power::Off);
     }
 
     /// The process was killed, and the power stays: nothing is lost, and nothing more is durable.

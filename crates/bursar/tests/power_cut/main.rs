@@ -21,6 +21,7 @@ mod ingest;
 mod library;
 mod medium;
 
+use common::Random;
 use filesystem::{Lies, PowerDisk};
 use ingest::Rows;
 

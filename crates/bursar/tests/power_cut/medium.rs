@@ -6,7 +6,7 @@
 //! once the cut itself is durable, and where a file was never written it reads as zero. Of a directory, any number
 //! of the changes since its last sync is lost from the end. What this is not: damage at rest.
 
-use super::common::Random;
+use super::Random;
 use std::collections::BTreeMap;
 
 const SECTOR_BYTES: usize = 512;
@@ -181,8 +181,10 @@ impl Names {
     }
 
     pub(crate) fn sync(&mut self) {
-        self.durable.clone_from(&self.now);
-        self.changes.clear();
+        if !self.changes.is_empty() {
+            self.durable.clone_from(&self.now);
+            self.changes.clear();
+        }
     }
 
     fn after_cut(&self, random: &mut Random) -> BTreeMap<String, Inode> {
@@ -221,6 +223,15 @@ pub(crate) struct Medium {
 impl Medium {
     pub(crate) fn empty() -> Self {
         Self { nodes: BTreeMap::from([(ROOT, Node::Directory(Names::default()))]), next_inode: ROOT + 1 }
+    }
+
+    /// Makes all names durable, as file systems do that write down every change of a directory in one journal.
+    pub(crate) fn sync_names(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Node::Directory(names) = node {
+                names.sync();
+            }
+        }
     }
 
     pub(crate) fn add(&mut self, node: Node) -> Inode {

@@ -6,7 +6,7 @@ use crate::event::{Event, EventStatus, LinkedEvent, Record};
 use crate::id::CustomerId;
 use crate::key::RequestKey;
 use crate::rejection::Rejection;
-use crate::transaction::{EntryId, EventRef, TransactionEntry, TransactionState};
+use crate::transaction::{EntryId, EventRef, Proposed, TransactionEntry, TransactionState};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -68,6 +68,8 @@ pub struct Batch {
     /// The sequence number of each chain's newest event, open ones included, as it was loaded.
     pub(super) loaded_seqs: Vec<u64>,
     pub(super) entries: Vec<Entry>,
+    /// Events that an earlier batch found approved, and beyond the heads it had.
+    pub(super) doubted: Vec<EventRef>,
     pub(super) to_settle: Vec<EventRef>,
     pub(super) to_recall: Vec<EventRef>,
     /// The events in effect that have keys of this batch, by key.
@@ -160,6 +162,15 @@ pub(super) enum Hold {
     Doubtful(CustomerId),
 }
 
+impl Entry {
+    /// What the chains are to be asked about: a state that is not approved; or one that is, by an event that heads do
+    /// not reach although they were loaded after it had been approved.
+    pub(super) fn asks_about(&self, doubted: &[EventRef]) -> Option<Proposed> {
+        let is_doubted = |event: &EventRef| matches!(self.hold, Hold::Doubtful(_)) && doubted.contains(event);
+        self.table.proposed.filter(|proposed| !self.table.is_settled() || is_doubted(&proposed.event))
+    }
+}
+
 /// An event that this batch makes or closes.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -214,6 +225,7 @@ impl Batch {
             heads: Vec::new(),
             loaded_seqs: Vec::new(),
             entries: Vec::new(),
+            doubted: Vec::new(),
             to_settle: Vec::new(),
             to_recall: Vec::new(),
             used: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -246,6 +258,7 @@ impl Batch {
         self.heads.clear();
         self.loaded_seqs.clear();
         self.entries.clear();
+        self.doubted.clear();
         self.to_settle.clear();
         self.to_recall.clear();
         self.used.clear();

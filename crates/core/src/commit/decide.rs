@@ -59,13 +59,16 @@ impl Machine {
             return Err(Broken::Store { what: "fewer entries than transactions" });
         }
         for &table in entries {
-            let mut hold = Hold::Free;
-            match table.proposed {
-                Some(Proposed { event, .. }) if table.is_settled() => hold = hold_if_newer(batch, event),
-                Some(Proposed { event, .. }) => batch.to_settle.push(event),
-                None => {}
+            let mut entry =
+                Entry { table, approved: table.approved, found_aborted: false, hold: Hold::Free, touched: false };
+            if let Some(Proposed { event, .. }) = table.proposed.filter(|_| table.is_settled()) {
+                entry.hold = hold_if_newer(batch, event);
+                if entry.hold != Hold::Free {
+                    self.doubted.push(event);
+                }
             }
-            batch.entries.push(Entry { table, approved: table.approved, found_aborted: false, hold, touched: false });
+            batch.to_settle.extend(entry.asks_about(&batch.doubted).map(|proposed| proposed.event));
+            batch.entries.push(entry);
         }
         batch.step = Step::Settle;
         if batch.to_settle.is_empty() {
@@ -83,9 +86,16 @@ impl Machine {
         }
         let mut statuses = statuses.iter();
         for place in 0..batch.entries.len() {
-            let table = batch.entries[place].table;
-            let Some(Proposed { event, state }) = table.proposed.filter(|_| !table.is_settled()) else { continue };
+            let entry = batch.entries[place];
+            let Some(Proposed { event, state }) = entry.asks_about(&batch.doubted) else { continue };
             let found = statuses.next();
+            if entry.table.is_settled() {
+                // Its chain knows it and the head does not reach it yet: that is asked for again.
+                if let Some(Some(_)) = found {
+                    continue;
+                }
+                return Err(Broken::EventMissing { entry: batch.transactions[place], event });
+            }
             let found = if is_planted(Planted::ProposedReadAsApproved) { Some(&IN_EFFECT) } else { found };
             match found {
                 Some(Some(EventStatus::Done | EventStatus::DoneByHand(_))) => {
@@ -132,8 +142,15 @@ impl Machine {
         let mut events = events.into_iter();
         for reference in &batch.to_recall {
             let found = events.next().flatten().filter(|linked| linked.reference() == *reference);
-            let Some((linked, key)) = found.and_then(|linked| linked.event.key.map(|key| (linked, key))) else {
-                return Err(Broken::Store { what: "the event of a key is not in its chain, or has no key" });
+            let Some(linked) = found else {
+                let names = |entry: &Entry| entry.table.proposed.is_some_and(|proposed| proposed.event == *reference);
+                let mut entries = batch.transactions.iter().zip(&batch.entries);
+                let key = entries.find(|(id, entry)| matches!(id, EntryId::Key(_)) && names(entry));
+                let (&entry, _) = key.ok_or(Broken::Store { what: "an event that no key's entry names" })?;
+                return Err(Broken::EventMissing { entry, event: *reference });
+            };
+            let Some(key) = linked.event.key else {
+                return Err(Broken::Store { what: "the event of a key has no key" });
             };
             batch.used.insert(key, linked);
         }
@@ -158,6 +175,16 @@ impl Machine {
             let elsewhere = matches!(event.origin, Origin::Answered { was_open: false, .. });
             if elsewhere || matches!(event.status, EventStatus::Aborted(_) | EventStatus::DoneByHand(_)) {
                 batch.put_off(event.customer, 0);
+            }
+        }
+        // Nor on a head that is known to be too old, or to be the end of a chain that has lost events: that is found out
+        // first. The chain must not go on where it should have been.
+        for place in 0..batch.entries.len() {
+            let Entry { table, hold, .. } = batch.entries[place];
+            if let (true, Hold::Doubtful(of)) = (table.is_settled(), hold)
+                && let Some(&customer) = batch.customer_places.get(&of)
+            {
+                batch.put_off(customer, 0);
             }
         }
         for place in 0..batch.submissions.len() {

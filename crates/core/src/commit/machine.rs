@@ -10,6 +10,7 @@ use crate::planted::{Planted, is_planted};
 use crate::policy::LedgerConfig;
 use crate::rejection::Rejection;
 use crate::request::RequestKind;
+use crate::transaction::EventRef;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use foldhash::fast::FixedState;
@@ -168,6 +169,9 @@ pub struct Machine {
     /// Customers whose rail has answered; may name some whose event is not open any more.
     pub(super) answered: VecDeque<CustomerId>,
     pub(super) to_recover: VecDeque<CustomerId>,
+    /// Events that the table has approved, and that the heads of a batch did not reach. The next batch, whose heads are
+    /// loaded after that, tells a read that came too early from a chain that lacks them.
+    pub(super) doubted: Vec<EventRef>,
 }
 
 impl Machine {
@@ -198,6 +202,7 @@ impl Machine {
             open_events: HashMap::with_hasher(FixedState::with_seed(seed)),
             answered: VecDeque::new(),
             to_recover: VecDeque::new(),
+            doubted: Vec::new(),
         }
     }
 
@@ -357,6 +362,7 @@ impl Machine {
         batch.clear();
         batch.time_ms = now_ms.max(self.last_time_ms);
         self.last_time_ms = batch.time_ms;
+        batch.doubted.append(&mut self.doubted);
     }
 
     fn gather_answered(&mut self, customer: CustomerId, batch: &mut Batch) {

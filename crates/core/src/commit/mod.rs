@@ -28,6 +28,9 @@
 //! * A lost race (another owner extended the chain, or took the transaction) is no error: the requests go back
 //!   to the front of the queue, in order, and are decided anew. What was `Started` in vain is `Aborted`; what
 //!   another owner has rolled forward meanwhile is answered as the `Done` event it is.
+//! * An event that the table has approved, and that a head does not reach, may have come between the two reads: the next
+//!   batch loads that customer again. If this head, asked for after the table had told, does not reach the event either,
+//!   and no chain knows the event when asked for it by its id, the stores do not fit together, and the machine stops.
 //! * Nothing is decided on top of an abort that is not written yet: the next batch does.
 //! * Where the stores do not take whole batches, a batch touches each transaction once, and there is one more
 //!   `Sync` before a `Propose` that makes a found state the approved one, or that writes over the proposal of an
@@ -315,6 +318,14 @@ pub enum Broken {
         /// The amount moved.
         amount: Amount,
     },
+    /// The table has approved a state that an event proposed, and the event's chain does not have that event: one store
+    /// is older than the other, or has lost what was durable.
+    EventMissing {
+        /// The entry that names it.
+        entry: EntryId,
+        /// The event.
+        event: EventRef,
+    },
     /// A store gave back something else than was asked of it.
     Store {
         /// What is wrong, for people.
@@ -333,6 +344,12 @@ impl fmt::Display for Broken {
                 before.held.steps(),
                 after.available.steps(),
                 after.held.steps()
+            ),
+            Self::EventMissing { entry, event: EventRef { customer, seq, id } } => write!(
+                f,
+                "the transactions table has approved what event {id} did to {entry}, and the chain of customer {customer} \
+                 does not have this event, which would be its number {seq}: the chains are older than the table, or \
+                 have lost events"
             ),
             Self::Store { what } => write!(f, "a store gave back something else than was asked of it: {what}"),
         }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -79,6 +79,11 @@ impl Node {
         }
     }
 
+    /// Kills it, and does not wait for its end: it may be in a call that does not end yet.
+    pub(crate) fn begin_to_kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     fn signal(&self, signal: Signal) {
         let Some(child) = &self.child else { return };
         kill_process(Pid::from_child(child), signal).unwrap();
@@ -129,15 +134,20 @@ impl Drop for Node {
 
 impl Cluster {
     pub(crate) fn start(count: usize, sync: Sync) -> Self {
-        Self::start_over(count, sync, false)
+        Self::start_over(count, sync, false, None)
+    }
+
+    /// Servers that keep their streams in another directory.
+    pub(crate) fn start_on(stores: &Path, count: usize, sync: Sync) -> Self {
+        Self::start_over(count, sync, false, Some(stores))
     }
 
     /// Servers that reach each other over links only.
     pub(crate) fn start_linked(count: usize, sync: Sync) -> Self {
-        Self::start_over(count, sync, true)
+        Self::start_over(count, sync, true, None)
     }
 
-    fn start_over(count: usize, sync: Sync, is_linked: bool) -> Self {
+    fn start_over(count: usize, sync: Sync, is_linked: bool, stores: Option<&Path>) -> Self {
         let directory = tempfile::Builder::new().prefix("bursar-nats").tempdir().unwrap();
         let (ports, kept) = free_ports(3 * count);
         let route_ports: Vec<u16> = ports.chunks(3).map(|of_one| of_one[2]).collect();
@@ -149,7 +159,7 @@ impl Cluster {
             let name = format!("n{}", index + 1);
             let always = if sync == Sync::Always { "sync_interval: always" } else { "" };
             let mut text = format!("server_name: {name}\nlisten: 127.0.0.1:{port}\nhttp: 127.0.0.1:{http}\n");
-            let store = directory.path().join(&name);
+            let store = stores.unwrap_or(directory.path()).join(&name);
             writeln!(text, "jetstream {{ store_dir: {:?}, {always} }}", store.display().to_string()).unwrap();
             if count > 1 {
                 let others = (0..count).filter(|other| !is_linked || *other != index);

@@ -144,7 +144,7 @@ impl PostgresServer {
     /// Starts the server again, after its end.
     pub fn run(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + Duration::from_mins(3);
         // The old server's children may still hold its memory.
         loop {
             let mut postgres = command(&self.programs.join("postgres"));

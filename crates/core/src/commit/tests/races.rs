@@ -3,7 +3,9 @@
 use super::super::*;
 use super::owner::{Did, Owner};
 use super::world::{Random, Verdict, World, config};
+use crate::chain::Head;
 use crate::event::{ReasonText, Record};
+use crate::id::TransactionId;
 use crate::policy::{DisputablePolicy, LockedPolicy};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -206,6 +208,80 @@ fn a_rejection_does_not_mix_two_moments() {
     two.run(&mut world, 1);
     one.run(&mut world, 1);
     assert_eq!(one.codes(), "1 applied, 2 applied, 3 customer_locked");
+}
+
+/// Runs an owner whose heads are those given, as long as there are any; everything else is as the stores have it.
+/// Gives how many batches were begun.
+fn run_with_heads(owner: &mut Owner, world: &mut World, heads: &mut Vec<Option<Head>>) -> Result<usize, Broken> {
+    let mut begun = 0;
+    loop {
+        match owner.next_step() {
+            Some(Step::Load) => {
+                let given = |customer: &CustomerId| heads.pop().unwrap_or_else(|| world.head(*customer));
+                let heads: Vec<_> = owner.batch.customers().iter().map(given).collect();
+                owner.machine.loaded(&world.digest, &mut owner.batch, heads)?;
+            }
+            Some(Step::Settle) => {
+                let statuses: Vec<_> = owner.batch.to_settle().iter().map(|event| world.status(event)).collect();
+                owner.machine.settled(&mut owner.batch, &statuses)?;
+            }
+            Some(Step::Recall) => {
+                let events: Vec<_> = owner.batch.to_recall().iter().map(|event| world.event(event)).collect();
+                owner.machine.recalled(&mut owner.batch, events)?;
+            }
+            _ => match owner.step(world, 1) {
+                Did::Gathered => begun += 1,
+                Did::Stepped(_) => {}
+                Did::Nothing => return Ok(begun),
+            },
+        }
+        assert!(begun < 20, "it asks for ever");
+    }
+}
+
+/// An older copy of the chains was put beside the table. The table has approved an event that the chain does not have;
+/// its customer was loaded again and again, for ever.
+#[test]
+fn an_approved_event_that_the_chain_does_not_have_is_an_error() {
+    // By the one who asks again, by one who disputes it, and by another customer of the same batch.
+    let repeats = ["deposit 1 11 7", "dispute 1 11", "withdrawal 1 12 1\n deposit 2 11 7", "dispute 1 10 key=5"];
+    for asked in repeats {
+        let (mut world, mut one, _) = open();
+        one.submit_all(&mut world, 1, "deposit 1 10 5\n deposit 1 9 1");
+        one.run(&mut world, 1);
+        let older = world.chains.clone();
+        one.submit_all(&mut world, 3, "deposit 1 11 7\n dispute 1 10 key=5");
+        one.run(&mut world, 1);
+        world.chains = older;
+        let mut two = Owner::open(&world, Routes::default(), false, 2);
+        two.submit_all(&mut world, 5, asked);
+        let result = run_with_heads(&mut two, &mut world, &mut Vec::new());
+        let Err(Broken::EventMissing { entry, event }) = result else { panic!("{asked}: {result:?}") };
+        let is_dispute = asked.starts_with("dispute 1 10");
+        assert_eq!((event.customer, event.seq), (CustomerId::new(1), if is_dispute { 4 } else { 3 }), "{asked}");
+        let transaction = if is_dispute { 10 } else { 11 };
+        let of_key = is_dispute && matches!(entry, EntryId::Key(_));
+        assert!(of_key || entry == TransactionId::new(transaction).into(), "{asked}: {entry}");
+    }
+}
+
+/// The same table beside a chain that has the event, and whose heads are read too old for some time: no error, however
+/// long it takes, and the right answer in the end.
+#[test]
+fn a_head_that_is_read_too_old_is_asked_for_again() {
+    for lag in 1..8 {
+        let (mut world, mut one, mut two) = open();
+        one.submit_all(&mut world, 1, "deposit 1 10 5");
+        one.run(&mut world, 1);
+        let older = world.head(CustomerId::new(1));
+        one.submit_all(&mut world, 2, "withdrawal 1 11 2");
+        one.run(&mut world, 1);
+        two.submit_all(&mut world, 3, "withdrawal 1 11 2\n withdrawal 1 12 4\n withdrawal 1 13 3");
+        let begun = run_with_heads(&mut two, &mut world, &mut alloc::vec![older; lag]).unwrap();
+        assert_eq!(begun, lag + 1);
+        assert_eq!(two.codes(), "3 already_applied, 4 insufficient_funds, 5 applied");
+        world.check();
+    }
 }
 
 /// A recovering owner loaded a customer whose open dispute had not been proposed. Its true owner aborted that, and

@@ -89,7 +89,7 @@ fn a_used_key_is_recalled_from_its_chain() {
     assert_eq!((event.customer, event.seq), (CustomerId::new(1), 2));
     let mut broken = owner.clone();
     let result = broken.machine.recalled(&mut broken.batch, [None]);
-    assert!(matches!(result, Err(Broken::Store { .. })), "{result:?}");
+    assert!(matches!(result, Err(Broken::EventMissing { entry: EntryId::Key(_), .. })), "{result:?}");
     owner.step(&mut world, 1);
     assert_eq!(owner.next_step(), Some(Step::Sync));
     owner.run(&mut world, 1);

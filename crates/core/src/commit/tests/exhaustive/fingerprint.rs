@@ -145,8 +145,8 @@ fn process(Process { owner, in_flight, tickets, cut_off }: &Process, out: &mut B
 
 fn machine(machine: &Machine, out: &mut Bytes) {
     // `open_events` says the same as `open`.
-    let Machine { last_time_ms, open, answered, to_recover, .. } = machine;
-    (last_time_ms, answered, to_recover).hash(out);
+    let Machine { last_time_ms, open, answered, to_recover, doubted, .. } = machine;
+    (last_time_ms, answered, to_recover, doubted).hash(out);
     let mut customers: Vec<_> = open.keys().collect();
     customers.sort_unstable();
     customers.len().hash(out);
@@ -177,6 +177,7 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         heads,
         loaded_seqs,
         entries,
+        doubted,
         to_settle,
         to_recall,
         used: _, // the events of `to_recall`, and of `started`
@@ -212,7 +213,7 @@ fn batch(batch: &Batch, out: &mut Bytes) {
         status(how, out);
     });
     list(heads, out, head);
-    (loaded_seqs, to_settle, to_recall, closed_events, rests_on_found).hash(out);
+    (loaded_seqs, doubted, to_settle, to_recall, closed_events, rests_on_found).hash(out);
     list(entries, out, |Entry { table, approved, found_aborted, hold, touched }, out| {
         entry(table, out);
         state(approved.as_ref(), out);

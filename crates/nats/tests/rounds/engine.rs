@@ -1,15 +1,13 @@
 //! An engine of its own over a cluster, which can fall asleep or die between two steps of the protocol; its rail, and
 //! the operator who settles by hand what that rail never tells.
 
+use super::Tables;
 use super::history::{Answer, Told};
-use crate::common::PairTable;
 use bursar_engine::core::commit::{Appended, Outcome, RailAnswer, RailCall, Receipt, Routes, Settlement, Terms};
 use bursar_engine::core::{
     AbortReason, CustomerId, EventId, EventRef, EventStatus, Head, RailId, ReasonText, Record, Request,
 };
-use bursar_engine::store::{
-    ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError, Transactions,
-};
+use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError};
 use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, SettleError, SubmitError, Totals};
 use bursar_nats::{NatsChains, NatsOptions};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -199,17 +197,17 @@ impl Book {
 /// An engine of its own, made anew when it has stopped.
 pub(crate) struct Engine {
     options: NatsOptions,
-    table: Arc<PairTable>,
+    tables: Arc<dyn Tables>,
     pub(crate) fate: Arc<Fate>,
     ledger: RwLock<Option<Arc<Ledger>>>,
 }
 
 impl Engine {
-    pub(crate) fn new(options: NatsOptions, table: Arc<PairTable>) -> Self {
-        Self { options, table, fate: Arc::default(), ledger: RwLock::new(None) }
+    pub(crate) fn new(options: NatsOptions, tables: Arc<dyn Tables>) -> Self {
+        Self { options, tables, fate: Arc::default(), ledger: RwLock::new(None) }
     }
 
-    /// The ledger, opened if it is not; `None` while the cluster cannot be reached.
+    /// The ledger, opened if it is not; `None` while the cluster or the table cannot be reached.
     pub(crate) fn ledger(&self) -> Option<Arc<Ledger>> {
         if let Some(ledger) = &*self.ledger.read().unwrap() {
             return Some(ledger.clone());
@@ -219,7 +217,7 @@ impl Engine {
             let chains = NatsChains::open(self.options.clone()).ok()?;
             let config = chains.config().clone();
             let chains = Arc::new(Mortal { chains, fate: self.fate.clone() });
-            let table: Arc<dyn Transactions> = self.table.clone();
+            let table = self.tables.open(&config)?;
             *ledger = Some(Arc::new(Ledger::with_stores(config, chains, table, options()).ok()?));
         }
         ledger.clone()
