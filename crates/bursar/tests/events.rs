@@ -17,7 +17,6 @@ mod service;
 #[path = "common/stream.rs"]
 mod stream;
 
-use common::Sandbox;
 use elsewhere::{in_postgres, sandbox_with};
 use postgres::PostgresServer;
 use receiver::{Received, Receiver, SECRET};

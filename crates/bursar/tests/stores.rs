@@ -248,7 +248,7 @@ fn an_older_schema_is_asked_to_be_migrated_and_then_is() {
     let mut rest = include_str!("../../postgres/migrations/0001_tables.sql");
     while let Some((before, after)) = rest.split_once("{text:") {
         let (column, after) = after.split_once('}').unwrap();
-        tables.push_str(&format!("{before}{column}::text"));
+        tables.extend([before, column, "::text"]);
         rest = after;
     }
     tables.push_str(rest);

@@ -1,4 +1,4 @@
-//! Rounds of faults over the pair of two systems that share no transaction: chains in a cluster of JetStream, the
+//! Rounds of faults over the pair of two systems that share no transaction: chains in a cluster of `JetStream`, the
 //! transactions table in PostgreSQL. To what `rounds` does to servers and engines comes what a database suffers: it is
 //! killed and started again, paused, and its connections are broken.
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
@@ -71,14 +71,27 @@ impl Tables for InPostgres {
                 std::thread::sleep(Duration::from_millis([50, 500, 3_500][random.below(3) as usize]));
                 server.pause(false);
             }
-            _ => {
-                for _ in 0..1 + random.below(5) {
+            Fault::TableCutOff => {
+                for _ in 0..=random.below(5) {
                     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                                WHERE pid <> pg_backend_pid() AND application_name = 'bursar'";
                     server.psql(cut);
                     std::thread::sleep(Duration::from_millis(random.below(200)));
                 }
             }
+            Fault::LeaderAlone
+            | Fault::AllKilled
+            | Fault::EngineAsleep
+            | Fault::LeaderPaused
+            | Fault::OneWay
+            | Fault::EngineParted
+            | Fault::EngineDead
+            | Fault::OneAway
+            | Fault::ServerKilled
+            | Fault::AllParted
+            | Fault::TwoPaused
+            | Fault::KilledInTurn
+            | Fault::ServerPaused => panic!("{fault:?} is nothing that a table suffers"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The same must fail where the servers sync now and then (their default); that it does is tested as well. The file
 //! system is that of the binary's own test, `power_cut`; it makes names durable with the sync of any file, as ext4 and XFS
-//! do, since the servers do not sync their directories. It is mounted by FUSE, and the test fails where that may not be.
+//! do. One that does so only with the sync of their directory was not tried. It is mounted by FUSE, and the test fails where that may not be.
 //!
 //! `BURSAR_NATS_POWER_CUTS=50` cuts more often than the default, `BURSAR_NATS_POWER_SEED=N` begins with another seed.
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
@@ -130,7 +130,9 @@ fn cut_again_and_again(sync: Sync, cuts: u64, seed: u64) -> Result<usize, String
             disk.restart(&mut random);
             cluster.nodes.iter_mut().for_each(Node::start);
             assert!(is_cut || std::thread::panicking(), "so few calls came that the power never went");
-            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            for writer in writers {
+                writer.join().unwrap();
+            }
         });
         drop(ledger);
         cluster.wait_until_healthy();

@@ -5,6 +5,7 @@
 
 mod random;
 
+#[allow(unused_imports, reason = "each test file takes what it needs")]
 pub(crate) use random::Random;
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -16,6 +16,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "it has more for clusters of servers")]
 mod filesystem;
 mod ingest;
 mod library;

@@ -164,7 +164,7 @@ impl Ended {
 pub(super) struct ByHand {
     waiting: HashMap<EventId, Vec<Waiting>>,
     ended_by_rails: Ended,
-    ended_by_hand: Ended,
+    ended_by_operators: Ended,
     said: HashMap<EventId, LastAnswer>,
     /// Answers to events that an operator is about to close.
     late: Vec<RailAnswered>,
@@ -195,7 +195,7 @@ impl ByHand {
 
     /// Compares what a rail says of an event with what an operator has made of it.
     fn compare(&mut self, event: EventId, rail: RailId, answer: &RailAnswer) {
-        let Some((event, settled)) = self.ended_by_hand.known.get(&event) else { return };
+        let Some((event, settled)) = self.ended_by_operators.known.get(&event) else { return };
         let said = match answer {
             RailAnswer::Done => EventStatus::Done.name(),
             RailAnswer::Refused(reason) => EventStatus::Aborted(reason.clone()).name(),
@@ -212,7 +212,7 @@ impl ByHand {
             Settling::Begun => false,
             Settling::CameFirst => true,
             Settling::NotOpen => {
-                let ended = self.ended_by_hand.known.get(&event).or_else(|| self.ended_by_rails.known.get(&event));
+                let ended = self.ended_by_operators.known.get(&event).or_else(|| self.ended_by_rails.known.get(&event));
                 let result = match ended {
                     Some((event, status)) => judge(&settlement, *event, status, true),
                     None => Err(SettleError::NotOpen),
@@ -229,7 +229,7 @@ impl ByHand {
         for (event, status) in ends {
             self.said.remove(&event.id);
             let is_by_hand = status.by_hand().is_some();
-            let ended = if is_by_hand { &mut self.ended_by_hand } else { &mut self.ended_by_rails };
+            let ended = if is_by_hand { &mut self.ended_by_operators } else { &mut self.ended_by_rails };
             ended.insert(*event, status.clone());
             for Waiting { settlement, came_first, done } in self.waiting.remove(&event.id).unwrap_or_default() {
                 self.tells.settled.push((done, judge(&settlement, *event, status, came_first)));
