@@ -152,7 +152,7 @@ pub struct StoreFigures {
     pub transactions_asked: u64,
     /// Of those, how often index files had to be read, and mostly the journal as well.
     pub transactions_from_files: u64,
-    /// Transactions and customers in memory, those that are being written to index files included.
+    /// Transactions and customers in memory that are in no index file yet, those that are being written included.
     pub memory_entries: u64,
     /// How many transactions or customers the memory for new ones holds at the most.
     pub memory_entries_max: u64,

@@ -400,3 +400,16 @@ fn the_ledger_file_and_the_directory() {
     assert_eq!(again.unwrap_err().code(), "ledger_exists");
     EmbeddedStore::open(directory.path(), OPTIONS).unwrap();
 }
+
+/// A ledger's directory was made as the system makes them, for everybody to read.
+#[cfg(unix)]
+#[test]
+fn a_new_directory_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let outer = tempfile::tempdir().unwrap();
+    let directory = outer.path().join("books").join("ledger");
+    EmbeddedStore::create(&directory, &support::config(LEDGER), OPTIONS).unwrap();
+    for path in [directory.as_path(), &outer.path().join("books")] {
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+    }
+}

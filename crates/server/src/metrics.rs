@@ -130,7 +130,7 @@ fn write_asked(asked: &Asked, text: &mut String) -> fmt::Result {
     if let Some(store) = &figures.store {
         gauge("store_poisoned", "1: an error has poisoned the store", store.is_poisoned.into());
         gauge("journal_size_bytes", "Durable bytes of the journal", store.journal_bytes);
-        gauge("memory_entries", "Transactions and customers in memory", store.memory_entries);
+        gauge("memory_entries", "Transactions and customers in memory and in no index file yet", store.memory_entries);
         gauge("memory_entries_max", "How many new ones it holds before they are written", store.memory_entries_max);
     }
     if let Some(cache) = &figures.cache {

@@ -105,11 +105,19 @@ fn create_lasting(directory: &Path) -> io::Result<()> {
         };
     }
     create_lasting(parent)?;
-    match std::fs::create_dir(directory) {
+    match create_private(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         created => created?,
     }
     sync_parent()
+}
+
+/// Creates a directory that nobody but its owner reads: who has a ledger's files has its customers' names and money.
+fn create_private(directory: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }
 
 impl Disk for RealDisk {
