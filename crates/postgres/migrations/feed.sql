@@ -10,8 +10,10 @@ FROM events;
 UPDATE statuses s SET written = p.place FROM places p WHERE p.customer = s.customer AND p.seq = s.seq;
 UPDATE events e SET written = p.place FROM places p WHERE p.waited AND p.customer = e.customer AND p.seq = e.seq;
 
--- An engine that knows nothing of places cannot write from here on.
+-- An engine that knows nothing of places cannot write from here on: neither what is closed, nor what waits for a rail,
+-- which is then not asked.
 ALTER TABLE statuses ALTER COLUMN written DROP DEFAULT;
+ALTER TABLE events ADD CONSTRAINT events_placed CHECK (rail IS NULL OR written IS NOT NULL);
 CREATE INDEX statuses_written ON statuses (written);
 CREATE INDEX events_written ON events (written) WHERE rail IS NOT NULL;
 

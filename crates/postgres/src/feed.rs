@@ -82,28 +82,29 @@ const LAST: &str = concat!(
     "WITH k AS MATERIALIZED (",
     records!("$1", "$1"),
     "), p AS MATERIALIZED (SELECT k.*, (SELECT count(*) FROM k) AS count FROM k \
-       ORDER BY k.part DESC, k.customer DESC, k.seq DESC LIMIT 1) SELECT p.count, ",
+       ORDER BY k.customer DESC, k.seq DESC, k.part DESC LIMIT 1) SELECT p.count, ",
     record_columns!(),
     " FROM p",
     of_records!()
 );
-/// So many records ($4) behind the first ($3) of those from a place ($1) on. First it is found how far that reaches, in
-/// the order of the index and with places as wholes; only the records up to there are put in order.
+/// So many records ($3) behind the first ($2) of those from a place ($1) on. First it is found how far that reaches at the
+/// most, in the order of the index and with places as wholes; only the records up to there are put in order. So much is
+/// read whatever number is passed: it is somebody else's.
 const PAGE: &str = concat!(
-    "WITH upto AS MATERIALIZED (SELECT max(n.written) AS place FROM (SELECT u.written FROM ( \
-         (SELECT s.written FROM statuses s WHERE s.written >= $1 AND s.written < ",
+    "WITH upto AS MATERIALIZED (SELECT coalesce(max(n.written), $1) AS place FROM (SELECT u.written FROM ( \
+         (SELECT s.written FROM statuses s WHERE s.written > $1 AND s.written < ",
     complete!(),
-    "     ORDER BY s.written LIMIT $2) UNION ALL \
-         (SELECT e.written FROM events e WHERE e.rail IS NOT NULL AND e.written >= $1 AND e.written < ",
+    "     ORDER BY s.written LIMIT $3) UNION ALL \
+         (SELECT e.written FROM events e WHERE e.rail IS NOT NULL AND e.written > $1 AND e.written < ",
     complete!(),
-    "     ORDER BY e.written LIMIT $2)) u ORDER BY u.written LIMIT $2) n), \
+    "     ORDER BY e.written LIMIT $3)) u ORDER BY u.written LIMIT $3) n), \
      k AS (",
     records!("$1", "(SELECT place FROM upto)"),
-    "), p AS MATERIALIZED (SELECT * FROM k ORDER BY k.written, k.part, k.customer, k.seq OFFSET $3 LIMIT $4) SELECT ",
+    "), p AS MATERIALIZED (SELECT * FROM k ORDER BY k.written, k.customer, k.seq, k.part OFFSET $2 LIMIT $3) SELECT ",
     record_columns!(),
     " FROM p",
     of_records!(),
-    " ORDER BY p.written, p.part, p.customer, p.seq"
+    " ORDER BY p.written, p.customer, p.seq, p.part"
 );
 /// An event that went through a rail. The index of those events is read, since none leads from ids to events.
 const OF_RAIL: &str = "SELECT e.customer, e.seq, e.id, s.status, s.reason, s.said FROM events e \
@@ -162,9 +163,11 @@ impl PostgresStore {
         Ok(Some(made))
     }
 
-    /// The rows of a statement of the feed, with the epoch of the server that has them.
+    /// The rows of a statement of the feed, with the epoch of the server that has them. Nothing is decided on them, so
+    /// that no batch has to wait until the standbys have them.
     fn records(&self, text: &'static str, params: crate::server::Params<'_>) -> Result<(Vec<Row>, u64), StoreError> {
-        self.rows_of_epoch("read the records in their order", text, params)
+        let answer = self.server.call("read the records in their order", text, params)?;
+        Ok((answer.rows, answer.epoch))
     }
 
     fn newest_place(&self) -> Result<Option<i64>, StoreError> {
@@ -218,7 +221,7 @@ impl Feed for PostgresStore {
         // The record that ends at the position is read again.
         let (behind, count) = if is_start { (0, limit) } else { (i64::from(after.passed) - 1, limit + 1) };
         loop {
-            let (rows, epoch) = self.records(PAGE, &[&place, &(behind + count), &behind, &count])?;
+            let (rows, epoch) = self.records(PAGE, &[&place, &behind, &count])?;
             let mut found = rows.iter().map(|row| Found::of(&mut Columns::new(row, self.place())));
             let mut position = after;
             if !is_start {
@@ -247,12 +250,15 @@ impl Feed for PostgresStore {
     }
 
     fn end_of(&self, event: EventId) -> Result<Option<(EventRef, EventStatus)>, FeedError> {
-        let (rows, _) = self.records(OF_RAIL, &[&Uuid(event.bits())])?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let mut row = Columns::new(row, self.place());
-        let found = (row.reference()?, row.status()?);
-        // It is told as something that is so.
-        bursar_engine::store::Chains::sync(self)?;
-        Ok(Some(found))
+        loop {
+            let (rows, epoch) = self.records(OF_RAIL, &[&Uuid(event.bits())])?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            let mut row = Columns::new(row, self.place());
+            let found = (row.reference()?, row.status()?);
+            // It is told as something that is so, by whichever server may be the next.
+            if !self.server.durability().has_standbys() || self.wait_for_standbys()? == epoch {
+                return Ok(Some(found));
+            }
+        }
     }
 }

@@ -241,7 +241,8 @@ impl Heads {
     /// Removes heads that are not new until there are at most so many, those first that were not asked for lately. Does
     /// a bounded amount for each head that is too many, so that some may stay for the next time.
     pub(super) fn make_room(&mut self, heads_max: usize) {
-        let too_many = self.len().saturating_sub(heads_max);
+        // Those that are new cannot go: where all are, nothing is looked at.
+        let too_many = self.len().saturating_sub(heads_max).min(self.len() - self.new.len());
         for _ in 0..too_many.saturating_mul(4) {
             if self.len() <= heads_max {
                 return;

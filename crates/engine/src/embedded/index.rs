@@ -92,7 +92,7 @@ pub(super) struct Lookups {
 }
 
 impl Index {
-    /// `heads_max` is how many heads may be in memory beside those that no index file has.
+    /// `heads_max` is how many heads are kept in memory; those that no index file has stay in any case.
     pub(super) fn new(ledger: [u8; 16], holds: Holds, runs: Runs, heads_max: usize) -> Self {
         Self {
             ledger,

@@ -41,7 +41,8 @@ impl Maintenance {
     pub(super) fn freeze(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
         self.finish(shared)?;
         let mut state = shared.lock();
-        if state.index.has_news() {
+        // Somebody else may have frozen meanwhile; what is frozen must become index files first.
+        if state.index.frozen.is_none() && state.index.has_news() {
             let checkpoint = state.checkpoint(&shared.config, shared.journal.point());
             state.index.freeze(checkpoint);
         }

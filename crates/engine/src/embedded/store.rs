@@ -44,7 +44,7 @@ pub struct EmbeddedOptions {
     /// The newest events are written to index files once they concern this many transactions or customers.
     /// Memory grows with it: about 200 bytes each.
     pub memtable_entries_max: usize,
-    /// How many heads of chains are kept in memory for speed, beside those of the newest events. About 100 bytes each.
+    /// How many heads of chains are kept in memory, about 100 bytes each. Those of the newest events stay in any case.
     pub heads_max: usize,
     /// Write index files on a thread of their own. Otherwise within the call that fills the memory.
     pub background: bool,
