@@ -9,7 +9,7 @@ mod following;
 mod history;
 
 use bursar_engine::core::commit::Outcome;
-use bursar_engine::core::{Amount, Currencies, CustomerId, LedgerConfig, Policy, Request, TransactionId};
+use bursar_engine::core::{Amount, Currencies, CustomerId, EventStatus, LedgerConfig, Policy, Request, TransactionId};
 use bursar_engine::store::{Chains, FeedError, FeedItem};
 use bursar_engine::{Ledger, LedgerOptions, new_config};
 use bursar_postgres::{PostgresConfig, PostgresStore, migrate};
@@ -218,10 +218,10 @@ fn a_ledger_without_a_feed_is_given_one() {
     assert!(store.feed().is_none() && matches!(old.feed_start(), Err(FeedError::Unavailable)));
     // More than one place takes.
     old.submit_batch((1..2_500).map(|id| deposit(id % 40, id)).collect()).unwrap();
-    // As it was before this program knew of places.
+    // As it was before this program knew of places, and some events had gone through a rail: those are two records each.
     let schema = &config.schema;
     server.psql(&format!(
-        "SET search_path = {schema}; DROP TABLE feed; ALTER TABLE events DROP written; ALTER TABLE statuses DROP written; \
+        "SET search_path = {schema}; UPDATE events SET rail = 1 WHERE seq % 3 = 0; DROP TABLE feed; ALTER TABLE events DROP written; ALTER TABLE statuses DROP written; \
          DELETE FROM migrations WHERE version = 2"
     ));
     let with_feed = PostgresConfig { feed: true, ..config.clone() };
@@ -234,7 +234,13 @@ fn a_ledger_without_a_feed_is_given_one() {
     apply(&new, deposit(1, 9_001));
     let items = all(&*store, 77);
     assert_eq!(check(&*store, &items), Vec::<String>::new());
-    assert_eq!(items.len(), 2_499 + 2);
+    let with_rail = items.iter().filter(|item| item.entry.status == EventStatus::Started).count();
+    assert_eq!((with_rail, items.len()), (19 * 21 + 21 * 20, 2_499 + with_rail + 2));
+    // Their ends were put right behind their beginnings, so that none begins before the one before it had ended.
+    let is_split = |two: &&[FeedItem]| {
+        two[0].entry.status == EventStatus::Started && two[0].entry.linked.id() != two[1].entry.linked.id()
+    };
+    assert_eq!(items.windows(2).filter(is_split).count(), 0);
     let places: std::collections::BTreeSet<u64> = items.iter().map(|item| item.position.at).collect();
     assert!(places.len() >= 4, "{places:?}");
     // A second time nothing changes.
