@@ -137,8 +137,8 @@ impl<V: Copy> ById<V> {
             let values = ids.zip(&self.in_runs[run.begin..end]);
             values.filter_map(|(id, value)| Some((TransactionId::new(id), value.as_ref()?)))
         };
-        let slots = self.others.by_hash.iter().flat_map(|table| &table.slots);
-        let others = slots.filter_map(|(id, value)| Some((TransactionId::new(*id), value.as_ref()?)));
+        let entries = self.others.by_hash.iter().flat_map(|table| &table.entries);
+        let others = entries.map(|(id, value)| (TransactionId::new(*id), value));
         self.runs.iter().enumerate().flat_map(of_run).chain(others)
     }
 
@@ -189,14 +189,34 @@ struct Tables<V> {
 
 /// How many tables there are, as a power of two.
 const TABLES_BITS: u32 = 8;
-/// How many places a table begins with, as a power of two.
-const PLACES_BITS_MIN: u32 = 4;
+/// How many slots a table begins with, as a power of two.
+const SLOTS_BITS_MIN: u32 = 4;
 
-/// Ids and their values, each at the place its hash says or, where that is taken, at the next vacant one.
+/// Ids and their values in the order in which they came, and where each is.
+///
+/// Nearly every id that is asked for is new, and the answer is waited for in memory. So what is searched is small: eight
+/// bytes for each entry, at the place that the hash says or, where that is taken, at the next vacant one.
 #[derive(Clone, Debug)]
 struct Table<V> {
-    slots: Vec<(u128, Option<V>)>,
-    count: usize,
+    entries: Vec<(u128, V)>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// Of the entry's hash; as many digits as say where the slot is in the largest table, so that a table grows without
+    /// a look at its entries.
+    hash: u32,
+    /// Which entry, counted from 1; 0: none. No table comes near as many: it would take 256 times their room in all.
+    number: u32,
+}
+
+/// What a search ends at.
+enum Found {
+    /// The place of the entry.
+    Entry(usize),
+    /// The vacant slot where it would be.
+    Vacant(usize),
 }
 
 impl<V: Copy> Tables<V> {
@@ -204,8 +224,10 @@ impl<V: Copy> Tables<V> {
         self.hasher.hash_one(id)
     }
 
+    /// The table that an id with this hash belongs to, if it has any entry.
     fn table(&self, hash: u64) -> Option<&Table<V>> {
-        self.by_hash.get((hash >> (u64::BITS - TABLES_BITS)) as usize)
+        let table = self.by_hash.get((hash >> (u64::BITS - TABLES_BITS)) as usize);
+        table.filter(|table| !table.entries.is_empty())
     }
 
     fn get(&self, id: u128) -> Option<&V> {
@@ -214,7 +236,10 @@ impl<V: Copy> Tables<V> {
         }
         let hash = self.hash(id);
         let table = self.table(hash)?;
-        table.slots[table.place(hash, id)?].1.as_ref()
+        match table.find(hash as u32, id) {
+            Found::Entry(place) => Some(&table.entries[place].1),
+            Found::Vacant(_) => None,
+        }
     }
 
     fn has(&self, id: u128) -> bool {
@@ -226,8 +251,9 @@ impl<V: Copy> Tables<V> {
             return false;
         }
         let hash = self.hash(id);
-        let slot = self.table(hash).and_then(|table| table.slots.get(table.first_place(hash)?));
-        slot.is_some_and(|(other, _)| *other == id)
+        let Some(table) = self.table(hash) else { return false };
+        let slot = table.slots[table.first_slot(hash as u32)];
+        slot.number > 0 && slot.hash == hash as u32 && table.entries[slot.number as usize - 1].0 == id
     }
 
     fn is_above_all(&self, id: u128) -> bool {
@@ -236,8 +262,8 @@ impl<V: Copy> Tables<V> {
 
     fn clear(&mut self) {
         for table in &mut self.by_hash {
-            table.slots.fill((0, None));
-            table.count = 0;
+            table.entries.clear();
+            table.slots.fill(Slot::default());
         }
         self.id_max = None;
     }
@@ -245,63 +271,79 @@ impl<V: Copy> Tables<V> {
     /// Gives whether the id is new.
     fn insert(&mut self, id: u128, value: V) -> bool {
         let (table, hash) = self.table_for_one_more(id);
-        table.insert(hash, id, value)
+        match table.find(hash, id) {
+            Found::Entry(place) => table.entries[place].1 = value,
+            Found::Vacant(at) => {
+                table.push(at, hash, id, value);
+                return true;
+            }
+        }
+        false
     }
 
     /// Leaves a value that is there as it is.
     fn insert_new(&mut self, id: u128, value: V) -> bool {
         let (table, hash) = self.table_for_one_more(id);
-        table.place(hash, id).is_some_and(|place| table.slots[place].1.is_none()) && table.insert(hash, id, value)
+        match table.find(hash, id) {
+            Found::Entry(_) => false,
+            Found::Vacant(at) => {
+                table.push(at, hash, id, value);
+                true
+            }
+        }
     }
 
-    fn table_for_one_more(&mut self, id: u128) -> (&mut Table<V>, u64) {
+    fn table_for_one_more(&mut self, id: u128) -> (&mut Table<V>, u32) {
         if self.by_hash.is_empty() {
-            self.by_hash.resize(1 << TABLES_BITS, Table { slots: Vec::new(), count: 0 });
+            self.by_hash.resize(1 << TABLES_BITS, Table { entries: Vec::new(), slots: Vec::new() });
         }
         self.id_max = self.id_max.max(Some(id));
         let hash = self.hash(id);
         let table = &mut self.by_hash[(hash >> (u64::BITS - TABLES_BITS)) as usize];
         // At least a quarter is vacant, so that every search ends, and soon.
-        if table.count >= table.slots.len() / 4 * 3 {
-            table.grow(&self.hasher);
+        if table.entries.len() >= table.slots.len() / 4 * 3 {
+            table.grow();
         }
-        (table, hash)
+        (table, hash as u32)
     }
 }
 
 impl<V: Copy> Table<V> {
-    fn first_place(&self, hash: u64) -> Option<usize> {
-        self.slots.len().checked_sub(1).map(|mask| hash as usize & mask)
+    /// Where a search begins. There is a slot.
+    fn first_slot(&self, hash: u32) -> usize {
+        hash as usize & (self.slots.len() - 1)
     }
 
-    /// Where an id is, or would be.
-    fn place(&self, hash: u64, id: u128) -> Option<usize> {
-        let mut place = self.first_place(hash)?;
+    fn find(&self, hash: u32, id: u128) -> Found {
+        let mut at = self.first_slot(hash);
         loop {
-            let (other, value) = &self.slots[place];
-            if *other == id || value.is_none() {
-                return Some(place);
+            let slot = self.slots[at];
+            if slot.number == 0 {
+                return Found::Vacant(at);
             }
-            place = (place + 1) & (self.slots.len() - 1);
+            let place = slot.number as usize - 1;
+            if slot.hash == hash && self.entries[place].0 == id {
+                return Found::Entry(place);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
         }
     }
 
-    fn insert(&mut self, hash: u64, id: u128, value: V) -> bool {
-        let Some(place) = self.place(hash, id) else { return false };
-        let is_new = self.slots[place].1.is_none();
-        self.count += usize::from(is_new);
-        self.slots[place] = (id, Some(value));
-        is_new
+    /// Adds an entry that is not there, at the slot that the search for it ended at.
+    fn push(&mut self, at: usize, hash: u32, id: u128, value: V) {
+        self.entries.push((id, value));
+        self.slots[at] = Slot { hash, number: self.entries.len() as u32 };
     }
 
-    fn grow(&mut self, hasher: &RandomState) {
-        let count = (self.slots.len() * 2).max(1 << PLACES_BITS_MIN);
-        let slots = std::mem::replace(&mut self.slots, vec![(0, None); count]);
-        self.count = 0;
-        for (id, value) in slots {
-            if let Some(value) = value {
-                self.insert(hasher.hash_one(id), id, value);
+    fn grow(&mut self) {
+        let count = (self.slots.len() * 2).max(1 << SLOTS_BITS_MIN);
+        let slots = std::mem::replace(&mut self.slots, vec![Slot::default(); count]);
+        for slot in slots.into_iter().filter(|slot| slot.number > 0) {
+            let mut at = self.first_slot(slot.hash);
+            while self.slots[at].number > 0 {
+                at = (at + 1) & (count - 1);
             }
+            self.slots[at] = slot;
         }
     }
 }
@@ -355,6 +397,51 @@ mod tests {
                 prop_assert_eq!((values.len(), values.iter().count()), (0, 0));
             }
         }
+    }
+
+    /// Enough for every table to grow several times, twice into the same room.
+    #[test]
+    fn ids_in_no_order_are_found_however_many_they_are() {
+        let ids = |round: u64| (0..50_000).map(move |number: u64| scattered(number << 1 | round));
+        let mut values = ById::default();
+        for round in 0..2 {
+            for (id, number) in ids(round).zip(0u32..) {
+                assert!(values.insert_new(id, number) && !values.insert_new(id, number + 1));
+            }
+            for (id, number) in ids(round).zip(0u32..) {
+                assert_eq!((values.get(id), values.is_at_hand(scattered(!0))), (Some(&number), false));
+            }
+            assert!(ids(1 - round).all(|id| values.get(id).is_none()));
+            let at_hand_count = ids(round).filter(|id| values.is_at_hand(*id)).count();
+            assert!(at_hand_count > 25_000, "{at_hand_count}");
+            assert_eq!(values.iter().map(|(_, number)| u64::from(*number)).sum::<u64>(), 49_999 * 50_000 / 2);
+            values.clear();
+        }
+    }
+
+    /// An id that is no number, and follows from one.
+    fn scattered(number: u64) -> TransactionId {
+        let high = u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        TransactionId::new(high << 64 | u128::from(number))
+    }
+
+    /// Ids whose hashes are the same, as far as the table knows them, are told apart.
+    #[test]
+    fn the_hash_alone_does_not_say_whose_an_entry_is() {
+        let mut table = Table { entries: Vec::new(), slots: Vec::new() };
+        table.grow();
+        // The last slot: the search goes on with the first one.
+        let hash = u32::MAX;
+        for id in 0..5 {
+            let Found::Vacant(at) = table.find(hash, id) else { panic!("{id} is there") };
+            table.push(at, hash, id, id * 10);
+        }
+        table.grow();
+        for id in 0..5 {
+            let Found::Entry(place) = table.find(hash, id) else { panic!("{id} is not there") };
+            assert_eq!(table.entries[place], (id, id * 10));
+        }
+        assert!(matches!(table.find(hash, 5), Found::Vacant(_)));
     }
 
     /// What is counted from anywhere, with gaps, is in runs; what comes in no order is not.
