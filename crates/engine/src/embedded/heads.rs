@@ -101,6 +101,9 @@ impl Slot {
     }
 }
 
+/// How many heads are looked at when room is made: a batch does not wait for more, and brings in far less than a quarter
+/// of them.
+const LOOKED_AT_MAX: usize = 1 << 14;
 /// How many heads are read ahead when they are written: in order of customer they lie anywhere in memory.
 const READ_AHEAD: usize = 64;
 
@@ -239,11 +242,11 @@ impl Heads {
     }
 
     /// Removes heads that are not new until there are at most so many, those first that were not asked for lately. Does
-    /// a bounded amount for each head that is too many, so that some may stay for the next time.
+    /// a bounded amount, so that some may stay for the next time.
     pub(super) fn make_room(&mut self, heads_max: usize) {
         // Those that are new cannot go: where all are, nothing is looked at.
         let too_many = self.len().saturating_sub(heads_max).min(self.len() - self.new.len());
-        for _ in 0..too_many.saturating_mul(4) {
+        for _ in 0..too_many.saturating_mul(4).min(LOOKED_AT_MAX) {
             if self.len() <= heads_max {
                 return;
             }
@@ -564,5 +567,21 @@ mod tests {
         (0..25).for_each(|_| heads.make_room(50));
         assert_eq!(heads.len(), 50);
         assert!(wanted.iter().all(|number| heads.place(customer(*number)).is_some()));
+    }
+
+    /// After a writing, all heads of the memtable may go at once: each batch removes some of them.
+    #[test]
+    fn room_is_made_bit_by_bit() {
+        let mut heads = Heads::default();
+        let count = LOOKED_AT_MAX * 2;
+        for number in 0..count as u64 {
+            let customer = CustomerId::new(number.into());
+            heads.insert(customer, &head(number, 1), None, number);
+        }
+        // All have just been asked for: twice nothing but that is forgotten.
+        for left in [count, count, LOOKED_AT_MAX, 0] {
+            heads.make_room(0);
+            assert_eq!(heads.len(), left);
+        }
     }
 }
