@@ -41,8 +41,8 @@ use std::thread;
 use steps::{Step, by_number, lock, prepare};
 use transactions::{Stored, Transactions};
 
-/// For how many rows is asked ahead.
-const WARM_ROWS: usize = 32;
+/// For how many rows, or customers, is asked ahead.
+const WARM_ROWS: usize = 128;
 
 /// The accounts of all sources taken in so far.
 #[derive(Debug)]
@@ -296,7 +296,13 @@ impl AccountsOnly {
 
     /// All accounts, with whose they are and whether the customer is locked, in order of customer and currency.
     pub fn accounts(&self) -> impl Iterator<Item = (CustomerId, CurrencyIndex, Account, bool)> {
-        lock(&self.customers).in_order().into_iter().flat_map(|(customer, number)| {
+        let in_order = lock(&self.customers).in_order();
+        (0..in_order.len()).flat_map(move |at| {
+            if at % WARM_ROWS == 0 {
+                let next = in_order[at..].iter().take(WARM_ROWS);
+                std::hint::black_box(next.filter(|(_, number)| self.states.warm(*number)).count());
+            }
+            let (customer, number) = in_order[at];
             let (locked, accounts) = self.states.accounts(number);
             accounts.map(move |(currency, account)| (customer, currency, account, locked))
         })
