@@ -14,6 +14,8 @@ use common::scene::{Raw, append, commit, customer, deposit, head};
 use common::{Cluster, Sync, config};
 use following::{all, check, read_on};
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One server, which does for what is looked at here.
 fn alone() -> (Cluster, NatsOptions, LedgerConfig) {
@@ -139,33 +141,42 @@ fn what_lies_behind_many_barriers_is_found() {
 }
 
 /// A stream of chains that is another one than it was when its order was written (an older copy was put in its place, and
-/// went on) is noticed, whether its new messages lie where covered ones were or behind them.
+/// went on) is noticed, also where its messages lie at the very sequences of those that were covered.
 #[test]
 fn an_order_that_was_written_for_another_stream_is_noticed() {
     let (cluster, options, config) = alone();
     let options = NatsOptions { shard_count: 1, ..options };
-    let chains = NatsChains::create(&config, options.clone()).unwrap();
-    for number in 0..5 {
-        commit(&chains, &config, customer(number), number);
-    }
-    let before = all(&chains, 10);
-    drop(chains);
+    drop(NatsChains::create(&config, options.clone()).unwrap());
     let raw = Raw::new(&cluster);
     let stream = format!("{}-chains-0", options.prefix);
+    let end = || raw.api(&format!("STREAM.INFO.{stream}"), &json!({}))["state"]["last_seq"].clone();
+    let write = |first: u128, count: u128| {
+        let chains = NatsChains::open(options.clone()).unwrap();
+        for number in 0..count {
+            commit(&chains, &config, customer(number), first + number);
+        }
+        chains
+    };
+    let chains = write(0, 5);
+    let before = all(&chains, 10);
+    let covered = end();
+    drop(chains);
     let stored = raw.api(&format!("STREAM.INFO.{stream}"), &json!({}))["config"].clone();
     let ledger = raw.ask(&format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": 1 }).to_string());
     assert!(raw.api(&format!("STREAM.DELETE.{stream}"), &json!({})).get("error").is_none());
     assert!(raw.api(&format!("STREAM.CREATE.{stream}"), &stored).get("error").is_none());
     raw.ask(&format!("{}.ledger", options.prefix), ledger);
-    let chains = NatsChains::open(options).unwrap();
-    for number in 0..20 {
-        commit(&chains, &config, customer(number), 100 + number);
+    let is_noticed = |read: Result<FeedPosition, FeedError>| {
+        assert!(matches!(&read, Err(FeedError::Store(StoreError::Damaged(_)))), "{read:?}");
+    };
+    let chains = write(100, 5);
+    assert_eq!(end(), covered);
+    for position in [chains.feed().unwrap().start(), before[4].position] {
+        is_noticed(chains.feed().unwrap().read(position, 10, &mut Vec::new()));
     }
-    let feed = chains.feed().unwrap();
-    for position in [feed.start(), before[4].position] {
-        let read = feed.read(position, 10, &mut Vec::new());
-        assert!(matches!(&read, Err(FeedError::Store(StoreError::Damaged(_)))), "{position}: {read:?}");
-    }
+    // Nor does the order go on behind it.
+    let chains = write(200, 1);
+    is_noticed(chains.feed().unwrap().latest());
 }
 
 /// A reader that is at the end finds what this store has written before, whichever server it asks; and of others, the
@@ -196,4 +207,44 @@ fn what_a_store_has_written_itself_is_shown_at_once() {
     }
     assert_eq!(items, others);
     assert_eq!(check(&one, &items), Vec::<String>::new());
+}
+
+/// Two follow at once, and somebody writes in batches: who comes second with the next part of the order takes the other's.
+#[test]
+fn two_who_follow_at_once_see_one_order() {
+    let (_cluster, options, config) = alone();
+    let writer = NatsChains::create(&config, options.clone()).unwrap();
+    let is_over = AtomicBool::new(false);
+    let follow = || {
+        let chains = NatsChains::open(options.clone()).unwrap();
+        let (mut items, mut position) = (Vec::new(), chains.feed().unwrap().start());
+        loop {
+            // Looked at before the read: what was written before is read.
+            let last = is_over.load(Ordering::Acquire);
+            position = read_on(chains.feed().unwrap(), position, 7, &mut items).unwrap();
+            if last {
+                return items;
+            }
+        }
+    };
+    let followed = std::thread::scope(|scope| {
+        let following = [scope.spawn(follow), scope.spawn(follow)];
+        for batch in 0..60_u128 {
+            let of = |number: u128| customer((batch + number * number) % 40);
+            let of: BTreeSet<_> = (0..20).map(of).collect();
+            let begun: Vec<_> = (0..)
+                .zip(of)
+                .map(|(number, of)| deposit(&config, &head(&writer, &config, of), of, batch * 100 + number))
+                .collect();
+            append(&writer, &begun.iter().cloned().map(Record::Started).collect::<Vec<_>>());
+            append(&writer, &begun.iter().map(|event| Record::Done(event.reference())).collect::<Vec<_>>());
+        }
+        is_over.store(true, Ordering::Release);
+        following.map(|following| following.join().unwrap())
+    });
+    assert!(followed[0] == followed[1], "two orders");
+    assert_eq!(check(&writer, &followed[0]), Vec::<String>::new());
+    assert_eq!(all(&writer, 100), followed[0]);
+    let places: BTreeSet<u64> = followed[0].iter().map(|item| item.position.at).collect();
+    assert!(places.len() > 10, "hardly anything was followed while it was written: {places:?}");
 }
