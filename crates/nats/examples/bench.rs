@@ -1,8 +1,11 @@
 //! Whole transactions per second over a cluster, beside bare publishes of as many messages in the same run.
 //!
 //! ```text
-//! cargo run --release -p bursar-nats --example bench -- "$(.ci/nats-server)"
+//! cargo run --release -p bursar-nats --example bench -- "$(.ci/nats-server)" [COUNT [feed]]
 //! ```
+//!
+//! The last runs have somebody who follows the ledger beside them, in turn with runs without; with `feed` there are only
+//! these. After runs without, the feed is read twice: by the first who does, which puts it in order, and once more.
 //!
 //! Starts three servers on loopback with `sync_interval: always`, each in a temporary directory of its own, and a ledger
 //! whose streams have three replicas. The transactions table is in memory: the figure is that of the chains and the
@@ -260,6 +263,20 @@ fn run(servers: &Servers, shards: u16, batch: usize, customers: u64, count: u64,
     }
 }
 
+fn writers_alone(servers: &Servers, count: u64) {
+    bare(servers, 30_000, 310, 500);
+    bare(servers, 30_000, 310, 1000);
+    for (shards, batch) in [(1, 1024), (1, 4096), (4, 1024), (4, 4096), (4, 16_384)] {
+        for engines in [1, 2] {
+            run(servers, shards, batch, 1000, count, engines, false);
+        }
+    }
+    // Nobody has two requests in one batch: each transaction takes two messages.
+    for engines in [1, 2] {
+        run(servers, 4, 4096, 20_000, count, engines, false);
+    }
+}
+
 fn main() {
     let program = std::env::args().nth(1).unwrap_or_else(|| "nats-server".to_owned());
     let count = std::env::args().nth(2).map_or(60_000, |text| text.parse().unwrap());
@@ -269,16 +286,8 @@ fn main() {
         "three servers, R3, sync_interval: always; {} threads here",
         std::thread::available_parallelism().unwrap()
     );
-    bare(&servers, 30_000, 310, 500);
-    bare(&servers, 30_000, 310, 1000);
-    for (shards, batch) in [(1, 1024), (1, 4096), (4, 1024), (4, 4096), (4, 16_384)] {
-        for engines in [1, 2] {
-            run(&servers, shards, batch, 1000, count, engines, false);
-        }
-    }
-    // Nobody has two requests in one batch: each transaction takes two messages.
-    for engines in [1, 2] {
-        run(&servers, 4, 4096, 20_000, count, engines, false);
+    if std::env::args().nth(3).as_deref() != Some("feed") {
+        writers_alone(&servers, count);
     }
     for follower in [false, true, false, true] {
         run(&servers, 1, 4096, 1000, count, 1, follower);
