@@ -17,7 +17,9 @@ mod service;
 #[path = "common/stream.rs"]
 mod stream;
 
-use elsewhere::{in_postgres, sandbox_with};
+use common::Sandbox;
+use elsewhere::{in_both, in_postgres, sandbox_with};
+use nats::{Cluster, Sync};
 use postgres::PostgresServer;
 use receiver::{Received, Receiver, SECRET};
 use rustix::process::Signal;
@@ -105,6 +107,12 @@ fn events_of_all_services_reach_everybody(settings: &str) {
 fn events_of_all_services_reach_everybody_over_postgresql() {
     let server = PostgresServer::start();
     events_of_all_services_reach_everybody(&in_postgres(&server));
+}
+
+#[test]
+fn events_of_all_services_reach_everybody_over_jetstream() {
+    let (cluster, server, files) = (Cluster::start(3, Sync::Always), PostgresServer::start(), Sandbox::new());
+    events_of_all_services_reach_everybody(&in_both(&files, &cluster, &server));
 }
 
 /// Left out when the schema was made, there is none, and that is said; `bursar migrate` gives the ledger one later.

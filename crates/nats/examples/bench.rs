@@ -1,8 +1,11 @@
 //! Whole transactions per second over a cluster, beside bare publishes of as many messages in the same run.
 //!
 //! ```text
-//! cargo run --release -p bursar-nats --example bench -- "$(.ci/nats-server)"
+//! cargo run --release -p bursar-nats --example bench -- "$(.ci/nats-server)" [COUNT [feed]]
 //! ```
+//!
+//! The last runs have somebody who follows the ledger beside them, in turn with runs without; with `feed` there are only
+//! these. After runs without, the feed is read twice: by the first who does, which puts it in order, and once more.
 //!
 //! Starts three servers on loopback with `sync_interval: always`, each in a temporary directory of its own, and a ledger
 //! whose streams have three replicas. The transactions table is in memory: the figure is that of the chains and the
@@ -20,7 +23,7 @@
 
 use bursar_engine::core::commit::{Limits, Outcome};
 use bursar_engine::core::{Amount, Currencies, CustomerId, Policy, Request, TransactionId};
-use bursar_engine::store::{Chains, MemoryStore};
+use bursar_engine::store::{Chains, FeedPosition, MemoryStore};
 use bursar_engine::{Ledger, LedgerOptions, new_config};
 use bursar_nats::{NatsChains, NatsOptions};
 use std::fmt::Write as _;
@@ -28,6 +31,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -159,13 +163,42 @@ fn drive(ledger: &Ledger, which: u64, engines: u64, batch: usize, customers: u64
     applied
 }
 
-fn run(servers: &Servers, shards: u16, batch: usize, customers: u64, count: u64, engines: u64) {
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Reads what lies behind a position; gives how many records that are, and the position behind them.
+fn read_on(chains: &NatsChains, after: FeedPosition) -> (u64, FeedPosition) {
+    let (mut position, mut items, mut count) = (after, Vec::new(), 0);
+    loop {
+        let next = chains.feed().unwrap().read(position, 1_000, &mut items).unwrap();
+        count += items.drain(..).count() as u64;
+        if next == position {
+            return (count, position);
+        }
+        position = next;
+    }
+}
+
+/// Reads all records, by a store of its own.
+fn follow(servers: &Servers, options: &NatsOptions, what: &str) -> u64 {
+    let chains = NatsChains::open(options.clone()).unwrap();
+    let (began, before) = (Instant::now(), Spent::so_far(servers));
+    let (count, _) = read_on(&chains, chains.feed().unwrap().start());
+    let rate = count as f64 / began.elapsed().as_secs_f64();
+    println!("    feed, {what}: {rate:>8.0} records/s; {}", Spent::since(before, servers, count));
+    count
+}
+
+/// With `follower`, somebody reads the feed all the while, with a store of its own.
+#[allow(clippy::too_many_arguments)] // figures of a run
+fn run(servers: &Servers, shards: u16, batch: usize, customers: u64, count: u64, engines: u64, follower: bool) {
     let config = new_config(Policy::default(), Currencies::default()).unwrap();
     let options = NatsOptions {
         servers: servers.1.clone(),
         user: Some(("books".into(), "books".into())),
         system_user: Some(("sys".into(), "sys".into())),
-        prefix: format!("bench-{shards}-{batch}-{customers}-{engines}"),
+        prefix: format!("bench-{shards}-{batch}-{customers}-{engines}-{}", hex(&config.ledger)),
         shard_count: shards,
         ..NatsOptions::default()
     };
@@ -179,23 +212,69 @@ fn run(servers: &Servers, shards: u16, batch: usize, customers: u64, count: u64,
             Ledger::with_stores(config.clone(), chains, table.clone(), options).unwrap()
         })
         .collect();
+    let others = follower.then(|| NatsChains::open(options.clone()).unwrap());
+    let is_over = AtomicBool::new(false);
     let before = Spent::so_far(servers);
     let began = Instant::now();
+    let mut ended = began;
     let applied: u64 = std::thread::scope(|scope| {
+        let (others, is_over) = (others.as_ref(), &is_over);
+        let following = others.map(|chains| {
+            scope.spawn(move || {
+                let (mut seen, mut position) = (0, chains.feed().unwrap().start());
+                loop {
+                    let last = is_over.load(Ordering::Acquire);
+                    let (more, next) = read_on(chains, position);
+                    (seen, position) = (seen + more, next);
+                    if last {
+                        return seen;
+                    }
+                    // As often as a service looks.
+                    std::thread::sleep(Duration::from_millis(250));
+                }
+            })
+        });
         let each = count / engines;
         let drivers: Vec<_> = (0..)
             .zip(&ledgers)
             .map(|(which, ledger)| scope.spawn(move || drive(ledger, which, engines, batch, customers, each)))
             .collect();
-        drivers.into_iter().map(|driver| driver.join().unwrap()).sum()
+        let applied = drivers.into_iter().map(|driver| driver.join().unwrap()).sum();
+        ended = Instant::now();
+        is_over.store(true, Ordering::Release);
+        if let Some(following) = following {
+            let seen = following.join().unwrap();
+            println!("followed, {:.2} s after the last commit: {seen} records", ended.elapsed().as_secs_f64());
+            assert_eq!(seen, applied, "records of the feed");
+        }
+        applied
     });
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = (ended - began).as_secs_f64();
     let rate = applied as f64 / seconds;
     let spent = Spent::since(before, servers, applied);
     println!(
         "{engines} engine(s), {shards} stream(s), batches of {batch:>5}, {customers:>5} customers: {rate:>8.0} whole transactions/s ({applied} in {seconds:.1} s); {spent}"
     );
     assert_eq!(first.totals().unwrap().event_count, applied, "what the chains say");
+    if !follower {
+        for what in ["put in order and read", "read again"] {
+            assert_eq!(follow(servers, &options, what), applied, "records of the feed");
+        }
+    }
+}
+
+fn writers_alone(servers: &Servers, count: u64) {
+    bare(servers, 30_000, 310, 500);
+    bare(servers, 30_000, 310, 1000);
+    for (shards, batch) in [(1, 1024), (1, 4096), (4, 1024), (4, 4096), (4, 16_384)] {
+        for engines in [1, 2] {
+            run(servers, shards, batch, 1000, count, engines, false);
+        }
+    }
+    // Nobody has two requests in one batch: each transaction takes two messages.
+    for engines in [1, 2] {
+        run(servers, 4, 4096, 20_000, count, engines, false);
+    }
 }
 
 fn main() {
@@ -207,16 +286,12 @@ fn main() {
         "three servers, R3, sync_interval: always; {} threads here",
         std::thread::available_parallelism().unwrap()
     );
-    bare(&servers, 30_000, 310, 500);
-    bare(&servers, 30_000, 310, 1000);
-    for (shards, batch) in [(1, 1024), (1, 4096), (4, 1024), (4, 4096), (4, 16_384)] {
-        for engines in [1, 2] {
-            run(&servers, shards, batch, 1000, count, engines);
-        }
+    if std::env::args().nth(3).as_deref() != Some("feed") {
+        writers_alone(&servers, count);
     }
-    // Nobody has two requests in one batch: each transaction takes two messages.
-    for engines in [1, 2] {
-        run(&servers, 4, 4096, 20_000, count, engines);
+    for follower in [false, true, false, true] {
+        run(&servers, 1, 4096, 1000, count, 1, follower);
+        run(&servers, 4, 4096, 20_000, count, 1, follower);
     }
     bare(&servers, 30_000, 310, 1000);
 }

@@ -1,17 +1,18 @@
 //! The store of chains: which stream a customer is in, and the calls of [`Chains`], each taken to all streams at once.
 
+use crate::entries::{self, Order};
 use crate::error::{damaged, failed};
 use crate::follow::Known;
 use crate::ledger::{LedgerMessage, decode_mark, encode_mark};
 use crate::message;
 use crate::net::{Net, Published, Stored};
 use crate::options::NatsOptions;
-use crate::settings::{Weakness, create_stream, weaknesses};
+use crate::settings::{Weakness, create_stream, subjects, weaknesses};
 use crate::shard::{Shard, State};
 use bursar_engine::Totals;
 use bursar_engine::core::commit::Appended;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Hash, Head, LedgerConfig, Record};
-use bursar_engine::store::{ChainEntry, Chains, CustomerHead, ReadRange, SourceId, SourceMark, StoreError};
+use bursar_engine::store::{ChainEntry, Chains, CustomerHead, Feed, ReadRange, SourceId, SourceMark, StoreError};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde_json::json;
@@ -46,7 +47,7 @@ pub struct Finding {
 /// Chains in a cluster of NATS `JetStream`.
 #[derive(Debug)]
 pub struct NatsChains {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     /// Taken out when the store is dropped.
     runtime: Option<Runtime>,
 }
@@ -65,7 +66,9 @@ pub(crate) struct Inner {
     /// How many servers must say the same of heads that are not in memory: two, where there are as many.
     pub(crate) read_replicas: usize,
     number: AtomicU64,
-    shards: Vec<Shard>,
+    pub(crate) shards: Vec<Shard>,
+    /// `None` for a ledger without a feed.
+    pub(crate) order: Option<Order>,
     findings: Mutex<Vec<Finding>>,
     /// How often servers have answered without what they must have, by name.
     empty_answers: Mutex<HashMap<String, u32>>,
@@ -93,6 +96,27 @@ fn runtime() -> Result<Runtime, StoreError> {
 
 fn stream_name(prefix: &str, shard: u16) -> String {
     format!("{prefix}-chains-{shard}")
+}
+
+/// The streams of chains, with their subjects.
+fn streams_of(prefix: &str, shard_count: u16) -> Vec<(String, Vec<String>)> {
+    (0..shard_count).map(|shard| (stream_name(prefix, shard), subjects(prefix, shard))).collect()
+}
+
+/// The stream that keeps the order of the feed.
+fn feed_stream(prefix: &str) -> (String, Vec<String>) {
+    (entries::stream_name(prefix), vec![entries::subject(prefix)])
+}
+
+/// Whether the ledger has a feed: a stream that keeps its order.
+async fn has_feed(net: &Net, options: &NatsOptions) -> Result<bool, StoreError> {
+    let stream = entries::stream_name(&options.prefix);
+    match net.patient_api(&format!("STREAM.INFO.{stream}"), &json!({}), options.patience).await? {
+        Ok(_) => Ok(true),
+        // No such stream.
+        Err(error) if error.err_code == 10059 => Ok(false),
+        Err(error) => Err(failed("look for the order of the feed", &stream, error.description)),
+    }
 }
 
 fn check_options(options: &NatsOptions) -> Result<(), StoreError> {
@@ -130,13 +154,20 @@ pub fn prepare(options: NatsOptions) -> Result<Prepared, StoreError> {
             Err(error) => return Err(error),
         };
         let shard_count = ledger.as_ref().map_or(options.shard_count, |message| message.shard_count);
-        let streams: Vec<String> = (0..shard_count).map(|shard| stream_name(&options.prefix, shard)).collect();
+        let mut all = streams_of(&options.prefix, shard_count);
+        let streams = all.iter().map(|(stream, _)| stream.clone()).collect();
         if ledger.is_none() {
-            for (shard, stream) in (0..).zip(&streams) {
-                create_stream(&net, &options, stream, shard).await?;
+            for (stream, subjects) in &all {
+                create_stream(&net, &options, stream, subjects).await?;
             }
         }
-        let (weaknesses, _) = checked(&net, &options, &streams).await?;
+        // An order that is not there is begun anew, and all of the ledger is in it.
+        let (stream, subjects) = feed_stream(&options.prefix);
+        if !has_feed(&net, &options).await? {
+            create_stream(&net, &options, &stream, &subjects).await?;
+        }
+        all.push((stream, subjects));
+        let (weaknesses, _) = checked(&net, &options, &all).await?;
         Ok(Prepared { streams, ledger: ledger.map(|message| message.config), weaknesses })
     });
     // A caller may be on a thread of another runtime, which must not wait for this one.
@@ -145,7 +176,11 @@ pub fn prepare(options: NatsOptions) -> Result<Prepared, StoreError> {
 }
 
 /// What is weak about the streams and servers, if that is allowed; and how many servers keep each stream.
-async fn checked(net: &Net, options: &NatsOptions, streams: &[String]) -> Result<(Vec<Weakness>, u64), StoreError> {
+async fn checked(
+    net: &Net,
+    options: &NatsOptions,
+    streams: &[(String, Vec<String>)],
+) -> Result<(Vec<Weakness>, u64), StoreError> {
     let (weaknesses, replicas) = weaknesses(net, options, streams).await?;
     if !weaknesses.is_empty() && !options.allow_weak {
         let all: Vec<String> = weaknesses.iter().map(ToString::to_string).collect();
@@ -162,9 +197,11 @@ impl NatsChains {
         let message = LedgerMessage { config: config.clone(), shard_count: options.shard_count };
         let inner = wait(&runtime, async move {
             let net = Net::connect(&options).await?;
-            for shard in 0..options.shard_count {
-                create_stream(&net, &options, &stream_name(&options.prefix, shard), shard).await?;
+            for (stream, subjects) in streams_of(&options.prefix, options.shard_count) {
+                create_stream(&net, &options, &stream, &subjects).await?;
             }
+            let (stream, subjects) = feed_stream(&options.prefix);
+            create_stream(&net, &options, &stream, &subjects).await?;
             // Checked before the ledger is there, so that it can be tried again with other settings.
             let inner = Inner::new(net, options, &message).await?;
             inner.found(&message).await?;
@@ -209,7 +246,7 @@ impl NatsChains {
         self.inner.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
+    pub(crate) fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -300,17 +337,20 @@ async fn find_ledger(net: &Net, options: &NatsOptions) -> Result<LedgerMessage, 
 
 impl Inner {
     async fn new(net: Net, options: NatsOptions, message: &LedgerMessage) -> Result<Self, StoreError> {
-        let streams: Vec<String> = (0..message.shard_count).map(|shard| stream_name(&options.prefix, shard)).collect();
+        let mut streams = streams_of(&options.prefix, message.shard_count);
+        let shards = (0..).zip(&streams).map(|(number, (stream, _))| Shard::new(number, stream.clone())).collect();
+        let has_feed = has_feed(&net, &options).await?;
+        streams.extend(has_feed.then(|| feed_stream(&options.prefix)));
         let (weaknesses, replicas) = checked(&net, &options, &streams).await?;
         for weakness in &weaknesses {
             tracing::warn!(%weakness, "opened with a weak setting");
         }
         let mut writer = [0; 8];
         getrandom::fill(&mut writer).map_err(|error| failed("get random bytes", "", error))?;
-        let shards = (0..).zip(streams).map(|(number, stream)| Shard::new(number, stream)).collect();
         Ok(Self {
             net,
             prefix: options.prefix.clone(),
+            order: has_feed.then(|| Order::new(&options.prefix)),
             options,
             digest: message.config.digest(),
             writer: u64::from_be_bytes(writer),
@@ -712,6 +752,10 @@ impl Chains for NatsChains {
 
     fn totals(&self) -> Result<Totals, StoreError> {
         self.fold(Totals::default(), |sums, _, known| sums.add(&known.totals))
+    }
+
+    fn feed(&self) -> Option<&dyn Feed> {
+        self.inner.order.is_some().then_some(self)
     }
 
     fn last_time_ms(&self) -> Result<u64, StoreError> {

@@ -7,7 +7,8 @@
 //! ```text
 //!  Chains ──► chains ──► shard (barrier, catch up, append) ──► net ──► servers
 //!                          │         └── follow (what is known of a chain's end; no I/O)
-//!                          └── read (a chain's history, checked) ──► message, ledger (bytes)
+//!                          └── read (a chain's history, checked) ──► message, ledger, order (bytes)
+//!  Feed ────► feed ──► entries ──► net
 //! ```
 //!
 //! This crate has no transactions table: the ids of all transactions, kept in a cluster's streams, either cost memory
@@ -19,12 +20,15 @@
 mod bytes;
 mod chains;
 mod config;
+mod entries;
 mod error;
+mod feed;
 mod follow;
 mod ledger;
 mod message;
 mod net;
 mod options;
+mod order;
 mod read;
 mod settings;
 mod shard;

@@ -26,6 +26,7 @@ pub(crate) enum Kind {
     Chain = 1,
     Ledger = 2,
     Source = 3,
+    Order = 4,
 }
 
 const STARTED: u8 = 1;

@@ -260,6 +260,13 @@ impl Net {
         Some(Newest { server: newest.server.filter(|_| same), messages: newest.messages })
     }
 
+    /// The newest message of these subjects that the replica has which is asked.
+    pub(crate) async fn last(&self, stream: &str, subjects: &str) -> Option<Stored> {
+        let body = json!({ "last_by_subj": subjects }).to_string().into();
+        let answer = self.client.request(format!("$JS.API.DIRECT.GET.{stream}"), body).await.ok()?;
+        if answer.status.is_some() { None } else { stored(answer) }
+    }
+
     /// Messages from a sequence on, at the most so many.
     pub(crate) async fn from(&self, stream: &str, seq: u64, subject: Option<&str>, count: u64) -> Option<Vec<Stored>> {
         let mut body = json!({ "seq": seq, "batch": count, "max_bytes": READ_BYTES_MAX });

@@ -67,8 +67,8 @@ impl fmt::Display for Weakness {
     }
 }
 
-/// The subjects of a stream.
-fn subjects(prefix: &str, shard: u16) -> Vec<String> {
+/// The subjects of the stream of a shard.
+pub(crate) fn subjects(prefix: &str, shard: u16) -> Vec<String> {
     let mut subjects = vec![format!("{prefix}.chain.{shard}.*"), format!("{prefix}.sync.{shard}")];
     if shard == 0 {
         subjects.extend([format!("{prefix}.ledger"), format!("{prefix}.source.*")]);
@@ -101,17 +101,17 @@ fn needed() -> Vec<(&'static str, Value)> {
 /// Settings that must not be there at all.
 const UNWANTED: [&str; 5] = ["mirror", "sources", "subject_transform", "persist_mode", "no_ack"];
 
-/// Creates the stream of a shard, or finds it as it would be created.
+/// Creates a stream, or finds it as it would be created.
 pub(crate) async fn create_stream(
     net: &Net,
     options: &NatsOptions,
     stream: &str,
-    shard: u16,
+    subjects: &[String],
 ) -> Result<(), StoreError> {
     let mut config: serde_json::Map<String, Value> =
         needed().into_iter().map(|(setting, value)| (setting.to_owned(), value)).collect();
     config.insert("name".to_owned(), stream.into());
-    config.insert("subjects".to_owned(), subjects(&options.prefix, shard).into());
+    config.insert("subjects".to_owned(), subjects.into());
     config.insert("num_replicas".to_owned(), options.replicas.into());
     let config = Value::Object(config);
     let created = net.patient_api(&format!("STREAM.CREATE.{stream}"), &config, options.patience).await?;
@@ -119,7 +119,7 @@ pub(crate) async fn create_stream(
 }
 
 /// What is weak about a stream, by what the cluster says of it.
-fn weak_stream(stream: &str, prefix: &str, shard: u16, config: &Value) -> Vec<Weakness> {
+fn weak_stream(stream: &str, wanted: &[String], config: &Value) -> Vec<Weakness> {
     let mut weak = Vec::new();
     let replicas = config["num_replicas"].as_u64().unwrap_or(1);
     if replicas < 3 {
@@ -142,7 +142,6 @@ fn weak_stream(stream: &str, prefix: &str, shard: u16, config: &Value) -> Vec<We
             note(setting, found, "nothing".to_owned());
         }
     }
-    let wanted = subjects(prefix, shard);
     let same = config["subjects"].as_array().is_some_and(|found| {
         found.len() == wanted.len() && wanted.iter().all(|subject| found.iter().any(|found| found == subject))
     });
@@ -156,15 +155,15 @@ fn weak_stream(stream: &str, prefix: &str, shard: u16, config: &Value) -> Vec<We
 pub(crate) async fn weaknesses(
     net: &Net,
     options: &NatsOptions,
-    streams: &[String],
+    streams: &[(String, Vec<String>)],
 ) -> Result<(Vec<Weakness>, u64), StoreError> {
     let mut weak = Vec::new();
     let mut replicas_min = u64::MAX;
     let mut servers = BTreeMap::new();
-    for (shard, stream) in (0..).zip(streams) {
+    for (stream, subjects) in streams {
         let info = net.patient_api(&format!("STREAM.INFO.{stream}"), &json!({}), options.patience).await?;
         let info = info.map_err(|error| failed("look at a stream", stream, error.description))?;
-        weak.extend(weak_stream(stream, &options.prefix, shard, &info["config"]));
+        weak.extend(weak_stream(stream, subjects, &info["config"]));
         let cluster = &info["cluster"];
         replicas_min = replicas_min.min(info["config"]["num_replicas"].as_u64().unwrap_or(1));
         let replicas = cluster["replicas"].as_array().into_iter().flatten().map(|replica| &replica["name"]);
@@ -223,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_setting_that_is_otherwise_is_named() {
-        assert_eq!(weak_stream("s", "b", 0, &config()), Vec::new());
+        assert_eq!(weak_stream("s", &subjects("b", 0), &config()), Vec::new());
         let wrong = [
             ("num_replicas", json!(1)),
             ("storage", json!("memory")),
@@ -240,7 +239,7 @@ mod tests {
         for (setting, value) in wrong {
             let mut config = config();
             config[setting] = value;
-            let weak = weak_stream("s", "b", 0, &config);
+            let weak = weak_stream("s", &subjects("b", 0), &config);
             assert_eq!(weak.len(), 1, "{setting}: {weak:?}");
             assert!(weak[0].to_string().contains(setting) || setting == "num_replicas", "{}", weak[0]);
         }

@@ -56,6 +56,8 @@ pub(crate) struct Shard {
     state: Mutex<State>,
     /// How many barriers were begun.
     begun: AtomicU64,
+    /// See [`Shard::seen`].
+    seen: AtomicU64,
 }
 
 /// What is known of it.
@@ -77,7 +79,18 @@ type Landed = BTreeMap<u64, u64>;
 
 impl Shard {
     pub(crate) fn new(number: u16, stream: String) -> Self {
-        Self { number, stream, state: Mutex::default(), begun: AtomicU64::new(0) }
+        Self { number, stream, state: Mutex::default(), begun: AtomicU64::new(0), seen: AtomicU64::new(0) }
+    }
+
+    /// Up to where messages of chains are known to be stored: whoever reads and finds less has asked a server that lags
+    /// behind.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    /// A message of a chain is stored under this sequence.
+    pub(crate) fn note_seen(&self, seq: u64) {
+        self.seen.fetch_max(seq, Ordering::SeqCst);
     }
 
     pub(crate) fn barrier_subject(&self, inner: &Inner) -> String {
@@ -130,7 +143,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn pause_or(&self, until: Instant, error: impl FnOnce() -> StoreError) -> Result<(), StoreError> {
+    pub(crate) async fn pause_or(&self, until: Instant, error: impl FnOnce() -> StoreError) -> Result<(), StoreError> {
         if Instant::now() > until {
             return Err(error());
         }
@@ -209,6 +222,7 @@ impl Shard {
         pending: &mut Landed,
     ) -> Result<(), StoreError> {
         let Some(customer) = inner.customer_of(&stored.subject) else { return Ok(()) };
+        self.note_seen(stored.seq);
         let message = self.decode(stored, customer)?;
         if message.writer == inner.writer
             && let Some(landed) = pending.get_mut(&message.number)
@@ -235,7 +249,7 @@ impl Shard {
         }
     }
 
-    fn decode(&self, stored: &Stored, customer: CustomerId) -> Result<ChainMessage, StoreError> {
+    pub(crate) fn decode(&self, stored: &Stored, customer: CustomerId) -> Result<ChainMessage, StoreError> {
         ChainMessage::decode(&stored.payload, customer).map_err(|error| {
             damaged(&self.stream, stored.seq, format!("a message of customer {customer}: {}", error.0))
         })
@@ -243,7 +257,13 @@ impl Shard {
 
     /// Every message from one sequence to another, in order. One that a replica does not have, or has damaged, is
     /// asked of the others.
-    async fn read_all(&self, inner: &Inner, from: u64, to: u64, until: Instant) -> Result<Vec<Stored>, StoreError> {
+    pub(crate) async fn read_all(
+        &self,
+        inner: &Inner,
+        from: u64,
+        to: u64,
+        until: Instant,
+    ) -> Result<Vec<Stored>, StoreError> {
         let mut all: Vec<Stored> = Vec::new();
         let mut next = from;
         while next <= to {
@@ -510,6 +530,7 @@ impl Shard {
         for (chunk, published) in chunks.iter().zip(published) {
             match published {
                 Published::At(last) => {
+                    self.note_seen(last);
                     let first = last + 1 - chunk.len() as u64;
                     for (seq, (index, _)) in (first..).zip(chunk.iter()) {
                         if let Some(draft) = jobs[*index].draft.take() {

@@ -26,10 +26,6 @@ impl Target for Nats {
         let chains = NatsChains::create(config, options.clone())?;
         Ok(Box::new(NatsHome { config: config.clone(), options, stores: Some(pair(config, chains)?) }))
     }
-
-    fn has_feed(&self) -> bool {
-        false
-    }
 }
 
 impl Home for NatsHome {

@@ -36,10 +36,6 @@ impl Target for Pair {
         let stores = Some(Stores { chains, transactions });
         Ok(Box::new(PairHome { server: self.server.clone(), options, table, stores }))
     }
-
-    fn has_feed(&self) -> bool {
-        false
-    }
 }
 
 impl Home for PairHome {

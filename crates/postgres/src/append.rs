@@ -318,8 +318,8 @@ impl PostgresStore {
         let mut won = self.won(&answer, count, begun)?;
         if answer.repeated {
             // The answer of an earlier attempt was lost: what is there under these very ids came with it.
-            self.server.durability().read();
             let answer = self.server.call("look for events", STATUS, &[customers, seqs, ids])?;
+            self.server.durability().read(answer.timeline);
             for row in &answer.rows {
                 let place: i64 = Columns::new(row, self.place()).get()?;
                 let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
@@ -338,7 +338,7 @@ impl PostgresStore {
     /// Reads which rows a statement has inserted.
     fn won(&self, answer: &Answer, count: i64, begun: u64) -> Result<Won, StoreError> {
         if answer.form == Form::Plain {
-            self.server.durability().wrote(begun);
+            self.server.durability().wrote(begun, answer.timeline);
             return Ok(Won::All);
         }
         let Some(row) = answer.rows.first() else { return Ok(Won::These(HashSet::new())) };
@@ -346,7 +346,7 @@ impl PostgresStore {
         let (inserted, customers, seqs): (i64, Vec<Uuid>, Vec<i64>) = (row.get()?, row.get()?, row.get()?);
         let won = if inserted == count { Won::All } else { Won::These(customers.into_iter().zip(seqs).collect()) };
         if !won.is_none() {
-            self.server.durability().wrote(begun);
+            self.server.durability().wrote(begun, answer.timeline);
         }
         Ok(won)
     }
@@ -516,8 +516,8 @@ impl PostgresStore {
 
     /// How the events of a wave stand, by their places; `None` for one that is not there.
     fn find_statuses(&self, wave: &NewStatuses<'_>) -> Result<Vec<Option<EventStatus>>, StoreError> {
-        self.server.durability().read();
         let answer = self.server.call("look how events stand", STATUS, &[&wave.customers, &wave.seqs, &wave.ids])?;
+        self.server.durability().read(answer.timeline);
         let mut found = vec![None; wave.records.len()];
         for row in &answer.rows {
             let mut row = Columns::new(row, self.place());

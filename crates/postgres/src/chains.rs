@@ -113,7 +113,7 @@ impl PostgresStore {
         params: crate::server::Params<'_>,
     ) -> Result<(Vec<tokio_postgres::Row>, u64), StoreError> {
         let answer = self.server.call(doing, text, params)?;
-        self.server.durability().read();
+        self.server.durability().read(answer.timeline);
         Ok((answer.rows, answer.epoch))
     }
 
@@ -278,7 +278,7 @@ impl PostgresStore {
     pub(crate) fn wait_for_standbys(&self) -> Result<u64, StoreError> {
         let begun = self.server.durability().begin();
         let answer = self.server.call("wait for the standbys", BARRIER, &[&self.slot])?;
-        self.server.durability().wrote(begun);
+        self.server.durability().wrote(begun, answer.timeline);
         Ok(answer.epoch)
     }
 
@@ -341,7 +341,7 @@ impl Chains for PostgresStore {
         let lines = mark.rejected_lines.iter().map(|(line, _)| number(*line)).collect::<Result<Vec<i64>, _>>()?;
         let rejections: Vec<i16> = mark.rejected_lines.iter().map(|(_, rejection)| i16::from(*rejection)).collect();
         let begun = self.server.durability().begin();
-        self.server.call(
+        let answer = self.server.call(
             "keep the position of a source",
             MARK,
             &[
@@ -357,15 +357,24 @@ impl Chains for PostgresStore {
                 &rejections,
             ],
         )?;
-        self.server.durability().wrote(begun);
+        self.server.durability().wrote(begun, answer.timeline);
         Ok(())
     }
 
     /// Every call is durable when it returns. What was read, or found after a lost answer, may not be on the
-    /// standbys yet, where there are some.
+    /// standbys yet, where there are some. If another server takes over before it is, nobody knows whether that one has it.
     fn sync(&self) -> Result<(), StoreError> {
-        if self.server.durability().is_due() {
+        let durability = self.server.durability();
+        if durability.is_due() {
             self.wait_for_standbys()?;
+        }
+        if durability.is_lost() {
+            return Err(StoreError::Database {
+                doing: "make sure that what was read stays",
+                place: self.place().to_owned(),
+                what: "another server has taken over, which may not have what was read before; open the ledger again"
+                    .to_owned(),
+            });
         }
         Ok(())
     }

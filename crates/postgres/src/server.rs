@@ -14,7 +14,7 @@ use bursar_engine::store::StoreError;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -55,6 +55,8 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
     /// Which server has answered: one that has a later number may not have all that an earlier one had.
     pub(crate) epoch: u64,
+    /// Its timeline.
+    pub(crate) timeline: u64,
     /// Which form of the statement it was.
     pub(crate) form: Form,
     /// An earlier attempt may have taken effect.
@@ -103,6 +105,7 @@ struct Connection {
     statements: HashMap<&'static str, Statement>,
     has_standbys: bool,
     epoch: u64,
+    timeline: u64,
 }
 
 impl Drop for Connection {
@@ -112,37 +115,75 @@ impl Drop for Connection {
 }
 
 /// Which reads are covered by a commit that came after them: what is visible is on this server's disk, but only a
-/// commit that waits for the standbys says that it is on theirs.
+/// commit that waits for the standbys says that it is on theirs. It says so of what was read on its own timeline. Where
+/// another server has taken over in between, that one may not have what was read: nothing may rest on it.
 #[derive(Debug, Default)]
 pub(crate) struct Durability {
-    read_count: AtomicU64,
-    covered: AtomicU64,
-    has_standbys: AtomicU64,
+    reads: Mutex<Reads>,
+    has_standbys: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Reads {
+    /// The newest timeline that something was read or written on. One that is started anew goes on with its own, and has
+    /// all that it showed; one that takes over begins another.
+    timeline: u64,
+    count: u64,
+    covered: u64,
+    /// Something was read on an earlier timeline, and not covered there.
+    lost: bool,
+}
+
+impl Reads {
+    fn answered(&mut self, timeline: u64) {
+        if timeline > self.timeline {
+            self.lost |= self.covered < self.count;
+            self.timeline = timeline;
+        }
+    }
 }
 
 impl Durability {
-    /// Something was read, or an answer was lost.
-    pub(crate) fn read(&self) {
-        self.read_count.fetch_add(1, Ordering::AcqRel);
+    fn reads(&self) -> MutexGuard<'_, Reads> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was read, or was found after a lost answer, on this timeline.
+    pub(crate) fn read(&self, timeline: u64) {
+        let mut reads = self.reads();
+        reads.answered(timeline);
+        reads.lost |= timeline < reads.timeline;
+        reads.count += 1;
     }
 
     /// To be given to [`Durability::wrote`] if a commit that begins now writes something.
     pub(crate) fn begin(&self) -> u64 {
-        self.read_count.load(Ordering::Acquire)
+        self.reads().count
     }
 
-    pub(crate) fn wrote(&self, begun: u64) {
-        self.covered.fetch_max(begun, Ordering::AcqRel);
+    /// A commit has written something, on this timeline.
+    pub(crate) fn wrote(&self, begun: u64, timeline: u64) {
+        let mut reads = self.reads();
+        reads.answered(timeline);
+        if timeline == reads.timeline {
+            reads.covered = reads.covered.max(begun);
+        }
     }
 
     /// Whether there are standbys to be waited for.
     pub(crate) fn has_standbys(&self) -> bool {
-        self.has_standbys.load(Ordering::Acquire) > 0
+        self.has_standbys.load(Ordering::Acquire)
     }
 
     /// Whether a commit is needed before what was read may be acted on.
     pub(crate) fn is_due(&self) -> bool {
-        self.has_standbys() && self.covered.load(Ordering::Acquire) < self.read_count.load(Ordering::Acquire)
+        let reads = self.reads();
+        self.has_standbys() && reads.covered < reads.count
+    }
+
+    /// Whether something was read that the server of now may not have.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.has_standbys() && self.reads().lost
     }
 }
 
@@ -283,7 +324,7 @@ impl Server {
             let failed = |what: String| StoreError::Database { doing, place: self.place.clone(), what };
             let (may_have, what) = match self.take() {
                 Ok(mut connection) => {
-                    let epoch = connection.epoch;
+                    let (epoch, timeline) = (connection.epoch, connection.timeline);
                     plain = plain.filter(|(of, _)| *of == epoch && taken.is_none());
                     let (form, text) = match (taken, plain) {
                         (Some(text), _) => (Form::Careful, text),
@@ -297,7 +338,13 @@ impl Server {
                         self.give_back(connection);
                     }
                     match attempted {
-                        Ok(rows) => return Ok(Answer { rows, epoch, form, repeated }),
+                        Ok(rows) => {
+                            if repeated {
+                                // What an earlier attempt has written may be found, and not be on the standbys.
+                                self.durability.read(timeline);
+                            }
+                            return Ok(Answer { rows, epoch, timeline, form, repeated });
+                        }
                         Err((Next::Again, what)) => (false, what),
                         Err((Next::Taken, what)) => {
                             taken = Some(careful.take().ok_or_else(|| failed(what))?);
@@ -311,9 +358,6 @@ impl Server {
                 Err(error) => return Err(failed(error.to_string())),
             };
             repeated |= may_have;
-            if repeated {
-                self.durability.read();
-            }
             if Instant::now() + back_off > deadline {
                 return Err(failed(what));
             }
@@ -404,7 +448,8 @@ impl Server {
                 (client, tokio::spawn(async move { drop(connection.await) }))
             }
         };
-        let mut connection = Connection { client, driver, statements: HashMap::new(), has_standbys: false, epoch: 0 };
+        let mut connection =
+            Connection { client, driver, statements: HashMap::new(), has_standbys: false, epoch: 0, timeline: 0 };
         let checked = timeout(self.statement_timeout + GRACE, self.prepare(&mut connection)).await;
         let Ok(checked) = checked else {
             let what = "no answer to the first statement".to_owned();
@@ -439,13 +484,16 @@ impl Server {
         connection.client.batch_execute(&settings).await.map_err(failed)?;
         let asked = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
             current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
-            concat(pg_postmaster_start_time(), ' ', inet_server_addr(), ' ', inet_server_port())";
+            concat(pg_postmaster_start_time(), ' ', inet_server_addr(), ' ', inet_server_port()), \
+            CASE WHEN pg_is_in_recovery() THEN 0 ELSE \
+              ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint END";
         let row = connection.client.query_one(asked, &[]).await.map_err(failed)?;
         let (standbys, identity): (String, String) = (row.get(3), row.get(4));
         connection.epoch = self.epoch_of(identity);
+        connection.timeline = row.get::<_, i64>(5).unsigned_abs();
         connection.has_standbys = !standbys.is_empty();
         if connection.has_standbys {
-            self.durability.has_standbys.store(1, Ordering::Release);
+            self.durability.has_standbys.store(true, Ordering::Release);
         }
         let found = unsafe_settings(&row, connection.has_standbys);
         if !found.is_empty() && !self.allow_unsafe_settings {
@@ -520,4 +568,58 @@ fn tls(ca_file: &std::path::Path) -> Result<MakeRustlsConnect, OpenError> {
     let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = versions.map_err(|error| bad(error.to_string()))?.with_root_certificates(roots).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_standbys() -> Durability {
+        let durability = Durability::default();
+        durability.has_standbys.store(true, Ordering::Release);
+        durability
+    }
+
+    #[test]
+    fn a_commit_covers_what_was_read_before_it_began() {
+        let durability = with_standbys();
+        durability.read(1);
+        let begun = durability.begin();
+        durability.read(1);
+        durability.wrote(begun, 1);
+        assert!(durability.is_due() && !durability.is_lost());
+        durability.wrote(durability.begin(), 1);
+        assert!(!durability.is_due() && !durability.is_lost());
+        // Another server takes over; nothing was waiting to be covered.
+        durability.read(2);
+        assert!(durability.is_due() && !durability.is_lost());
+        durability.wrote(durability.begin(), 2);
+        assert!(!durability.is_due() && !durability.is_lost());
+    }
+
+    #[test]
+    fn a_commit_of_another_server_covers_nothing_that_was_read_before_it_took_over() {
+        let by_commit = with_standbys();
+        by_commit.read(1);
+        by_commit.wrote(by_commit.begin(), 2);
+        assert!(by_commit.is_lost());
+        let by_read = with_standbys();
+        by_read.read(1);
+        by_read.read(2);
+        by_read.wrote(by_read.begin(), 2);
+        assert!(by_read.is_lost());
+        // What the earlier one tells late, as a reader or as a writer.
+        let late = with_standbys();
+        late.wrote(late.begin(), 2);
+        late.read(2);
+        late.wrote(late.begin(), 1);
+        assert!(late.is_due() && !late.is_lost());
+        late.read(1);
+        assert!(late.is_lost());
+        // Where nobody waits for standbys, this is not to be had.
+        let alone = Durability::default();
+        alone.read(1);
+        alone.read(2);
+        assert!(!alone.is_due() && !alone.is_lost());
+    }
 }

@@ -231,7 +231,7 @@ impl PostgresStore {
         let ids = answer.rows.iter().map(|row| Columns::new(row, self.place()).get());
         let ids = ids.collect::<Result<HashSet<Uuid>, _>>()?;
         if !ids.is_empty() || answer.form != Form::Careful {
-            self.server.durability().wrote(begun);
+            self.server.durability().wrote(begun, answer.timeline);
         }
         Ok((answer.form, ids))
     }
@@ -274,8 +274,8 @@ impl PostgresStore {
         // An entry that names this very event is as good as written now.
         let ids: Vec<Uuid> = lost.iter().map(|&place| row_of(proposals[place].entry).1).collect();
         let events: Vec<Uuid> = lost.iter().map(|&place| Uuid(proposals[place].event.id.bits())).collect();
-        self.server.durability().read();
         let answer = self.server.call("look who has proposed", texts.whose, &[&ids, &events])?;
+        self.server.durability().read(answer.timeline);
         for row in &answer.rows {
             let place: i64 = Columns::new(row, self.place()).get()?;
             let at = usize::try_from(place - 1).unwrap_or(usize::MAX);
@@ -302,7 +302,7 @@ impl Transactions for PostgresStore {
                 continue;
             }
             let answer = self.server.call("read transactions", space.texts().get, &[&asked])?;
-            self.server.durability().read();
+            self.server.durability().read(answer.timeline);
             for row in &answer.rows {
                 let mut row = Columns::new(row, self.place());
                 let place: i64 = row.get()?;

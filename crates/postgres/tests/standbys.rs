@@ -10,14 +10,20 @@ mod engines;
 mod following;
 mod history;
 
-use bursar_engine::core::{Currencies, LedgerConfig, Policy};
-use bursar_engine::new_config;
+use bursar_engine::core::commit::{Appended, Outcome, Proposal, ProposeResult};
+use bursar_engine::core::rules::{Decision, Known, decide};
+use bursar_engine::core::{
+    Amount, Currencies, CustomerId, Event, Head, LedgerConfig, LinkedEvent, Policy, Record, Request, TransactionId,
+};
+use bursar_engine::store::{Chains, Transactions};
+use bursar_engine::{Ledger, LedgerOptions, new_config};
 use bursar_postgres::{PostgresConfig, PostgresStore};
 use common::PostgresServer;
 use engines::{Dice, Engine};
 use following::Following;
 use history::{History, Told, check};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SYNCHRONOUS: &str = "synchronous_standby_names=ANY 1 (standby_0, standby_1, standby_2)";
@@ -184,4 +190,75 @@ fn the_check_sees_what_is_lost_without_synchronous_standbys() {
     cluster.fail_over();
     let wrong = check(&config, &ledger, &history);
     assert!(wrong.iter().any(|what| what.contains("an event that is not there")), "{}", wrong.join("\n"));
+}
+
+fn append(store: &PostgresStore, record: Record) -> Vec<Appended> {
+    let mut results = Vec::new();
+    store.append(&[record], &mut results).unwrap();
+    results
+}
+
+/// A server that was started anew shows what it has committed and no standby has. Somebody's answer rests on that, and
+/// waits for a commit that takes it to the standbys; that commit is made by another server, which has taken over without it.
+#[test]
+fn nothing_is_answered_on_what_the_next_primary_does_not_have() {
+    let mut cluster = Cluster::start(&[SYNCHRONOUS]);
+    let (config, ledger) = ledger_in(&cluster);
+    let config = PostgresConfig { retry_for_ms: 300_000, ..config };
+    let store = Arc::new(PostgresStore::open(&config).unwrap());
+    let engine = Ledger::with_stores(ledger.clone(), store.clone(), store, LedgerOptions::default()).unwrap();
+
+    // A deposit is begun and proposed, and both standbys have that; they do not have its end.
+    let customer = CustomerId::new(1);
+    let request = Request::deposit(customer, TransactionId::new(1), Amount::from_steps(500));
+    let head = Head::start(&ledger.digest(), customer);
+    let Ok(Decision::Change(change)) = decide(&ledger, &head.state, Known::default(), &request) else {
+        panic!("a deposit is always possible")
+    };
+    let begun = LinkedEvent::new(Event::new(customer, 1, 1_700_000_000_000, change, None), &head.link);
+    let writer = PostgresStore::open(&PostgresConfig { retry_for_ms: 0, ..config.clone() }).unwrap();
+    assert_eq!(append(&writer, Record::Started(begun.clone())), [Appended::Yes]);
+    let mut proposed = Vec::new();
+    for (entry, state) in begun.event.entries() {
+        let event = begun.reference();
+        let proposal = Proposal { entry, seen_approved: None, seen_proposed: None, approved: None, state, event };
+        writer.propose(&[proposal], &mut proposed).unwrap();
+    }
+    assert_eq!(proposed, [ProposeResult::Proposed]);
+    for standby in cluster.standbys() {
+        let all_of_it = "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication";
+        cluster.servers[cluster.primary].wait_for(all_of_it, "t");
+        cluster.servers[standby].stop();
+        let count = "SELECT count(*) FROM pg_stat_replication";
+        cluster.servers[cluster.primary].wait_for(count, if standby == cluster.standbys()[1] { "0" } else { "1" });
+    }
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    std::thread::scope(|scope| {
+        let event = begun.reference();
+        let writing = scope.spawn(move || writer.append(&[Record::Done(event)], &mut Vec::new()));
+        let primary = &mut cluster.servers[cluster.primary];
+        primary.wait_for(waits, "1");
+        primary.kill();
+        primary.run();
+        assert!(writing.join().unwrap().is_err(), "nobody has acknowledged it");
+        let asking = scope.spawn(|| engine.submit(request));
+        primary.wait_for(waits, "1");
+        primary.kill();
+        for standby in cluster.standbys() {
+            cluster.servers[standby].run();
+        }
+        cluster.fail_over();
+        let told = asking.join().unwrap();
+        let (next, mut heads) = (PostgresStore::open(&config).unwrap(), Vec::new());
+        next.load(&[customer], &mut heads).unwrap();
+        assert_eq!(heads[0].as_ref().unwrap().open, std::slice::from_ref(&begun), "the next one has not seen it end");
+        assert!(told.is_err(), "told of what is gone: {told:?}");
+    });
+    // Opened again, the ledger goes on with what is there.
+    drop(engine);
+    let store = Arc::new(PostgresStore::open(&config).unwrap());
+    let engine = Ledger::with_stores(ledger, store.clone(), store, LedgerOptions::default()).unwrap();
+    let told = engine.submit(Request::deposit(customer, TransactionId::new(2), Amount::from_steps(1)));
+    assert!(matches!(told, Ok(Outcome::Applied(_))), "{told:?}");
+    assert_eq!(engine.customer(customer).unwrap().unwrap().seq, 2);
 }

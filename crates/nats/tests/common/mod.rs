@@ -1,6 +1,7 @@
 //! A ledger with its chains in private servers, and its table in memory.
 #![allow(dead_code, unused_imports)] // each test uses its part
 
+pub(crate) mod scene;
 mod servers;
 
 use bursar_engine::conformance::Stores;

@@ -5,13 +5,15 @@
 //! tells of some, and these are settled by hand. After each round: everything that was acknowledged is there, and
 //! once; all answers are those of one order of events for each customer (`history`); every chain follows from its
 //! rules; sums and table say what the chains say. The short form runs a few rounds; `BURSAR_NATS_FAULT_ROUNDS=100` runs
-//! more, `BURSAR_NATS_FAULT_SEED` other ones.
+//! more, `BURSAR_NATS_FAULT_SEED` other ones. Two follow all of it, and must see every record once and in one order.
 //!
 //! Not here: loss of power (what was killed leaves its files to the system).
 #![allow(dead_code)] // each test has its faults
 
 pub(crate) mod check;
 pub(crate) mod engine;
+#[path = "../../../postgres/tests/following/mod.rs"]
+mod following;
 pub(crate) mod history;
 pub(crate) mod load;
 
@@ -22,6 +24,7 @@ use bursar_engine::store::Transactions;
 use bursar_nats::{NatsChains, NatsOptions};
 use check::check;
 use engine::{Book, Engine};
+use following::Following;
 use load::{Random, write};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -328,6 +331,11 @@ pub(crate) fn run(rounds_default: u64, tables: impl FnOnce(&LedgerConfig, Arc<Na
     };
     let engines = Arc::new([engine(&ways[0]), engine(&ways[1])]);
     let stream = format!("{}-chains-0", options.prefix);
+    // Two follow through all of it, one past the relays, and give up soon on what does not answer.
+    let own = NatsOptions { patience: Duration::from_secs(2), ..options.clone() };
+    let through =
+        NatsOptions { servers: ways[0].iter().map(|link| format!("127.0.0.1:{}", link.port)).collect(), ..own.clone() };
+    let followers = [own, through].map(|own| Following::start(move || NatsChains::open(own.clone()).ok()));
     let mut world = World { cluster, ways, engines, tables: tables.clone(), stream, deposed: [0; 2] };
     let book = Book::new(CUSTOMERS);
     let mut random = Random(seed);
@@ -351,6 +359,15 @@ pub(crate) fn run(rounds_default: u64, tables: impl FnOnce(&LedgerConfig, Arc<Na
             "round {round}, {faults:?}: {event_count} events, {answered} answers; over after {ended_ms} ms, checked after {checked_ms}"
         );
     }
+    let chains = NatsChains::open(options).unwrap();
+    let followed = followers.map(Following::finish);
+    let wrong = following::check(&chains, &followed[0]);
+    assert!(wrong.is_empty(), "the feed: {wrong:#?}");
+    assert!(followed[0] == followed[1], "two who followed saw another order");
+    assert!(following::all(&chains, 100) == followed[0], "the feed is in another order for whoever comes later");
+    let waited = followed[0].iter().filter(|item| item.entry.linked.event.rail.is_some()).count();
+    eprintln!("{} records followed, {waited} of events that went through a rail", followed[0].len());
+    assert!(waited > 0, "no event went through a rail");
     let [by_hand, otherwise] = [0, 1].map(|place| book.by_hand[place].load(Ordering::SeqCst));
     let keyed = book.told().iter().filter(|told| told.used_key()).count();
     let count = |of: fn(&engine::Fate) -> &AtomicU64| -> u64 {

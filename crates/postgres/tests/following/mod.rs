@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What lies behind a position, so many records at once; and the position behind it.
 pub fn read_on(
@@ -45,7 +45,13 @@ impl Following {
         let is_over = stopped.clone();
         let thread = std::thread::spawn(move || {
             let (mut items, mut limit) = (Vec::new(), 1);
+            // What goes on failing when nothing goes wrong any more is not waited for.
+            let (mut failed, mut calm) = (None, None);
             loop {
+                if is_over.load(Ordering::Acquire) {
+                    let calm = *calm.get_or_insert_with(Instant::now);
+                    assert!(calm.elapsed() < Duration::from_mins(2), "behind {} records: {failed:?}", items.len());
+                }
                 let Some(store) = open() else {
                     std::thread::sleep(Duration::from_millis(20));
                     continue;
@@ -59,7 +65,10 @@ impl Following {
                     match read_on(feed, position, limit, &mut items) {
                         Ok(_) if last => return items,
                         Ok(_) => std::thread::sleep(Duration::from_millis(2)),
-                        Err(FeedError::Store(_)) => break,
+                        Err(FeedError::Store(error)) => {
+                            failed = Some(error);
+                            break;
+                        }
                         Err(error) => panic!("{position}, behind {} records: {error}", items.len()),
                     }
                 }
