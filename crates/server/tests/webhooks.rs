@@ -155,7 +155,7 @@ fn a_receiver_that_hangs_holds_nobody_up() {
     assert!(webhook["next_attempt"].is_string() || webhook["failures_in_a_row"].as_u64() > Some(2));
     let first = server.get("/v1/customers/1/events?order=oldest&limit=1").json()["items"][0]["time"].clone();
     assert_eq!(webhook["oldest_undelivered"], first);
-    assert_eq!(hanging.received().iter().map(Received::transaction).max(), Some(1));
+    assert_eq!(hanging.wait_for(1).iter().map(Received::transaction).max(), Some(1));
     wait_until(&server, "nobody", |webhook| webhook["failures_in_a_row"].as_u64() > Some(2));
     // Stopping does not wait for receivers that hang.
     server.stop().unwrap();
