@@ -177,15 +177,67 @@ fn slow_and_half_open_clients_do_not_hold_the_service() {
     server.applied(&deposit(1, 2, "1"));
 }
 
+/// Opens connections, and then one that must be told that it is one too many; gives what it was told.
+fn too_many<T>(open: impl Fn() -> T, one_more: impl Fn() -> Client) -> (T, serde_json::Value) {
+    for _ in 0..100 {
+        let opened = open();
+        let mut refused = one_more();
+        // On a machine that is slow enough, the first ones are closed by now, and this one is as well, later.
+        let Ok(response) = refused.answer() else { continue };
+        assert_eq!((response.status, response.json()["code"].as_str().unwrap()), (503, "busy"));
+        assert_eq!(response.headers["retry-after"], "1");
+        assert!(refused.is_closed());
+        return (opened, response.json());
+    }
+    panic!("nobody is refused");
+}
+
+/// A connection from this address.
+fn client_from(address: [u8; 4], server: &TestServer) -> Client {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        socket.connect(server.address).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    Client::over(stream)
+}
+
+/// Somebody who holds as many connections as one address may have, and wants more, takes no place from others.
+#[test]
+fn one_address_cannot_take_all_places() {
+    let header_wait = Duration::from_secs(5);
+    let limits = Limits { connections_max: 12, connections_per_address_max: 8, header_wait, ..Limits::default() };
+    let server = TestServer::with_limits(limits);
+    let greedy = || server.client();
+    let (held, refused) = too_many(|| (0..8).map(|_| greedy()).collect::<Vec<_>>(), greedy);
+    assert_eq!(refused["detail"], "too many connections from this address");
+    // Others are served, whatever that one does.
+    let mut other = client_from([127, 0, 0, 2], &server);
+    for id in 1..=20 {
+        drop(greedy());
+        assert_eq!(other.submit(&deposit(1, id, "1")).status, 200);
+    }
+    let metrics = other.get("/metrics").text().to_owned();
+    let count = |limit: &str| {
+        let name = format!("bursar_connections_refused_total{{limit=\"{limit}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<u64>().unwrap()
+    };
+    assert!(count("address") > 0 && count("all") == 0, "{metrics}");
+    // And that one has its places again once it lets go.
+    drop(held);
+    let served = || Client::connect(server.address).try_call("GET", "/livez", "", b"").is_ok_and(|it| it.status == 200);
+    while !served() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn connections_are_bounded_and_come_free_again() {
     let server = TestServer::with_limits(Limits { connections_max: 3, ..short() });
-    let idle: Vec<Client> = (0..3).map(|_| server.client()).collect();
-    let mut refused = server.client();
-    let response = refused.answer().unwrap();
-    assert_eq!((response.status, response.json()["code"].as_str().unwrap()), (503, "busy"));
-    assert_eq!(response.headers["retry-after"], "1");
-    assert!(refused.is_closed());
+    let (idle, refused) = too_many(|| (0..3).map(|_| server.client()).collect::<Vec<_>>(), || server.client());
+    assert_eq!(refused["detail"], "too many connections");
     // Those that say nothing are closed, and others take their place.
     for mut client in idle {
         assert!(client.is_closed());
