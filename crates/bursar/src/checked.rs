@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::TimeZone;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// What is to be done, with every value checked.
@@ -228,6 +229,8 @@ pub(crate) struct Serve {
     pub(crate) tls: Option<bursar_server::TlsFiles>,
     /// How many requests a key may make.
     pub(crate) rate_per_key: Option<Rate>,
+    /// How many connections an address may have, if that was said.
+    pub(crate) connections_per_address: Option<NonZeroUsize>,
     /// A ledger in memory, with sample data.
     pub(crate) dev: bool,
     /// How much is logged.
@@ -492,6 +495,7 @@ fn serve(args: &cli::ServeArgs) -> Result<Serve, Failure> {
         #[cfg(feature = "tls")]
         tls: tls.map(|(certificate, key)| bursar_server::TlsFiles { certificate, key }),
         rate_per_key: args.rate_per_key,
+        connections_per_address: args.connections_per_address,
         dev: args.dev,
         log,
         log_format,

@@ -11,6 +11,7 @@ use bursar_engine::embedded::EmbeddedOptions;
 use bursar_server::Rate;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 const ABOUT: &str = "A payment engine: one immutable chain of events per customer";
@@ -76,8 +77,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key_file: Option<PathBuf>,
 
-    /// With --server: trust it if these authorities have signed its certificate, and no others (PEM) [default: those that
-    /// the system trusts]
+    /// With --server: trust it if these authorities have signed its certificate, and no others (PEM); with --forward-to, they
+    /// count beside those of the system [default: those that the system trusts]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "BURSAR_CA_FILE", hide_env_values = true)]
     pub(crate) ca_file: Option<PathBuf>,
@@ -679,6 +680,10 @@ pub(crate) struct ServeArgs {
     /// How many requests a key may make, and how many at once; a row of a batch is one [default: no limit]
     #[arg(long, value_name = "N/s[:BURST]", env = "BURSAR_RATE_PER_KEY", hide_env_values = true)]
     pub(crate) rate_per_key: Option<Rate>,
+
+    /// How many connections an address may have at once; behind a proxy, all have the proxy's [default: 1024]
+    #[arg(long, value_name = "N", env = "BURSAR_CONNECTIONS_PER_ADDRESS", hide_env_values = true)]
+    pub(crate) connections_per_address: Option<NonZeroUsize>,
 
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info")]

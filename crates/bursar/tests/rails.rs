@@ -276,7 +276,7 @@ fn field<'a>(pending: &'a Value, name: &str) -> &'a Value {
 fn an_operator_sees_what_waits_and_settles_it() {
     let first = Sandbox::new();
     let rail = RailServer::start(&first, "127.0.0.1:0", &["--hang-customer=7"]);
-    let sandbox = ledger(rail.address, "deadline = '1s'");
+    let sandbox = ledger(rail.address, "deadline = '3s'");
     // Only withdrawals go through a rail, so that there is something to withdraw.
     let text = sandbox.read("bursar-data/bursar.toml").replace("deposit = 'charges'\n", "");
     sandbox.write("bursar-data/bursar.toml", text);

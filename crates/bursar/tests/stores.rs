@@ -177,7 +177,10 @@ fn every_command_works_behind_a_cache() {
 fn a_cache_is_counted() {
     let (server, cache) = (PostgresServer::start(), RedisServer::start());
     let url = cache.settings().url;
-    let settings = format!("{}[cache]\nurl = '{url}'\ntimeout_ms = 10000\nkept_for_s = 600\n", in_postgres(&server));
+    let settings = format!(
+        "{}[cache]\nurl = '{url}'\ntimeout_ms = 10000\nconnect_timeout_ms = 10000\nkept_for_s = 600\n",
+        in_postgres(&server)
+    );
     let sandbox = sandbox_with(&settings);
     sandbox.done(&["init"]);
     let service = Service::start(&sandbox, &[]);
@@ -475,7 +478,9 @@ fn a_killed_copy_is_resumed() {
     let (mut random, mut kills) = (Random(8), 0);
     let last = loop {
         let mut child = sandbox.command(&copy).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(200 + random.below(500) as u64));
+        // At first so early that no machine is fast enough.
+        let wait_ms = if kills == 0 { 20 } else { 200 + random.below(500) as u64 };
+        std::thread::sleep(Duration::from_millis(wait_ms));
         if kills == 5 || child.try_wait().unwrap().is_some() {
             break child.wait_with_output().unwrap();
         }

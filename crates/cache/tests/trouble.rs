@@ -224,10 +224,10 @@ fn nonsense_is_not_believed() {
 #[test]
 fn ledgers_do_not_meet_in_one_cache() {
     let redis = RedisServer::start();
-    let one = world(&redis.settings());
+    let one = world(&redis.patient_settings());
     live(&one, 0..10);
     redis.wait_for(":m:", 10);
-    let other = world(&redis.settings());
+    let other = world(&redis.patient_settings());
     assert_eq!(other.ledger.customer(CustomerId::new(1)).unwrap(), None);
     live(&other, 0..10);
 }

@@ -40,12 +40,14 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// For the endpoint at `url`, over `http` or `https`. Whom the system trusts is trusted; `ca` is that of the server.
+    /// For the endpoint at `url`, over `http` or `https`. Whom the system trusts is trusted, and whom the authorities of
+    /// `ca` vouch for as well: the endpoint may be somebody else's, or stand beside the server.
     pub fn new(url: &str, secret: Secret, options: &Options) -> Result<Self, Error> {
         let url = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url =
             url.ok_or_else(|| Error::Setup("the URL to forward to begins with http:// or https://".to_owned()))?;
-        Ok(Self { http: crate::client::http(Trust::System, options)?, url, secret, within: options.answer_within })
+        let trust = options.ca.as_deref().map_or(Trust::System, |ca| Trust::SystemAnd(ca.as_bytes()));
+        Ok(Self { http: crate::client::http(trust, options)?, url, secret, within: options.answer_within })
     }
 
     /// Posts a message once. The id stays the same when it is posted again, so that the endpoint knows it.

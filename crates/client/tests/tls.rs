@@ -9,6 +9,7 @@
 mod common;
 
 use bursar_client::blocking::Client;
+use bursar_client::webhook::Secret;
 use bursar_client::{Error, Options, Outcome, Submission, SubmitError};
 use bursar_core::{CustomerId, TransactionId};
 use bursar_server::keys::KeyFile;
@@ -137,6 +138,25 @@ fn only_the_authority_that_is_named_is_trusted() {
     assert!(told.contains("not valid for name"), "{told}");
     let options = Options { ca: Some("no certificate".to_owned()), ..Options::default() };
     assert!(matches!(Client::new(&url, None, options), Err(Error::Setup(what)) if what.contains("no certificate")));
+}
+
+/// What is forwarded goes to whom the system trusts, or one of the authorities that were named.
+#[test]
+fn a_message_is_forwarded_to_whom_an_authority_vouches_for() {
+    let server = TlsServer::start("here");
+    let url = format!("https://localhost:{}", server.address.port());
+    let post = |ca: Option<&str>| {
+        let ca = ca.map(|name| std::fs::read_to_string(fixture(name)).unwrap());
+        let client = Client::new(&url, None, Options { ca, ..Options::default() }).unwrap();
+        let forwarder = client.forwarder(&format!("{url}/livez"), Secret::generate().unwrap()).unwrap();
+        forwarder.post("1", "{}")
+    };
+    for ca in [None, Some("other.cert.pem")] {
+        let error = post(ca).unwrap_err().to_string();
+        assert!(error.contains("UnknownIssuer"), "{ca:?}: {error}");
+    }
+    // It takes no messages there; but it was reached.
+    assert_eq!(post(Some("authority.cert.pem")).unwrap().status, 405);
 }
 
 #[test]

@@ -49,9 +49,8 @@ impl TlsRail {
             for stream in listener.incoming() {
                 let connection = ServerConnection::new(config.clone()).unwrap();
                 let stream = BufReader::new(StreamOwned::new(connection, stream.unwrap()));
-                match answer(stream) {
-                    Ok(path) => heard.lock().unwrap().push(path),
-                    Err(_) => drop(failed.fetch_add(1, Ordering::SeqCst)),
+                if answer(stream, &heard).is_err() {
+                    failed.fetch_add(1, Ordering::SeqCst);
                 }
             }
         });
@@ -63,18 +62,18 @@ impl TlsRail {
     }
 }
 
-/// Reads a call and says yes; its path.
-fn answer(mut stream: BufReader<impl Read + Write>) -> std::io::Result<String> {
+/// Reads a call, notes its path, and says yes.
+fn answer(mut stream: BufReader<impl Read + Write>, heard: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let (mut head, mut length) = (String::new(), 0);
     while stream.read_line(&mut head)? > 2 {
         let last = head.lines().next_back().unwrap().to_ascii_lowercase();
         length = last.strip_prefix("content-length: ").map_or(length, |length| length.parse().unwrap());
     }
     stream.read_exact(&mut vec![0; length])?;
+    heard.lock().unwrap().push(head.split(' ').nth(1).unwrap().to_owned());
     let stream = stream.get_mut();
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")?;
-    stream.flush()?;
-    Ok(head.split(' ').nth(1).unwrap().to_owned())
+    stream.flush()
 }
 
 #[derive(Deserialize)]

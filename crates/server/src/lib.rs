@@ -55,6 +55,7 @@ mod metrics;
 mod openapi;
 mod owner;
 mod params;
+mod places;
 mod rate;
 mod reads;
 mod server;

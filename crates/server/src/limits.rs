@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once. One more is told so and closed.
     pub connections_max: usize,
+    /// Connections at once from one address (of version 6: from one network of 64 bits). One more is told so and closed.
+    pub connections_per_address_max: usize,
     /// Requests at once, whatever they ask for. One more hears `busy`.
     pub in_flight_max: usize,
     /// Batches at once. One more hears `busy`.
@@ -40,7 +42,8 @@ pub struct Limits {
     pub read_wait: Duration,
     /// Requests of each key; a row of a batch is one. One more hears `rate_limited`; rows of a batch wait.
     pub rate_per_key: Option<Rate>,
-    /// How long connections have to come to their end when the service stops.
+    /// How long connections have to come to their end when the service stops; and after them webhooks, reads, and stores
+    /// other than a directory, each of them.
     pub stop_wait: Duration,
 }
 
@@ -48,6 +51,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 8_192,
+            connections_per_address_max: 1_024,
             in_flight_max: 16_384,
             batches_max: 32,
             reads_max: 16,

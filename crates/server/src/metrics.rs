@@ -2,6 +2,7 @@
 //!
 //! Everything has its place before it is counted: no look-up and no label is made while a request is under way.
 
+use crate::places::NoPlace;
 use crate::problem::Problem;
 use axum::http::StatusCode;
 use bursar_core::LinkedEvent;
@@ -57,6 +58,8 @@ pub(crate) struct Metrics {
     pub(crate) queue: Gauge,
     /// Connections.
     pub(crate) connections: Gauge,
+    /// Connections that found no place: all were taken, or those of their address.
+    connections_refused: [Counter; 2],
     /// HTTP requests under way.
     pub(crate) in_flight: Gauge,
     /// Batches under way.
@@ -252,6 +255,9 @@ impl Metrics {
         let webhook_lag = Family::<NamedLabels<1>, Gauge>::default();
         let help = "Age of the oldest event that is not delivered";
         registry.register_with_unit("webhook_lag", help, Unit::Seconds, webhook_lag.clone());
+        let refused = Family::<Labels<1>, Counter>::default();
+        registry.register("connections_refused", "Connections for which there was no place", refused.clone());
+        let connections_refused = ["all", "address"].map(|limit| refused.get_or_create_owned(&[("limit", limit)]));
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -278,6 +284,7 @@ impl Metrics {
             problems,
             queue,
             connections,
+            connections_refused,
             in_flight,
             batches,
             event_streams,
@@ -306,6 +313,15 @@ impl Metrics {
             Ok(Outcome::AlreadyApplied(_)) => self.already_applied.inc(),
             Ok(Outcome::Rejected(rejection)) => self.rejected[rejection.precedence()].inc(),
             Err(_) => self.undecided.inc(),
+        };
+    }
+
+    /// Counts a connection for which there was no place.
+    pub(crate) fn connection_refused(&self, why: NoPlace) {
+        let [all, address] = &self.connections_refused;
+        match why {
+            NoPlace::All => all.inc(),
+            NoPlace::Address => address.inc(),
         };
     }
 

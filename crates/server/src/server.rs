@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::metrics::Held;
 use crate::openapi;
 use crate::owner::OwnerSocket;
+use crate::places::{NoPlace, Place, Places};
 use crate::service::{Service, Stage};
 use crate::timed_io::TimedIo;
 use crate::webhooks::{Configured, Running, WebhookConfig, WebhookError};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// Bytes that are kept of what a client sends and nobody has asked for yet; hyper wants at least 8 KiB.
@@ -35,6 +36,11 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n
     content-type: application/problem+json\r\ncontent-length: 173\r\n\r\n\
     {\"type\":\"/problems/busy\",\"title\":\"Too much is under way. Nothing was decided.\",\"status\":503,\
     \"detail\":\"too many connections\",\"code\":\"busy\",\"hint\":\"Try again after a second.\"}";
+/// What one connection too many from the same address is told.
+const TOO_MANY_FROM_THERE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-type: application/problem+json\r\ncontent-length: 191\r\n\r\n\
+    {\"type\":\"/problems/busy\",\"title\":\"Too much is under way. Nothing was decided.\",\"status\":503,\
+    \"detail\":\"too many connections from this address\",\"code\":\"busy\",\"hint\":\"Try again after a second.\"}";
 
 /// Where keys come from.
 #[derive(Clone, Debug)]
@@ -245,20 +251,40 @@ impl Server {
         let service = Arc::new(service.with_traces(traces.clone()));
         let served = runtime.block_on(serve(&service, listener, address, transport, heed_signals, ready));
         traces.end();
-        // Waits for what runs on threads of its own: reads, which end by themselves, and batches, whose clients are
-        // gone by now.
-        drop(runtime);
+        // Waits for what runs on threads of its own: reads, which end by themselves unless the stores do not answer, and
+        // batches, whose clients are gone by now.
+        runtime.shutdown_timeout(service.limits.stop_wait);
+        let stop_wait = service.limits.stop_wait;
         let Some(service) = Arc::into_inner(service) else {
             tracing::error!("something still holds the ledger, which is left as it is: nothing acknowledged is lost");
             return served;
         };
         let (ledger, failure) = service.into_parts();
-        let closed = ledger.close();
+        let closed = close(ledger, stop_wait);
         match failure {
             Some(failure) => Err(ServeError::Engine(EngineError::clone(&failure))),
             None => served.and(closed.map_err(ServeError::Engine)),
         }
     }
+}
+
+/// Closes a ledger. One in other stores is given up after a while if they do not answer: what waits for them was never
+/// acknowledged. One in a directory always comes to its end, and has the next start find it as it should be.
+fn close(ledger: Ledger, wait: Duration) -> Result<(), EngineError> {
+    if ledger.embedded().is_some() {
+        return ledger.close();
+    }
+    let (closed, told) = std::sync::mpsc::channel();
+    // Where nobody waits any more, nobody is told.
+    let closing = move || drop(closed.send(ledger.close()));
+    if let Err(error) = std::thread::Builder::new().name("bursar-close".to_owned()).spawn(closing) {
+        tracing::error!("the ledger is left as it is, since the system gives no thread: {error}");
+        return Ok(());
+    }
+    told.recv_timeout(wait).unwrap_or_else(|_| {
+        tracing::error!("the stores do not answer, and are left as they are: nothing acknowledged is lost");
+        Ok(())
+    })
 }
 
 /// Asks the system for as many open files as so many connections need; gives how many connections that allows.
@@ -312,8 +338,7 @@ async fn serve(
         tokio::spawn(tls.clone().follow(heed_signals));
     }
     let router = api::router(service);
-    let connections_max = service.limits.connections_max.min(Semaphore::MAX_PERMITS);
-    let connections = Arc::new(Semaphore::new(connections_max));
+    let places = Places::new(service.limits.connections_max, service.limits.connections_per_address_max);
     let mut stage = service.stage.subscribe();
     let webhooks = Running::start(service);
     let looking = tokio::spawn(crate::follow::look(service.clone()));
@@ -324,26 +349,32 @@ async fn serve(
             accepted = listener.accept() => accepted,
             () = reached(&mut stage, Stage::Stopping) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("a connection could not be accepted: {error}");
                 sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
-        match connections.clone().try_acquire_owned() {
-            Ok(permit) => {
-                drop(tokio::spawn(connection(service.clone(), router.clone(), stream, transport.clone(), permit)));
+        match places.take(from.ip()) {
+            Ok(place) => {
+                drop(tokio::spawn(connection(service.clone(), router.clone(), stream, transport.clone(), place)));
             }
-            // As much as the system takes at once; whoever does not read it sees a closed connection.
-            Err(_) => drop(stream.try_write(TOO_MANY)),
+            Err(none) => {
+                service.metrics.connection_refused(none);
+                let told = match none {
+                    NoPlace::All => TOO_MANY,
+                    NoPlace::Address => TOO_MANY_FROM_THERE,
+                };
+                // As much as the system takes at once; whoever does not read it sees a closed connection.
+                drop(stream.try_write(told));
+            }
         }
     }
     drop(listener);
     tracing::info!("stopping: what is under way is being finished");
-    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
-    let ended = timeout(service.limits.stop_wait, connections.acquire_many(all));
+    let ended = timeout(service.limits.stop_wait, places.all_free());
     tokio::select! {
         ended = ended => if ended.is_err() {
             tracing::warn!("some connections did not come to their end in time");
@@ -386,13 +417,7 @@ fn heed(stopper: Stopper) -> io::Result<()> {
     Ok(())
 }
 
-async fn connection(
-    service: Arc<Service>,
-    router: Router,
-    stream: TcpStream,
-    transport: Transport,
-    permit: OwnedSemaphorePermit,
-) {
+async fn connection(service: Arc<Service>, router: Router, stream: TcpStream, transport: Transport, place: Place) {
     let _held = Held::one(&service.metrics.connections);
     // Answers are small and must not wait for the next one; where that cannot be had, they come later.
     stream.set_nodelay(true).unwrap_or_default();
@@ -407,13 +432,13 @@ async fn connection(
         if let Ok(crate::tls::Accepted::Tls(stream)) = accepted {
             exchange(&service, router, *stream).await;
         }
-        drop(permit);
+        drop(place);
         return;
     }
     #[cfg(not(feature = "tls"))]
     let Transport {} = transport;
     exchange(&service, router, TimedIo::new(stream, limits.write_wait)).await;
-    drop(permit);
+    drop(place);
 }
 
 /// Serves a connection to its end.
@@ -448,10 +473,12 @@ mod tests {
 
     #[test]
     fn one_connection_too_many_is_told_so_in_http() {
-        let text = std::str::from_utf8(TOO_MANY).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        let document: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(document["code"], "busy");
+        for told in [TOO_MANY, TOO_MANY_FROM_THERE] {
+            let text = std::str::from_utf8(told).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+            let document: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(document["code"], "busy");
+        }
     }
 }

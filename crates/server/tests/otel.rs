@@ -161,9 +161,9 @@ impl Collector {
                         assert_eq!(headers["content-type"], "application/x-protobuf");
                         let mut body = vec![0; headers["content-length"].parse().unwrap()];
                         reader.read_exact(&mut body).unwrap();
-                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-                        // If nobody looks any more, the test is over.
+                        // Before the answer: the service may end with it. If nobody looks any more, the test is over.
                         drop(sender.send(body));
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
                     }
                 });
             }

@@ -6,7 +6,8 @@ mod common;
 
 use bursar_core::commit::{Appended, Approval, Proposal, ProposeResult};
 use bursar_core::{
-    Currencies, CustomerId, EntryId, EventRef, EventStatus, Head, Policy, Record, TransactionEntry, TransactionId,
+    Currencies, CustomerId, EntryId, EventRef, EventStatus, Head, LedgerConfig, Policy, Record, TransactionEntry,
+    TransactionId,
 };
 use bursar_engine::store::{
     ChainEntry, Chains, CustomerHead, MemoryStore, ReadRange, SourceId, SourceMark, StoreError, Transactions,
@@ -23,6 +24,24 @@ use std::time::Duration;
 struct Failing {
     inner: MemoryStore,
     fails: Arc<AtomicBool>,
+    /// As long as this is so, no call is answered.
+    hangs: Arc<AtomicBool>,
+    /// Somebody waits for that.
+    is_waited_for: Arc<AtomicBool>,
+}
+
+impl Failing {
+    fn over(config: &LedgerConfig) -> Arc<Self> {
+        let (fails, hangs, is_waited_for) = Default::default();
+        Arc::new(Self { inner: MemoryStore::new(config), fails, hangs, is_waited_for })
+    }
+
+    fn wait_for_answer(&self) {
+        while self.hangs.load(Ordering::Relaxed) {
+            self.is_waited_for.store(true, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Chains for Failing {
@@ -30,6 +49,7 @@ impl Chains for Failing {
         self.inner.whole_batches()
     }
     fn load(&self, customers: &[CustomerId], heads: &mut Vec<Option<Head>>) -> Result<(), StoreError> {
+        self.wait_for_answer();
         self.inner.load(customers, heads)
     }
     fn append(&self, records: &[Record], results: &mut Vec<Appended>) -> Result<(), StoreError> {
@@ -94,8 +114,8 @@ impl Transactions for Failing {
 fn a_service_whose_engine_stops_ends_with_its_error() {
     for as_batch in [false, true] {
         let config = new_config(Policy::default(), Currencies::default()).unwrap();
-        let fails = Arc::new(AtomicBool::new(false));
-        let store = Arc::new(Failing { inner: MemoryStore::new(&config), fails: fails.clone() });
+        let store = Failing::over(&config);
+        let fails = store.fails.clone();
         let ledger = Ledger::with_stores(config, store.clone(), store, LedgerOptions::default()).unwrap();
         let mut server = TestServer::of(ledger, None, Limits::default());
         server.applied(&deposit(1, 1, "1"));
@@ -115,6 +135,34 @@ fn a_service_whose_engine_stops_ends_with_its_error() {
         let error = server.ended().unwrap_err();
         assert!(matches!(&error, ServeError::Engine(_)), "{error}");
         assert!(error.to_string().contains("sync the journal"), "{error}");
+    }
+}
+
+/// Stores that do not answer, as a database that is away: reads and writes wait for them, and the service ends all the same.
+#[test]
+fn stores_that_do_not_answer_hold_up_no_stop() {
+    for (path, body) in [("/v1/customers/1", None), ("/v1/requests", Some(deposit(1, 2, "1")))] {
+        let config = new_config(Policy::default(), Currencies::default()).unwrap();
+        let store = Failing::over(&config);
+        let (hangs, is_waited_for) = (store.hangs.clone(), store.is_waited_for.clone());
+        let ledger = Ledger::with_stores(config, store.clone(), store, LedgerOptions::default()).unwrap();
+        let server =
+            TestServer::of(ledger, None, Limits { stop_wait: Duration::from_millis(200), ..Limits::default() });
+        server.applied(&deposit(1, 1, "1"));
+        hangs.store(true, Ordering::Relaxed);
+        let mut client = server.client();
+        let (ended, told) = std::sync::mpsc::channel();
+        let asking = std::thread::spawn(move || match body {
+            None => client.try_call("GET", path, "", b"").is_ok(),
+            Some(body) => client.try_call("POST", path, "application/json", body.as_bytes()).is_ok(),
+        });
+        while !is_waited_for.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::spawn(move || ended.send(server.stop()));
+        told.recv_timeout(Duration::from_mins(1)).unwrap_or_else(|_| panic!("{path}: it does not stop")).unwrap();
+        assert!(!asking.join().unwrap(), "{path} was answered");
+        hangs.store(false, Ordering::Relaxed);
     }
 }
 

@@ -280,12 +280,13 @@ fn a_client_that_takes_nothing_is_cut_off() {
     assert_eq!(answer.lines()[0]["summary"]["applied"], 40_000);
     let mut idle = server.client();
     idle.raw(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    // It has begun.
+    assert_eq!(idle.head_of_answer().unwrap().status, 200);
     let gauge = || {
         let text = server.get("/metrics").text().to_owned();
         let line = text.lines().find(|line| line.starts_with("bursar_event_streams ")).unwrap().to_owned();
         line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
     };
-    while gauge() == 0 {}
     while gauge() > 0 {
         std::thread::sleep(Duration::from_millis(10));
     }

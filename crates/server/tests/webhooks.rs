@@ -155,7 +155,7 @@ fn a_receiver_that_hangs_holds_nobody_up() {
     assert!(webhook["next_attempt"].is_string() || webhook["failures_in_a_row"].as_u64() > Some(2));
     let first = server.get("/v1/customers/1/events?order=oldest&limit=1").json()["items"][0]["time"].clone();
     assert_eq!(webhook["oldest_undelivered"], first);
-    assert_eq!(hanging.received().iter().map(Received::transaction).max(), Some(1));
+    assert_eq!(hanging.wait_for(1).iter().map(Received::transaction).max(), Some(1));
     wait_until(&server, "nobody", |webhook| webhook["failures_in_a_row"].as_u64() > Some(2));
     // Stopping does not wait for receivers that hang.
     server.stop().unwrap();
@@ -250,6 +250,33 @@ fn a_new_webhook_begins_now_and_then_misses_nothing() {
     assert_eq!(received.iter().map(Received::transaction).collect::<Vec<_>>(), [2, 3, 4]);
     let unique: BTreeSet<String> = ids(&received).into_iter().collect();
     assert_eq!(unique.len(), 3, "stopped cleanly, nothing is sent twice");
+}
+
+/// Two services over stores that both reach would each go on where the other one is, if their places were the same files.
+#[test]
+fn a_directory_keeps_the_places_of_one_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::new();
+    let start = || {
+        let server = bind(directory.path(), vec![webhook("books", &receiver, "")]).unwrap();
+        let server = server.with_directory(directory.path().join("places"));
+        let (stopper, (ready, is_ready)) = (server.stopper(), std::sync::mpsc::channel());
+        let run = move || server.run(memory_ledger(), || Ok(ready.send(()).unwrap()));
+        (std::thread::spawn(run), is_ready, stopper)
+    };
+    for _ in 0..2 {
+        let (running, is_ready, stopper) = start();
+        is_ready.recv().unwrap();
+        let (refused, is_ready, _) = start();
+        let error = refused.join().unwrap().unwrap_err();
+        assert!(matches!(&error, ServeError::Webhook(error) if error.name == "books"), "{error}");
+        assert!(error.to_string().contains("another service") && error.to_string().contains("--data"), "{error}");
+        assert!(is_ready.recv().is_err(), "it was never ready");
+        stopper.stop();
+        running.join().unwrap().unwrap();
+        // A ledger in memory is another one each time, with places of its own.
+        std::fs::remove_file(directory.path().join("places/webhook-books.json")).unwrap();
+    }
 }
 
 fn bind(directory: &Path, webhooks: Vec<WebhookConfig>) -> Result<Server, ServeError> {

@@ -29,7 +29,10 @@ pub(crate) fn run(global: &Global, serve: &Serve, colored: bool) -> Result<(), F
         None => Keys::File(KeyFile::of(&global.data)),
     };
     // The address first: it is had or not at once, while a large ledger takes its time. Whoever connects early waits.
-    let limits = Limits { rate_per_key: serve.rate_per_key, ..Limits::default() };
+    let mut limits = Limits { rate_per_key: serve.rate_per_key, ..Limits::default() };
+    if let Some(max) = serve.connections_per_address {
+        limits.connections_per_address_max = max.get();
+    }
     let webhooks = if serve.dev && global.config.is_none() { Vec::new() } else { config::webhooks(global)? };
     let options = Options { listen: serve.listen, keys, limits, heed_signals: true, webhooks };
     let server = Server::bind(options)?;

@@ -93,6 +93,11 @@ impl RedisServer {
         CacheSettings::new(&self.url())
     }
 
+    /// Settings with which a slow machine is no fault of the cache.
+    pub fn patient_settings(&self) -> CacheSettings {
+        CacheSettings { timeout_ms: 10_000, connect_timeout_ms: 10_000, ..self.settings() }
+    }
+
     fn client(&self) -> redis::Client {
         redis::Client::open(self.url()).unwrap()
     }
@@ -132,6 +137,17 @@ impl RedisServer {
             }
             assert!(Instant::now() < deadline, "{} of {count} keys with {part:?}", keys.len());
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Repeats this until it has put an entry under this key: what people are shown is put in the background, and not by
+    /// whoever was slow.
+    pub fn put_by(&self, key: &[u8], read: impl Fn()) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while self.get(key).is_none_or(|value| value == b"-") {
+            assert!(Instant::now() < deadline, "nothing is put under {}", String::from_utf8_lossy(key));
+            read();
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -86,16 +86,15 @@ enum Delivery {
 struct Task {
     endpoint: Arc<Endpoint>,
     service: Arc<Service>,
-    follower: Follower,
+    /// `None` while the webhook is paused: the stores are looked at as long as somebody follows.
+    follower: Option<Follower>,
     unsaved: u32,
     saved_at: Instant,
 }
 
 /// Delivers until the service stops.
 pub(super) async fn deliver_all(endpoint: Arc<Endpoint>, service: Arc<Service>) {
-    let position = endpoint.lock().position;
-    let follower = Follower::new(service.clone(), position);
-    let mut task = Task { endpoint, service, follower, unsaved: 0, saved_at: Instant::now() };
+    let mut task = Task { endpoint, service, follower: None, unsaved: 0, saved_at: Instant::now() };
     while !task.service.is_stopping() {
         task.step().await;
     }
@@ -114,12 +113,15 @@ impl Task {
             return;
         }
         if paused.is_some() {
+            self.follower = None;
             self.save().await;
             self.rest(Instant::now() + IDLE).await;
             return;
         }
-        self.follower.position = position;
-        let page = match self.follower.read().await {
+        let service = &self.service;
+        let follower = self.follower.get_or_insert_with(|| Follower::new(service.clone(), position));
+        follower.position = position;
+        let page = match follower.read().await {
             Ok(page) => page,
             Err(problem) => {
                 let cause = problem.cause().unwrap_or_else(|| problem.info().meaning.to_owned());
@@ -297,8 +299,9 @@ impl Task {
     }
 
     async fn wait_for_more(&mut self) {
+        let Some(follower) = &mut self.follower else { return };
         tokio::select! {
-            waited = self.follower.wait(Instant::now() + IDLE) => match waited {
+            waited = follower.wait(Instant::now() + IDLE) => match waited {
                 Waited::More | Waited::TimedOut | Waited::Stopping => {}
             },
             () = self.endpoint.wake.notified() => {}

@@ -21,6 +21,7 @@ mod config;
 mod cursor;
 mod delivery;
 mod endpoint;
+mod lock;
 
 pub use bursar_outbound::Hidden;
 pub use config::{WebhookConfig, WebhookError};
@@ -31,6 +32,7 @@ pub(crate) use endpoint::{Attempt, Endpoint, Overview, Resend};
 use crate::service::Service;
 use bursar_engine::Ledger;
 use config::Prepared;
+use lock::DirectoryLock;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,24 +57,31 @@ impl Configured {
         Ok(Self(checked))
     }
 
-    /// Finds where each one goes on: by a file of the ledger's directory, or of this one if the ledger is in none.
+    /// Finds where each one goes on: by a file of the ledger's directory, or of this one if the ledger is in none. This one is
+    /// locked then, as long as there are the webhooks.
     pub(crate) fn open(self, ledger: &Ledger, directory: Option<&Path>) -> Result<Webhooks, WebhookError> {
+        let own = directory.filter(|_| ledger.embedded().is_none()).zip(self.0.first());
+        let lock = own.map(|(directory, first)| DirectoryLock::take(directory, &first.name)).transpose()?;
         let endpoints = self.0.into_iter().map(|prepared| Endpoint::open(prepared, ledger, directory).map(Arc::new));
-        Ok(Webhooks(endpoints.collect::<Result<_, _>>()?))
+        Ok(Webhooks { endpoints: endpoints.collect::<Result<_, _>>()?, _lock: lock })
     }
 }
 
 /// All webhooks, in the order of the file.
 #[derive(Debug, Default)]
-pub(crate) struct Webhooks(Vec<Arc<Endpoint>>);
+pub(crate) struct Webhooks {
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Of the directory with their places.
+    _lock: Option<DirectoryLock>,
+}
 
 impl Webhooks {
     pub(crate) fn all(&self) -> &[Arc<Endpoint>] {
-        &self.0
+        &self.endpoints
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        self.0.iter().find(|endpoint| endpoint.name() == name)
+        self.endpoints.iter().find(|endpoint| endpoint.name() == name)
     }
 }
 
