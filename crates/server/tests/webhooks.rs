@@ -261,7 +261,12 @@ fn a_directory_keeps_the_places_of_one_service() {
         let server = bind(directory.path(), vec![webhook("books", &receiver, "")]).unwrap();
         let server = server.with_directory(directory.path().join("places"));
         let (stopper, (ready, is_ready)) = (server.stopper(), std::sync::mpsc::channel());
-        let run = move || server.run(memory_ledger(), || Ok(ready.send(()).unwrap()));
+        let run = move || {
+            server.run(memory_ledger(), || {
+                ready.send(()).unwrap();
+                Ok(())
+            })
+        };
         (std::thread::spawn(run), is_ready, stopper)
     };
     for _ in 0..2 {
