@@ -143,7 +143,9 @@ fn under_load(service: &Service, next: &AtomicU64, end: impl FnOnce()) -> Told {
                 scope.spawn(move || submit_until_gone(address, next, index % 3 == 0, so_far))
             })
             .collect();
-        while !so_far.answered.load(Ordering::Relaxed) && !clients.iter().all(|client| client.is_finished()) {
+        while !so_far.answered.load(Ordering::Relaxed)
+            && !clients.iter().all(std::thread::ScopedJoinHandle::is_finished)
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
         end();
