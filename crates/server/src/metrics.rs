@@ -5,11 +5,10 @@
 use crate::places::NoPlace;
 use crate::problem::Problem;
 use axum::http::StatusCode;
-use bursar_core::LinkedEvent;
 use bursar_core::Rejection;
 use bursar_core::commit::Outcome;
 use bursar_engine::figures::{CacheFigures, Figures, HistogramFigures};
-use bursar_engine::{Ledger, Submitted};
+use bursar_engine::{Ledger, ReadError, Submitted, Totals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -19,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -68,34 +68,46 @@ pub(crate) struct Metrics {
     pub(crate) event_streams: Gauge,
     webhook_deliveries: Family<NamedLabels<2>, Counter>,
     webhook_lag: Family<NamedLabels<1>, Gauge>,
-    /// Set when the metrics are asked for.
-    pub(crate) open_events: Gauge,
-    pub(crate) customers: Gauge,
-    pub(crate) transactions: Gauge,
-    pub(crate) events: Gauge,
+    /// Whether the stores said how they stand when the metrics were asked for.
+    pub(crate) stores_answer: Gauge,
+    /// Held by who asks them.
+    pub(crate) asking: Arc<tokio::sync::Mutex<()>>,
+    stand: Mutex<Stand>,
+    /// Of the stand.
+    open_events: Gauge,
+    customers: Gauge,
+    transactions: Gauge,
+    events: Gauge,
 }
 
-/// What is asked of the engine and the machine each time the metrics are read.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) figures: Figures,
-    /// Seconds since the oldest open event was begun; 0 if there is none.
-    pub(crate) oldest_open: Duration,
+/// What the ledger and the machine said when they were last asked; see [`Metrics::take_stand`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stand {
+    totals: Totals,
+    open_count: usize,
+    /// When the oldest open event was begun.
+    oldest_open_ms: Option<u64>,
     /// Bytes of the ledger's file system that this process may still take, and of all.
-    pub(crate) disk: Option<(u64, u64)>,
+    disk: Option<(u64, u64)>,
 }
 
-impl Asked {
-    /// Asks a ledger.
-    pub(crate) fn of(ledger: &Ledger, open: &[LinkedEvent]) -> Self {
-        let oldest_ms = open.iter().map(|linked| linked.event.time_ms).min();
-        let age_ms = oldest_ms.map_or(0, |oldest_ms| bursar_outbound::now_ms().saturating_sub(oldest_ms));
+impl Stand {
+    /// Asks a ledger, and waits until its stores have answered.
+    pub(crate) fn of(ledger: &Ledger) -> Result<Self, ReadError> {
+        let open = ledger.open_events()?;
         let disk = ledger.embedded().and_then(|store| rustix::fs::statvfs(store.path()).ok());
-        Self {
-            figures: ledger.figures(),
-            oldest_open: Duration::from_millis(age_ms),
+        Ok(Self {
+            totals: ledger.totals()?,
+            open_count: open.len(),
+            oldest_open_ms: open.iter().map(|linked| linked.event.time_ms).min(),
             disk: disk.map(|disk| (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)),
-        }
+        })
+    }
+
+    /// How long the oldest open event waits; 0 if there is none.
+    fn oldest_open(&self) -> Duration {
+        let age_ms = self.oldest_open_ms.map_or(0, |begun_ms| bursar_outbound::now_ms().saturating_sub(begun_ms));
+        Duration::from_millis(age_ms)
     }
 }
 
@@ -105,10 +117,9 @@ fn seconds_of(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// Writes what was asked, behind what is counted here.
-fn write_asked(asked: &Asked, text: &mut String) -> fmt::Result {
+/// Writes what others count, behind what is counted here.
+fn write_asked(figures: &Figures, stand: &Stand, text: &mut String) -> fmt::Result {
     let mut registry = Registry::with_prefix("bursar");
-    let figures = &asked.figures;
     let mut gauge = |name, help, value: u64| {
         let gauge = Gauge::<i64>::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -124,9 +135,9 @@ fn write_asked(asked: &Asked, text: &mut String) -> fmt::Result {
     gauge(
         "open_event_oldest_age_seconds",
         "Age of the oldest event that waits for its rail",
-        asked.oldest_open.as_secs(),
+        stand.oldest_open().as_secs(),
     );
-    if let Some((free, total)) = asked.disk {
+    if let Some((free, total)) = stand.disk {
         gauge("disk_free_bytes", "Room left on the ledger's file system", free);
         gauge("disk_size_bytes", "Size of the ledger's file system", total);
     }
@@ -268,6 +279,8 @@ impl Metrics {
         let in_flight = gauge("http_requests_in_flight", "HTTP requests under way");
         let batches = gauge("batches", "Batches under way");
         let event_streams = gauge("event_streams", "Streams of events");
+        let help = "1: the stores said how they stand; 0: not in time, and what is of them is what they said last";
+        let stores_answer = gauge("stores_answer", help);
         let open_events = gauge("open_events", "Events that wait for their rail");
         let customers = gauge("customers", "Customers with a chain");
         let transactions = gauge("transactions", "Deposits and withdrawals that were accepted");
@@ -290,6 +303,9 @@ impl Metrics {
             event_streams,
             webhook_deliveries,
             webhook_lag,
+            stores_answer,
+            asking: Arc::default(),
+            stand: Mutex::default(),
             open_events,
             customers,
             transactions,
@@ -349,11 +365,26 @@ impl Metrics {
     }
 
     /// All of it as text.
-    pub(crate) fn text(&self, asked: &Asked) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self, figures: &Figures) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
-        write_asked(asked, &mut text)?;
+        let stand = self.lock_stand().clone();
+        write_asked(figures, &stand, &mut text)?;
         Ok(text)
+    }
+
+    /// Takes over what the ledger said.
+    pub(crate) fn take_stand(&self, stand: Stand) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.customers.set(gauge(stand.totals.customer_count));
+        self.transactions.set(gauge(stand.totals.transaction_count));
+        self.events.set(gauge(stand.totals.event_count));
+        self.open_events.set(gauge(stand.open_count as u64));
+        *self.lock_stand() = stand;
+    }
+
+    fn lock_stand(&self) -> MutexGuard<'_, Stand> {
+        self.stand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -166,6 +166,44 @@ fn stores_that_do_not_answer_hold_up_no_stop() {
     }
 }
 
+/// What is counted can be read, as often as one likes, while the stores do not answer; and again as it is when they do.
+#[test]
+fn metrics_are_told_while_the_stores_do_not_answer() {
+    let config = new_config(Policy::default(), Currencies::default()).unwrap();
+    let store = Failing::over(&config);
+    let (hangs, is_waited_for) = (store.hangs.clone(), store.is_waited_for.clone());
+    let ledger = Ledger::with_stores(config, store.clone(), store, LedgerOptions::default()).unwrap();
+    let server = TestServer::of(
+        ledger,
+        None,
+        Limits { reads_max: 2, read_wait: Duration::from_millis(10), ..Limits::default() },
+    );
+    let has = |lines: [&str; 2]| {
+        let answer = server.get("/metrics");
+        assert_eq!(answer.status, 200);
+        let is_there = |line: &str| answer.text().contains(&format!("\nbursar_{line}\n"));
+        lines.iter().all(|line| is_there(line))
+    };
+    server.applied(&deposit(1, 1, "1"));
+    assert!(has(["stores_answer 1", "events 1"]));
+    hangs.store(true, Ordering::Relaxed);
+    let mut client = server.client();
+    let asking = std::thread::spawn(move || client.submit(&deposit(1, 2, "1")).status);
+    while !is_waited_for.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for _ in 0..3 {
+        assert!(has(["stores_answer 0", "events 1"]));
+    }
+    // Of two places one is taken, however often the metrics were read.
+    let mut reader = server.client();
+    let reading = std::thread::spawn(move || reader.get("/v1/transactions/1").status);
+    std::thread::sleep(Duration::from_millis(500)); // Where it finds no place, it is told so by then.
+    hangs.store(false, Ordering::Relaxed);
+    assert_eq!((asking.join().unwrap(), reading.join().unwrap()), (200, 200));
+    assert!(has(["stores_answer 1", "events 2"]));
+}
+
 /// Requests that were sent before the stop are answered after it; connections that are idle are closed; then the
 /// service ends by itself.
 #[test]

@@ -1,7 +1,7 @@
 //! What those who run the service ask for: whether it lives, whether it can serve, and what it counts.
 
 use crate::api::Json;
-use crate::metrics::Asked;
+use crate::metrics::Stand;
 use crate::problem::{Problem, ProblemDocument, ServiceProblem};
 use crate::service::Service;
 use axum::body::Body;
@@ -11,7 +11,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use utoipa::ToSchema;
+
+/// How long the stores have to say how they stand when metrics are read: who reads them gives up after ten seconds, as a
+/// rule, and wants to see most of all how a service does whose stores are away.
+const STORES_WAIT: Duration = Duration::from_secs(3);
 
 /// That all is well.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,31 +63,36 @@ pub(crate) async fn ready(State(service): State<Arc<Service>>) -> Result<Json, P
     )
 )]
 pub(crate) async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let read = service.read(|ledger| {
-        let open = ledger.open_events()?;
-        Ok((ledger.totals()?, open.len(), Asked::of(ledger, &open)))
-    });
-    let (totals, open_count, asked) = read.await?;
-    let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    set_webhook_lags(&service).await?;
+    let answered = timeout(STORES_WAIT, ask_stores(&service)).await;
     let metrics = &service.metrics;
-    metrics.customers.set(gauge(totals.customer_count));
-    metrics.transactions.set(gauge(totals.transaction_count));
-    metrics.events.set(gauge(totals.event_count));
-    metrics.open_events.set(gauge(open_count as u64));
-    let text = metrics.text(&asked).map_err(|error| Problem::service(ServiceProblem::Internal, error.to_string()))?;
+    metrics.stores_answer.set(matches!(answered, Ok(Ok(()))).into());
+    let text = metrics.text(&service.ledger.figures());
+    let text = text.map_err(|error| Problem::service(ServiceProblem::Internal, error.to_string()))?;
     let mut response = Response::new(Body::from(text));
     let content_type = const { HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8") };
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
 }
 
-async fn set_webhook_lags(service: &Arc<Service>) -> Result<(), Problem> {
-    for endpoint in service.webhooks.all() {
-        let looked_at = endpoint.clone();
-        let (_, oldest_ms) = service.read(move |ledger| super::webhooks::undelivered(ledger, &looked_at)).await?;
-        let seconds = oldest_ms.map_or(0, |oldest_ms| bursar_outbound::now_ms().saturating_sub(oldest_ms) / 1_000);
-        service.metrics.webhook_lag(endpoint.name(), seconds);
+/// Asks the ledger how it stands, which may wait for its stores. Only one asks at a time: where they do not answer, the
+/// threads that wait for them must not add up.
+async fn ask_stores(service: &Arc<Service>) -> Result<(), Problem> {
+    let asking = service.metrics.asking.clone().lock_owned().await;
+    let endpoints = service.webhooks.all().to_vec();
+    let read = service.read(move |ledger| {
+        let _asking = asking;
+        let lags = endpoints.iter().map(|endpoint| {
+            let (_, oldest_ms) = super::webhooks::undelivered(ledger, endpoint)?;
+            let seconds = oldest_ms.map_or(0, |oldest_ms| bursar_outbound::now_ms().saturating_sub(oldest_ms) / 1_000);
+            Ok((endpoint.name().to_owned(), seconds))
+        });
+        let lags = lags.collect::<Result<Vec<_>, Problem>>()?;
+        Ok((Stand::of(ledger)?, lags))
+    });
+    let (stand, lags) = read.await?;
+    service.metrics.take_stand(stand);
+    for (name, seconds) in lags {
+        service.metrics.webhook_lag(&name, seconds);
     }
     Ok(())
 }
