@@ -55,7 +55,7 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
     /// Which server has answered: one that has a later number may not have all that an earlier one had.
     pub(crate) epoch: u64,
-    /// Its timeline.
+    /// Its timeline; 0 where there are no standbys, one of which could begin another.
     pub(crate) timeline: u64,
     /// Which form of the statement it was.
     pub(crate) form: Form,
@@ -114,6 +114,10 @@ impl Drop for Connection {
     }
 }
 
+/// The timeline that a server writes. Asked only where there are standbys: not every relative of PostgreSQL has these functions.
+const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE \
+    ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint END";
+
 /// Which reads are covered by a commit that came after them: what is visible is on this server's disk, but only a
 /// commit that waits for the standbys says that it is on theirs. It says so of what was read on its own timeline. Where
 /// another server has taken over in between, that one may not have what was read: nothing may rest on it.
@@ -137,7 +141,8 @@ struct Reads {
 impl Reads {
     fn answered(&mut self, timeline: u64) {
         if timeline > self.timeline {
-            self.lost |= self.covered < self.count;
+            // Before the first of them there were no standbys, and no other server that could take over.
+            self.lost |= self.timeline > 0 && self.covered < self.count;
             self.timeline = timeline;
         }
     }
@@ -152,7 +157,7 @@ impl Durability {
     pub(crate) fn read(&self, timeline: u64) {
         let mut reads = self.reads();
         reads.answered(timeline);
-        reads.lost |= timeline < reads.timeline;
+        reads.lost |= timeline > 0 && timeline < reads.timeline;
         reads.count += 1;
     }
 
@@ -484,15 +489,14 @@ impl Server {
         connection.client.batch_execute(&settings).await.map_err(failed)?;
         let asked = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
             current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
-            concat(pg_postmaster_start_time(), ' ', inet_server_addr(), ' ', inet_server_port()), \
-            CASE WHEN pg_is_in_recovery() THEN 0 ELSE \
-              ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint END";
+            concat(pg_postmaster_start_time(), ' ', inet_server_addr(), ' ', inet_server_port())";
         let row = connection.client.query_one(asked, &[]).await.map_err(failed)?;
         let (standbys, identity): (String, String) = (row.get(3), row.get(4));
         connection.epoch = self.epoch_of(identity);
-        connection.timeline = row.get::<_, i64>(5).unsigned_abs();
         connection.has_standbys = !standbys.is_empty();
         if connection.has_standbys {
+            let found = connection.client.query_one(TIMELINE, &[]).await.map_err(failed)?;
+            connection.timeline = found.get::<_, i64>(0).unsigned_abs();
             self.durability.has_standbys.store(true, Ordering::Release);
         }
         let found = unsafe_settings(&row, connection.has_standbys);
@@ -616,10 +620,16 @@ mod tests {
         assert!(late.is_due() && !late.is_lost());
         late.read(1);
         assert!(late.is_lost());
-        // Where nobody waits for standbys, this is not to be had.
+        // Where nobody waits for standbys, there is no other server; and they may be added while an engine runs.
         let alone = Durability::default();
-        alone.read(1);
-        alone.read(2);
+        alone.read(0);
+        assert!(!alone.is_due() && !alone.is_lost());
+        alone.has_standbys.store(true, Ordering::Release);
+        alone.read(3);
+        alone.read(0);
+        alone.wrote(alone.begin(), 0);
+        assert!(alone.is_due() && !alone.is_lost());
+        alone.wrote(alone.begin(), 3);
         assert!(!alone.is_due() && !alone.is_lost());
     }
 }
