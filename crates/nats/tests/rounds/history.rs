@@ -165,6 +165,12 @@ impl Chain {
                 });
                 refused.map(|entry| entry.linked.event.seq)
             }
+            // The event with the key was begun and not closed: this comes before it.
+            Answer::Outcome(_, terms, Outcome::Rejected(Rejection::RequestInProgress)) => {
+                let mut later = self.entries.get(floor as usize..)?.iter();
+                let has_key = later.any(|entry| terms.key.is_some() && entry.linked.event.key == terms.key);
+                has_key.then_some(floor)
+            }
             Answer::Outcome(request, terms, outcome) => (floor as usize..self.heads.len())
                 .find(|place| self.answer_at(config, *place, request, terms).as_ref() == Some(outcome))
                 .map(|place| place as u64),
@@ -249,6 +255,25 @@ mod tests {
         Chain::follow(&config(), CUSTOMER, entries).unwrap()
     }
 
+    /// A deposit, and its dispute with a key.
+    fn keyed_chain(key: RequestKey) -> Chain {
+        let mut head = Head::start(&config().digest(), CUSTOMER);
+        let mut entries = Vec::new();
+        let dispute = Request::dispute(CUSTOMER, TransactionId::new(1));
+        for (seq, request, key) in [(1, deposit(1), None), (2, dispute, Some(key))] {
+            let known = entries.last().and_then(|entry: &ChainEntry| entry.linked.event.transaction_state());
+            let known = Known { state: known, reserved: false };
+            let Ok(Decision::Change(change)) = decide(&config(), &head.state, known, &request) else {
+                panic!("both are possible")
+            };
+            let event = Event { key, ..Event::new(CUSTOMER, seq, seq, change, None) };
+            let linked = LinkedEvent::new(event, &head.link);
+            head.take(linked.clone(), &EventStatus::Done);
+            entries.push(ChainEntry { linked, status: EventStatus::Done });
+        }
+        Chain::follow(&config(), CUSTOMER, entries).unwrap()
+    }
+
     fn told(asked_ns: u64, answered_ns: u64, answer: Answer) -> Told {
         Told { customer: CUSTOMER, asked_ns, answered_ns, answer }
     }
@@ -272,6 +297,27 @@ mod tests {
 
     fn seen(chain: &Chain, place: usize) -> Answer {
         Answer::Head(Some(chain.heads[place].clone()))
+    }
+
+    #[test]
+    fn a_key_is_in_use_until_its_event_is_closed() {
+        let key = |text: &[u8]| RequestKey::of_text(&config().digest(), text).unwrap();
+        let chain = keyed_chain(key(b"one"));
+        let dispute = Request::dispute(CUSTOMER, TransactionId::new(1));
+        let answer = |key, outcome| Answer::Outcome(dispute, Terms { key: Some(key), ..Terms::default() }, outcome);
+        let in_use = |key| answer(key, Outcome::Rejected(Rejection::RequestInProgress));
+        let done = answer(key(b"one"), Outcome::Applied(Receipt::of(&chain.entries[1].linked)));
+        let none = Answer::Outcome(dispute, Terms::default(), Outcome::Rejected(Rejection::RequestInProgress));
+        let table = [
+            ("before it is closed", vec![told(1, 2, in_use(key(b"one"))), told(1, 9, done.clone())], 0),
+            ("after", vec![told(1, 2, done.clone()), told(3, 9, in_use(key(b"one")))], 1),
+            ("another key", vec![told(1, 2, in_use(key(b"other")))], 1),
+            ("no key", vec![told(1, 2, none)], 1),
+        ];
+        for (name, history, wrong_count) in table {
+            let history: Vec<&Told> = history.iter().collect();
+            assert_eq!(wrong_answers(&config(), &chain, &history).len(), wrong_count, "{name}");
+        }
     }
 
     #[test]
