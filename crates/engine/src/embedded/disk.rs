@@ -5,7 +5,7 @@
 //! A call that fails is never tried again by anybody; the store is poisoned instead.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -54,10 +54,10 @@ pub const LOCK_NAME: &str = "lock";
 pub struct RealDisk {
     directory: PathBuf,
     handle: File,
-    _lock: File,
+    _lock: FileLock,
 }
 
-/// Why a directory could not be had.
+/// Why a directory or a file could not be had.
 #[derive(Debug)]
 pub enum LockError {
     /// Another process has it.
@@ -73,14 +73,34 @@ impl RealDisk {
             create_lasting(directory).map_err(LockError::Io)?;
         }
         let handle = File::open(directory).map_err(LockError::Io)?;
-        let lock_path = directory.join(LOCK_NAME);
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(LockError::Io)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { directory: directory.to_owned(), handle, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse),
-            Err(error) => Err(LockError::Io(error.into())),
+        let mut options = OpenOptions::new();
+        let lock = FileLock::take(options.create(true).truncate(false).write(true), &directory.join(LOCK_NAME))?;
+        Ok(Self { directory: directory.to_owned(), handle, _lock: lock })
+    }
+}
+
+/// A lock of one process on a file, as long as this value lives. A process that ends, however it ends, lets go of it.
+#[derive(Debug)]
+pub struct FileLock(File);
+
+impl FileLock {
+    /// Opens the file in this way and locks it, or says at once that another has it.
+    pub fn take(options: &OpenOptions, path: &Path) -> Result<Self, LockError> {
+        let file = options.open(path).map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(LockError::InUse),
+            Err(TryLockError::Error(error)) => Err(LockError::Io(error)),
         }
+    }
+}
+
+impl Drop for FileLock {
+    /// Closing alone would not do: a child that any thread of the process starts shares the open file until it runs its
+    /// own program, and whoever opened the directory again meanwhile would be told that it is in use.
+    fn drop(&mut self) {
+        // An error would mean that there is nothing to let go of.
+        drop(self.0.unlock());
     }
 }
 
@@ -250,5 +270,26 @@ impl DiskFile for RealFile {
             Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(bytes),
             result => result.map_err(Into::into),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_free_once_its_owner_let_go_though_a_starting_child_still_shares_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(LOCK_NAME);
+        let take = || FileLock::take(OpenOptions::new().create(true).truncate(false).write(true), &path);
+        let owner = take().unwrap();
+        assert!(matches!(take(), Err(LockError::InUse)));
+        // What a child has between fork and exec.
+        let shared = owner.0.try_clone().unwrap();
+        drop(owner);
+        let next = take().unwrap();
+        drop(shared);
+        assert!(matches!(take(), Err(LockError::InUse)));
+        drop(next);
     }
 }

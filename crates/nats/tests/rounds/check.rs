@@ -1,11 +1,12 @@
 //! What must be true after a round.
 
 use super::engine::{Book, Engine};
-use super::history::{Chain, Told, wrong_answers};
+use super::history::{Answer, Chain, Told, wrong_answers};
 use super::{CUSTOMERS, Tables};
 use bursar_engine::Totals;
+use bursar_engine::core::commit::Outcome;
 use bursar_engine::core::{
-    CustomerId, EntryId, EventRef, EventStatus, LedgerConfig, Request, RequestKind, TransactionId,
+    CustomerId, EntryId, EventRef, EventStatus, LedgerConfig, Rejection, Request, RequestKind, TransactionId,
 };
 use bursar_engine::store::{Chains, ReadRange, Transactions};
 use bursar_nats::{NatsChains, NatsOptions};
@@ -32,6 +33,12 @@ pub(crate) fn check(config: &LedgerConfig, options: &NatsOptions, tables: &Arc<d
     }
     let of = |request: &Request, key| (request.customer, request.action.kind(), request.action.transaction(), key);
     let asked: HashSet<_> = book.asked().iter().map(|(request, terms)| of(request, terms.key)).collect();
+    for told in &told {
+        if let Answer::Outcome(_, terms, Outcome::Rejected(Rejection::RequestInProgress)) = &told.answer {
+            let count = book.asked().iter().filter(|(_, other)| other.key == terms.key).count();
+            assert!(count > 1, "nobody else asked under the key: {told:?}");
+        }
+    }
     let mut sums = Totals::default();
     let mut made: HashMap<TransactionId, usize> = HashMap::new();
     let mut followed: Vec<Chain> = Vec::new();

@@ -31,8 +31,8 @@ pub(crate) use endpoint::{Attempt, Endpoint, Overview, Resend};
 
 use crate::service::Service;
 use bursar_engine::Ledger;
+use bursar_engine::embedded::disk::FileLock;
 use config::Prepared;
-use lock::DirectoryLock;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Configured {
     /// locked then, as long as there are the webhooks.
     pub(crate) fn open(self, ledger: &Ledger, directory: Option<&Path>) -> Result<Webhooks, WebhookError> {
         let own = directory.filter(|_| ledger.embedded().is_none()).zip(self.0.first());
-        let lock = own.map(|(directory, first)| DirectoryLock::take(directory, &first.name)).transpose()?;
+        let lock = own.map(|(directory, first)| lock::lock(directory, &first.name)).transpose()?;
         let endpoints = self.0.into_iter().map(|prepared| Endpoint::open(prepared, ledger, directory).map(Arc::new));
         Ok(Webhooks { endpoints: endpoints.collect::<Result<_, _>>()?, _lock: lock })
     }
@@ -72,7 +72,7 @@ impl Configured {
 pub(crate) struct Webhooks {
     endpoints: Vec<Arc<Endpoint>>,
     /// Of the directory with their places.
-    _lock: Option<DirectoryLock>,
+    _lock: Option<FileLock>,
 }
 
 impl Webhooks {
