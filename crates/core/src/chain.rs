@@ -256,7 +256,7 @@ fn check_state(
     if event.key.is_some() && !request.action.takes_key() {
         return Err(ChainFault::Malformed);
     }
-    let known = Known { state: known, reserved: false };
+    let known = Known { state: known.as_ref(), reserved: false };
     match decide(config, before, known, &request) {
         Err(rejection) => Err(ChainFault::NotAllowed(Box::new(rejection))),
         Ok(Decision::AlreadyApplied) => Err(ChainFault::MadeBefore),

@@ -16,9 +16,9 @@ use crate::transaction::{TransactionKind, TransactionState, TransactionStatus};
 
 /// What is known of the transaction a request is about, after the table's entry was settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct Known<'a> {
     /// Its state, if it exists.
-    pub state: Option<TransactionState>,
+    pub state: Option<&'a TransactionState>,
     /// An open event of another customer proposes to make it: the id is taken until that is decided.
     pub reserved: bool,
 }
@@ -87,7 +87,7 @@ impl Effect {
 pub fn decide(
     config: &LedgerConfig,
     before: &CustomerState,
-    known: Known,
+    known: Known<'_>,
     request: &Request,
 ) -> Result<Decision, Rejection> {
     let effect = decide_effect(config, before, known, request)?;
@@ -98,7 +98,7 @@ pub fn decide(
 pub fn decide_effect(
     config: &LedgerConfig,
     before: &CustomerState,
-    known: Known,
+    known: Known<'_>,
     request: &Request,
 ) -> Result<Option<Effect>, Rejection> {
     match &request.action {
@@ -116,7 +116,7 @@ pub fn decide_effect(
 fn move_money(
     config: &LedgerConfig,
     before: &CustomerState,
-    known: Known,
+    known: Known<'_>,
     request: &Request,
     movement: &Movement,
     kind: TransactionKind,
@@ -131,8 +131,8 @@ fn move_money(
     let state =
         TransactionState { customer: request.customer, kind, amount, currency, status: TransactionStatus::Posted };
     if let Some(existing) = known.state {
-        let same = TransactionState { status: TransactionStatus::Posted, ..existing } == state;
-        return if same { Ok(None) } else { Err(Rejection::TransactionIdTaken { existing }) };
+        let same = TransactionState { status: TransactionStatus::Posted, ..*existing } == state;
+        return if same { Ok(None) } else { Err(Rejection::TransactionIdTaken { existing: *existing }) };
     }
     if known.reserved {
         return Err(Rejection::TransactionPending);
@@ -172,12 +172,12 @@ pub fn moved(
 fn settle_dispute(
     config: &LedgerConfig,
     before: &CustomerState,
-    known: Known,
+    known: Known<'_>,
     request: &Request,
     reference: &Reference,
 ) -> Result<Option<Effect>, Rejection> {
     let kind = request.action.kind();
-    let Some(existing) = known.state else { return Err(Rejection::UnknownTransaction) };
+    let Some(&existing) = known.state else { return Err(Rejection::UnknownTransaction) };
     if existing.customer != request.customer {
         return Err(Rejection::OtherCustomer);
     }

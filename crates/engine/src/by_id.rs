@@ -4,6 +4,7 @@
 //! a new one is above all others, and neither needs a search. All other ids (random numbers, UUIDs, late ones) lie
 //! in hash tables, each of which holds the ids of one range of hashes, so that none is long in growing.
 
+use crate::slots::{Found, Slots, TABLE_COUNT, table_of};
 use bursar_core::TransactionId;
 use foldhash::fast::RandomState;
 use std::hash::BuildHasher;
@@ -187,36 +188,11 @@ struct Tables<V> {
     id_max: Option<u128>,
 }
 
-/// How many tables there are, as a power of two.
-const TABLES_BITS: u32 = 8;
-/// How many slots a table begins with, as a power of two.
-const SLOTS_BITS_MIN: u32 = 4;
-
-/// Ids and their values in the order in which they came, and where each is.
-///
-/// Nearly every id that is asked for is new, and the answer is waited for in memory. So what is searched is small: eight
-/// bytes for each entry, at the place that the hash says or, where that is taken, at the next vacant one.
+/// Ids and their values in the order in which they came, and where each is. Nearly every id that is asked for is new.
 #[derive(Clone, Debug)]
 struct Table<V> {
     entries: Vec<(u128, V)>,
-    slots: Vec<Slot>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    /// Of the entry's hash; as many digits as say where the slot is in the largest table, so that a table grows without
-    /// a look at its entries.
-    hash: u32,
-    /// Which entry, counted from 1; 0: none. No table comes near as many: it would take 256 times their room in all.
-    number: u32,
-}
-
-/// What a search ends at.
-enum Found {
-    /// The place of the entry.
-    Entry(usize),
-    /// The vacant slot where it would be.
-    Vacant(usize),
+    slots: Slots,
 }
 
 impl<V: Copy> Tables<V> {
@@ -224,10 +200,9 @@ impl<V: Copy> Tables<V> {
         self.hasher.hash_one(id)
     }
 
-    /// The table that an id with this hash belongs to, if it has any entry.
+    /// The table that an id with this hash belongs to.
     fn table(&self, hash: u64) -> Option<&Table<V>> {
-        let table = self.by_hash.get((hash >> (u64::BITS - TABLES_BITS)) as usize);
-        table.filter(|table| !table.entries.is_empty())
+        self.by_hash.get(table_of(hash))
     }
 
     fn get(&self, id: u128) -> Option<&V> {
@@ -236,10 +211,8 @@ impl<V: Copy> Tables<V> {
         }
         let hash = self.hash(id);
         let table = self.table(hash)?;
-        match table.find(hash as u32, id) {
-            Found::Entry(place) => Some(&table.entries[place].1),
-            Found::Vacant(_) => None,
-        }
+        let number = table.slots.find(hash as u32, |number| table.is(number, id))?;
+        Some(&table.entries[number as usize].1)
     }
 
     fn has(&self, id: u128) -> bool {
@@ -252,8 +225,7 @@ impl<V: Copy> Tables<V> {
         }
         let hash = self.hash(id);
         let Some(table) = self.table(hash) else { return false };
-        let slot = table.slots[table.first_slot(hash as u32)];
-        slot.number > 0 && slot.hash == hash as u32 && table.entries[slot.number as usize - 1].0 == id
+        table.slots.at_first(hash as u32).is_some_and(|number| table.is(number, id))
     }
 
     fn is_above_all(&self, id: u128) -> bool {
@@ -263,7 +235,7 @@ impl<V: Copy> Tables<V> {
     fn clear(&mut self) {
         for table in &mut self.by_hash {
             table.entries.clear();
-            table.slots.fill(Slot::default());
+            table.slots.clear();
         }
         self.id_max = None;
     }
@@ -271,8 +243,8 @@ impl<V: Copy> Tables<V> {
     /// Gives whether the id is new.
     fn insert(&mut self, id: u128, value: V) -> bool {
         let (table, hash) = self.table_for_one_more(id);
-        match table.find(hash, id) {
-            Found::Entry(place) => table.entries[place].1 = value,
+        match table.slots.search(hash, |number| table.is(number, id)) {
+            Found::Entry(number) => table.entries[number as usize].1 = value,
             Found::Vacant(at) => {
                 table.push(at, hash, id, value);
                 return true;
@@ -284,7 +256,7 @@ impl<V: Copy> Tables<V> {
     /// Leaves a value that is there as it is.
     fn insert_new(&mut self, id: u128, value: V) -> bool {
         let (table, hash) = self.table_for_one_more(id);
-        match table.find(hash, id) {
+        match table.slots.search(hash, |number| table.is(number, id)) {
             Found::Entry(_) => false,
             Found::Vacant(at) => {
                 table.push(at, hash, id, value);
@@ -295,56 +267,26 @@ impl<V: Copy> Tables<V> {
 
     fn table_for_one_more(&mut self, id: u128) -> (&mut Table<V>, u32) {
         if self.by_hash.is_empty() {
-            self.by_hash.resize(1 << TABLES_BITS, Table { entries: Vec::new(), slots: Vec::new() });
+            self.by_hash.resize(TABLE_COUNT, Table { entries: Vec::new(), slots: Slots::default() });
         }
         self.id_max = self.id_max.max(Some(id));
         let hash = self.hash(id);
-        let table = &mut self.by_hash[(hash >> (u64::BITS - TABLES_BITS)) as usize];
-        // At least a quarter is vacant, so that every search ends, and soon.
-        if table.entries.len() >= table.slots.len() / 4 * 3 {
-            table.grow();
-        }
+        let table = &mut self.by_hash[table_of(hash)];
+        table.slots.make_room();
         (table, hash as u32)
     }
 }
 
 impl<V: Copy> Table<V> {
-    /// Where a search begins. There is a slot.
-    fn first_slot(&self, hash: u32) -> usize {
-        hash as usize & (self.slots.len() - 1)
+    fn is(&self, number: u32, id: u128) -> bool {
+        self.entries[number as usize].0 == id
     }
 
-    fn find(&self, hash: u32, id: u128) -> Found {
-        let mut at = self.first_slot(hash);
-        loop {
-            let slot = self.slots[at];
-            if slot.number == 0 {
-                return Found::Vacant(at);
-            }
-            let place = slot.number as usize - 1;
-            if slot.hash == hash && self.entries[place].0 == id {
-                return Found::Entry(place);
-            }
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-    }
-
-    /// Adds an entry that is not there, at the slot that the search for it ended at.
+    /// Adds an entry that is not there, at the slot that the search for it ended at. No table has as many entries as
+    /// there are numbers: that would take 256 times their room in all.
     fn push(&mut self, at: usize, hash: u32, id: u128, value: V) {
+        self.slots.put(at, hash, self.entries.len() as u32);
         self.entries.push((id, value));
-        self.slots[at] = Slot { hash, number: self.entries.len() as u32 };
-    }
-
-    fn grow(&mut self) {
-        let count = (self.slots.len() * 2).max(1 << SLOTS_BITS_MIN);
-        let slots = std::mem::replace(&mut self.slots, vec![Slot::default(); count]);
-        for slot in slots.into_iter().filter(|slot| slot.number > 0) {
-            let mut at = self.first_slot(slot.hash);
-            while self.slots[at].number > 0 {
-                at = (at + 1) & (count - 1);
-            }
-            self.slots[at] = slot;
-        }
     }
 }
 
@@ -428,20 +370,20 @@ mod tests {
     /// Ids whose hashes are the same, as far as the table knows them, are told apart.
     #[test]
     fn the_hash_alone_does_not_say_whose_an_entry_is() {
-        let mut table = Table { entries: Vec::new(), slots: Vec::new() };
-        table.grow();
+        let mut table = Table { entries: Vec::new(), slots: Slots::default() };
         // The last slot: the search goes on with the first one.
         let hash = u32::MAX;
-        for id in 0..5 {
-            let Found::Vacant(at) = table.find(hash, id) else { panic!("{id} is there") };
+        for id in 0..20 {
+            table.slots.make_room();
+            let found = table.slots.search(hash, |number| table.is(number, id));
+            let Found::Vacant(at) = found else { panic!("{id} is there") };
             table.push(at, hash, id, id * 10);
         }
-        table.grow();
-        for id in 0..5 {
-            let Found::Entry(place) = table.find(hash, id) else { panic!("{id} is not there") };
-            assert_eq!(table.entries[place], (id, id * 10));
+        for id in 0..20 {
+            let number = table.slots.find(hash, |number| table.is(number, id)).unwrap();
+            assert_eq!(table.entries[number as usize], (id, id * 10));
         }
-        assert!(matches!(table.find(hash, 5), Found::Vacant(_)));
+        assert_eq!(table.slots.find(hash, |number| table.is(number, 20)), None);
     }
 
     /// What is counted from anywhere, with gaps, is in runs; what comes in no order is not.

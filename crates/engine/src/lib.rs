@@ -25,6 +25,7 @@ pub mod fuzzing;
 pub mod ingest;
 mod ledger;
 mod rail;
+mod slots;
 pub mod store;
 mod totals;
 pub mod verify_stores;

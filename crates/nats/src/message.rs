@@ -368,7 +368,8 @@ mod tests {
         totals.done(&open.event);
         head.take(open.clone(), &status);
         let request = Request::dispute(customer, TransactionId::new(1));
-        let known = Known { state: first.event.transaction_state(), reserved: false };
+        let state = first.event.transaction_state();
+        let known = Known { state: state.as_ref(), reserved: false };
         let config = LedgerConfig { ledger: [7; 16], policy: Policy::default(), currencies: Currencies::default() };
         let Ok(Decision::Change(change)) = decide(&config, &head.state, known, &request) else {
             panic!("what was deposited can be disputed")

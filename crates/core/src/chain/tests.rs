@@ -53,7 +53,7 @@ impl Maker {
     ) -> Option<LinkedEvent> {
         let known = action.transaction().and_then(|id| self.known.get(&id)).copied();
         let request = Request { customer: CUSTOMER, action };
-        let decision = decide(&self.config, state, Known { state: known, reserved: false }, &request).ok()?;
+        let decision = decide(&self.config, state, Known { state: known.as_ref(), reserved: false }, &request).ok()?;
         let Decision::Change(change) = decision else { return None };
         Some(LinkedEvent::new(Event::new(CUSTOMER, seq, self.time_ms, change, rail), link))
     }

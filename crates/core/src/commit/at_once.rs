@@ -59,7 +59,7 @@ impl Machine {
         batch: &mut Batch,
         submission: (Ticket, &Request, Option<&Terms>),
         head: &Head,
-        state: Option<TransactionState>,
+        state: Option<&TransactionState>,
         tell: bool,
     ) -> Result<Option<LinkedEvent>, Broken> {
         debug_assert_eq!(batch.step, Step::AtOnce);

@@ -280,7 +280,7 @@ impl Machine {
         if entry.hold != Hold::Free {
             return false;
         }
-        let known = Known { state: entry.approved, reserved: false };
+        let known = Known { state: entry.approved.as_ref(), reserved: false };
         let request = linked.event.request();
         let decision = request.and_then(|request| decide(&self.config, &head.state, known, &request).ok());
         match decision {
@@ -293,7 +293,7 @@ impl Machine {
         let placed = &batch.submissions[place as usize];
         let Placed { transaction, customer, key, .. } = *placed;
         let Submission { request, terms, .. } = &placed.submission;
-        let state = batch.entries.get(transaction as usize).and_then(|entry| entry.approved);
+        let state = batch.entries.get(transaction as usize).and_then(|entry| entry.approved.as_ref());
         let known = Known { state, reserved: hold == Hold::Reserved };
         let head = &batch.heads[customer as usize];
         let outcome = if key_hold == Hold::Reserved {

@@ -64,7 +64,7 @@ impl Terms {
 pub(super) fn decide_under(
     config: &LedgerConfig,
     head: &Head,
-    known: Known,
+    known: Known<'_>,
     request: &Request,
     terms: Option<&Terms>,
 ) -> Result<Decision, Rejection> {

@@ -53,7 +53,7 @@ impl Ledger {
     fn apply(&mut self, request: &Request, reserved: bool) -> Result<Decision, Rejection> {
         let before = self.customers.get(&request.customer).cloned().unwrap_or_default();
         let state = request.action.transaction().and_then(|id| self.transactions.get(&id)).copied();
-        let decision = decide(&self.config, &before, Known { state, reserved }, request)?;
+        let decision = decide(&self.config, &before, Known { state: state.as_ref(), reserved }, request)?;
         if let Decision::Change(change) = &decision {
             let of = |state: &CustomerState| state.accounts.get(change.currency);
             let way = change.transaction.map_or(TransactionKind::Deposit, |(_, state)| state.kind);

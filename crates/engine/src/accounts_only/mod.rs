@@ -268,7 +268,8 @@ impl AccountsOnly {
         };
         let stored = step.transaction().and_then(|transaction| self.transactions.get(transaction));
         let state = self.states.get(customer);
-        let known = Known { state: stored.map(|stored| stored.state(by_number(stored.customer))), reserved: false };
+        let stored = stored.map(|stored| stored.state(by_number(stored.customer)));
+        let known = Known { state: stored.as_ref(), reserved: false };
         let effect = match decide_effect(&self.config, &state, known, &request) {
             Ok(Some(effect)) => effect,
             Ok(None) => return Ok(Taken::AlreadyApplied),

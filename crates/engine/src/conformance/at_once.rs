@@ -39,12 +39,12 @@ impl Scene {
 
     fn check_found(
         &self,
-        (head, state): (&Head, Option<TransactionState>),
+        (head, state): (&Head, Option<&TransactionState>),
         customer: CustomerId,
         transaction: Option<TransactionId>,
     ) -> Checked {
         equal("the head found", head, &self.head(customer))?;
-        let known = transaction.and_then(|transaction| self.table.get(&transaction)).copied();
+        let known = transaction.and_then(|transaction| self.table.get(&transaction));
         equal("the state found", &state, &known)
     }
 }

@@ -115,7 +115,7 @@ impl Scene {
         request: &Request,
         rail: Option<RailId>,
     ) -> Result<LinkedEvent, Wrong> {
-        match decide(&self.config, &head.state, Known { state, reserved: false }, request) {
+        match decide(&self.config, &head.state, Known { state: state.as_ref(), reserved: false }, request) {
             Ok(Decision::Change(change)) => {
                 let event = Event::new(request.customer, head.seq + 1, self.time_ms, change, rail);
                 Ok(LinkedEvent::new(event, &head.link))

@@ -7,6 +7,7 @@
 use super::batch::FrameBatch;
 use super::heads::{HeadPlace, empty_head};
 use super::index::Expected;
+use super::memtable::MemoryTransaction;
 use super::record::{Place, put_event};
 use super::store::{EmbeddedStore, State};
 use crate::store::{SourceMark, StoreError, WholeBatch};
@@ -29,6 +30,8 @@ struct AtOnce<'a> {
     found: Option<(HeadPlace, Option<u64>)>,
     /// That head.
     head: Head,
+    /// The transaction that was looked for in index files last. What is found in memory is not copied.
+    fetched: Option<MemoryTransaction>,
 }
 
 impl EmbeddedStore {
@@ -54,6 +57,7 @@ impl EmbeddedStore {
             came: 0,
             found: None,
             head: empty_head(),
+            fetched: None,
         }))
     }
 }
@@ -69,7 +73,7 @@ impl WholeBatch for AtOnce<'_> {
         &mut self,
         customer: CustomerId,
         transaction: Option<TransactionId>,
-    ) -> Result<(&Head, Option<TransactionState>), StoreError> {
+    ) -> Result<(&Head, Option<&TransactionState>), StoreError> {
         let index = &mut self.state.index;
         let expected = self.expected.get(self.came).copied();
         let expected = expected.filter(|expected| expected.about == (customer, transaction));
@@ -82,16 +86,19 @@ impl WholeBatch for AtOnce<'_> {
             let head = Head::start(&self.store.shared.ledger_digest, customer);
             index.begin_head(customer, &head)
         });
+        index.read_head(place, &mut self.head);
         let known = match transaction {
             Some(transaction) if expected.is_some_and(|expected| expected.not_in_files) => {
                 index.transaction_in_memory(transaction)
             }
-            Some(transaction) => index.transaction(&self.store.shared.journal, transaction)?,
+            Some(transaction) => {
+                self.fetched = index.transaction(&self.store.shared.journal, transaction)?;
+                self.fetched.as_ref()
+            }
             None => None,
         };
         self.found = Some((place, known.map(|known| known.position)));
-        self.state.index.read_head(place, &mut self.head);
-        Ok((&self.head, known.map(|known| known.state)))
+        Ok((&self.head, known.map(|known| &known.state)))
     }
 
     fn append_done(&mut self, linked: &LinkedEvent) -> Result<(), StoreError> {

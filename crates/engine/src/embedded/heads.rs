@@ -4,14 +4,14 @@
 //! others are in index files too, or can be made again, and are kept for speed, as many as there is room for
 //! ([`Heads::make_room`]). A place is good until room is made, that is, for a batch.
 //!
-//! Most lookups wait for memory, so little is touched: the table that is searched holds places alone, four bytes each,
+//! Most lookups wait for memory, so little is touched: the tables that are searched hold places alone ([`crate::slots`]),
 //! and a head takes 96 bytes. What few customers have, accounts in further currencies, lies apart; open events are in
 //! the store's own list.
 
 use super::memtable::Table;
+use crate::slots::{Slots, TABLE_COUNT, table_of};
 use bursar_core::{Account, CurrencyIndex, CustomerId, CustomerState, EventStatus, Hash, Head, LinkedEvent};
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 /// Where a head lies.
@@ -129,7 +129,8 @@ pub(super) fn empty_head() -> Head {
 /// Heads by customer.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    places: HashTable<HeadPlace>,
+    /// Where heads lie, by the customer's hash; none before the first head.
+    places: Vec<Slots>,
     /// By place.
     slots: Vec<Slot>,
     others: Table<HeadPlace, Others>,
@@ -159,19 +160,27 @@ impl Heads {
         self.hasher.hash_one(customer)
     }
 
-    /// Reads the head that is probably this customer's. Nothing is done with it, and one does not depend on another, so that the
-    /// processor waits for many at once; when they are used, one by one, they are at hand.
+    /// Reads the heads that are probably these customers'. Nothing is done with them, and one does not depend on another, so
+    /// that the processor waits for many at once; when they are used, one by one, they are at hand.
     #[inline]
-    pub(super) fn touch(&self, hash: u64) -> u64 {
+    pub(super) fn touch(&self, hashes: &[u64]) {
+        let table = |hash: u64| self.places.get(table_of(hash));
+        let first = |&hash: &u64| table(hash).map_or(0, |places| places.touch(hash as u32));
+        std::hint::black_box(hashes.iter().map(first).fold(0, |all, one| all ^ one));
         // Whose head lies there is not asked: that would be to wait for it.
-        let probably = self.places.find(hash, |_| true).map(|place| &self.slots[place.index()]);
-        probably.map_or(0, Slot::touch)
+        let probably = |&hash: &u64| {
+            let place = table(hash).and_then(|places| places.find(hash as u32, |_| true));
+            place.map_or(0, |place| self.slots[place as usize].touch())
+        };
+        std::hint::black_box(hashes.iter().map(probably).fold(0, |all, one| all ^ one));
     }
 
     /// Where the head of the customer with this hash lies.
     #[inline]
     pub(super) fn place_of(&self, customer: CustomerId, hash: u64) -> Option<HeadPlace> {
-        self.places.find(hash, |place| self.slots[place.index()].customer == customer).copied()
+        let places = self.places.get(table_of(hash))?;
+        let place = places.find(hash as u32, |place| self.slots[place as usize].customer == customer);
+        place.map(HeadPlace)
     }
 
     /// Where a customer's head lies.
@@ -235,9 +244,11 @@ impl Heads {
         if has_others {
             self.others.insert(place, others(&head.state));
         }
-        let Self { places, slots, hasher, .. } = self;
-        let hash_at = |place: &HeadPlace| hasher.hash_one(slots[place.index()].customer);
-        places.insert_unique(hash_at(&place), place, hash_at);
+        let hash = self.hash(customer);
+        if self.places.is_empty() {
+            self.places.resize(TABLE_COUNT, Slots::default());
+        }
+        self.places[table_of(hash)].insert(hash as u32, place.0);
         place
     }
 
@@ -267,8 +278,8 @@ impl Heads {
         }
         slot.flags = FREE;
         let hash = self.hasher.hash_one(slot.customer);
-        if let Ok(entry) = self.places.find_entry(hash, |other| *other == place) {
-            entry.remove();
+        if let Some(places) = self.places.get_mut(table_of(hash)) {
+            places.remove(hash as u32, place.0);
         }
         self.free.push(place);
     }

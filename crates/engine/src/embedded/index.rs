@@ -118,7 +118,7 @@ impl Index {
         let Self { heads, hashes, .. } = self;
         hashes.clear();
         hashes.extend(customers.map(|customer| heads.hash(customer)));
-        std::hint::black_box(hashes.iter().fold(0, |seen, &hash| seen ^ heads.touch(hash)));
+        heads.touch(hashes);
     }
 
     /// As [`Index::warm_heads`], also for transactions; says what it has seen on the way.
@@ -232,7 +232,7 @@ impl Index {
         transaction: TransactionId,
     ) -> Result<Option<MemoryTransaction>, StoreError> {
         if let Some(found) = self.transaction_in_memory(transaction) {
-            return Ok(Some(found));
+            return Ok(Some(*found));
         }
         if let Some(found) = self.fetched.get(&transaction) {
             return Ok(*found);
@@ -247,9 +247,9 @@ impl Index {
     }
 
     /// As [`Index::transaction`], without what only index files have.
-    pub(super) fn transaction_in_memory(&self, transaction: TransactionId) -> Option<MemoryTransaction> {
+    pub(super) fn transaction_in_memory(&self, transaction: TransactionId) -> Option<&MemoryTransaction> {
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.memtable.transactions.get(transaction));
-        self.active.transactions.get(transaction).or_else(frozen).copied()
+        self.active.transactions.get(transaction).or_else(frozen)
     }
 
     fn fetch(

@@ -235,7 +235,7 @@ pub trait WholeBatch {
         &mut self,
         customer: CustomerId,
         transaction: Option<TransactionId>,
-    ) -> Result<(&Head, Option<TransactionState>), StoreError>;
+    ) -> Result<(&Head, Option<&TransactionState>), StoreError>;
 
     /// Appends an event, in effect at once, that was made for what was found last.
     fn append_done(&mut self, linked: &LinkedEvent) -> Result<(), StoreError>;

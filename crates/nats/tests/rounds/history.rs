@@ -119,7 +119,7 @@ impl Chain {
         let before = states.partition_point(|(seq, _)| *seq <= place as u64);
         let state = before.checked_sub(1).map(|newest| states[newest].1);
         let head = &self.heads[place];
-        match decide(config, &head.state, Known { state, reserved: false }, request) {
+        match decide(config, &head.state, Known { state: state.as_ref(), reserved: false }, request) {
             Err(rejection) => Some(Outcome::Rejected(rejection)),
             Ok(Decision::AlreadyApplied) => Some(Outcome::AlreadyApplied(None)),
             Ok(Decision::Change(change)) => {
@@ -261,7 +261,7 @@ mod tests {
         let dispute = Request::dispute(CUSTOMER, TransactionId::new(1));
         for (seq, request, key) in [(1, deposit(1), None), (2, dispute, Some(key))] {
             let known = entries.last().and_then(|entry: &ChainEntry| entry.linked.event.transaction_state());
-            let known = Known { state: known, reserved: false };
+            let known = Known { state: known.as_ref(), reserved: false };
             let Ok(Decision::Change(change)) = decide(&config(), &head.state, known, &request) else {
                 panic!("both are possible")
             };

@@ -145,7 +145,7 @@ impl Checker<'_> {
         let foreign = request.action.transaction().and_then(|id| self.owners.get(&id));
         let foreign = foreign.filter(|(owner, _)| *owner != begun.customer).map(|(_, state)| *state);
         for known in [own].into_iter().chain(foreign.map(Some)) {
-            let known = Known { state: known, reserved: false };
+            let known = Known { state: known.as_ref(), reserved: false };
             match decide(self.config, state, known, &request) {
                 Ok(Decision::Change(_)) => {}
                 Ok(Decision::AlreadyApplied) => allowed.push("already".to_owned()),

@@ -6,6 +6,7 @@
 
 use super::chains::{OpenHere, assumed};
 use super::quick::{Stop, sure};
+use crate::slots::{SLOT_BYTES, Slots};
 use bursar_core::rules::{Known, decide_effect};
 use bursar_core::{
     Account, ChainCheck, CurrencyIndex, CustomerId, CustomerState, EventStatus, Hash, Head, LedgerConfig, LinkedEvent,
@@ -14,7 +15,7 @@ use foldhash::fast::RandomState;
 use std::hash::BuildHasher;
 
 /// How much memory a customer takes, with the room that tables keep while they grow.
-pub(super) const CUSTOMER_BYTES: u64 = 2 * (NARROW_BYTES + 2 * size_of::<u32>()) as u64;
+pub(super) const CUSTOMER_BYTES: u64 = 2 * (NARROW_BYTES + SLOT_BYTES) as u64;
 
 const NARROW_BYTES: usize = 96;
 const _: () = assert!(size_of::<Chain>() == NARROW_BYTES, "memory is reckoned by it");
@@ -97,7 +98,8 @@ impl Narrow {
         let LinkedEvent { event, hash } = linked;
         sure(event.time_ms >= self.time_ms && event.hash(&self.link) == *hash)?;
         let request = event.request().ok_or(Stop::Doubtful)?;
-        let known = Known { state: assumed(None, linked), reserved: false };
+        let assumed = assumed(None, linked);
+        let known = Known { state: assumed.as_ref(), reserved: false };
         let decided = decide_effect(config, &self.customer_state(), known, &request);
         let effect = decided.ok().flatten().ok_or(Stop::Doubtful)?;
         let kind = effect.transaction.map(|(_, state)| state.kind);
@@ -174,83 +176,23 @@ impl Wide {
     }
 }
 
-/// Where customers' chains lie, by the hashes of their ids: a table that can be touched ahead without looking anything
-/// up in it, which none that hides its memory can.
-///
-/// An entry is a chain's index plus one, with the hash's low bits in what is left of 32 bits; 0 stands for none. Entries
-/// lie where the hash's high bits say, or behind that. At most half of them are taken.
-#[derive(Debug)]
-struct Places {
-    entries: Vec<u32>,
-    taken_count: usize,
-}
-
-impl Places {
-    fn new(bits: u32) -> Self {
-        Self { entries: vec![0; 1 << bits], taken_count: 0 }
-    }
-
-    /// The bits of an entry that are the index's, and no less than the largest place.
-    const fn mask(&self) -> u32 {
-        (self.entries.len() - 1) as u32
-    }
-
-    const fn first(&self, hash: u64) -> usize {
-        (hash >> (u64::BITS - self.entries.len().trailing_zeros())) as usize
-    }
-
-    /// Where the search for this hash begins.
-    fn touched(&self, hash: u64) -> u32 {
-        self.entries[self.first(hash)]
-    }
-
-    /// The index of the first chain with this hash, as far as that is kept, for which `is_it` says so.
-    #[inline]
-    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let (mask, mut place) = (self.mask(), self.first(hash));
-        loop {
-            let entry = self.entries[place];
-            let index = (entry & mask).checked_sub(1)?;
-            if (entry ^ hash as u32) & !mask == 0 && is_it(index) {
-                return Some(index);
-            }
-            place = (place + 1) & mask as usize;
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.taken_count < self.entries.len() / 2
-    }
-
-    fn insert(&mut self, hash: u64, index: u32) {
-        let (mask, mut place) = (self.mask(), self.first(hash));
-        while self.entries[place] != 0 {
-            place = (place + 1) & mask as usize;
-        }
-        self.entries[place] = (hash as u32) & !mask | (index + 1);
-        self.taken_count += 1;
-    }
-}
-
-const FIRST_PLACE_BITS: u32 = 8;
-
 /// The chains of a pass.
 #[derive(Debug)]
 pub(super) struct Book {
     ledger_digest: Hash,
-    places: Places,
+    /// The chains' indexes, by the hashes of their customers.
+    places: Slots,
     hasher: RandomState,
     pub(super) chains: Vec<Chain>,
 }
 
 impl Book {
     pub(super) fn new(ledger_digest: Hash) -> Self {
-        let places = Places::new(FIRST_PLACE_BITS);
-        Self { ledger_digest, places, hasher: RandomState::default(), chains: Vec::new() }
+        Self { ledger_digest, places: Slots::default(), hasher: RandomState::default(), chains: Vec::new() }
     }
 
-    fn hash(&self, customer: CustomerId) -> u64 {
-        self.hasher.hash_one(customer.bits())
+    fn hash(&self, customer: CustomerId) -> u32 {
+        self.hasher.hash_one(customer.bits()) as u32
     }
 
     pub(super) fn find(&self, customer: CustomerId) -> Option<u32> {
@@ -265,13 +207,6 @@ impl Book {
 
     /// Begins the chain of a customer who has none yet.
     pub(super) fn begin(&mut self, customer: CustomerId) -> u32 {
-        if !self.places.has_room() {
-            let mut places = Places::new(self.places.entries.len().trailing_zeros() + 1);
-            for (index, chain) in (0..).zip(&self.chains) {
-                places.insert(self.hash(chain.customer()), index);
-            }
-            self.places = places;
-        }
         let index = self.chains.len() as u32;
         self.places.insert(self.hash(customer), index);
         let bits = customer.bits();
@@ -289,7 +224,7 @@ impl Book {
         guesses: &mut Vec<Option<u32>>,
     ) {
         let hashes = customers.map(|customer| self.hash(customer));
-        std::hint::black_box(hashes.clone().map(|hash| self.places.touched(hash)).fold(0, |all, one| all ^ one));
+        std::hint::black_box(hashes.clone().map(|hash| self.places.touch(hash)).fold(0, |all, one| all ^ one));
         guesses.clear();
         guesses.extend(hashes.map(|hash| self.places.find(hash, |_| true)));
         let touched = |&guess: &Option<u32>| {
@@ -306,7 +241,7 @@ impl Book {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.chains.capacity() * size_of::<Chain>() + self.places.entries.len() * size_of::<u32>()
+        self.chains.capacity() * size_of::<Chain>() + self.places.bytes()
     }
 }
 
@@ -323,7 +258,6 @@ mod tests {
             let customer = customer(number);
             assert_eq!(book.find(customer), None, "{number} before it is there");
             assert_eq!(book.begin(customer), number as u32);
-            assert!(book.places.taken_count <= book.places.entries.len() / 2);
         }
         let mut guesses = Vec::new();
         book.bring_near((0..3000).map(customer), &mut guesses);
