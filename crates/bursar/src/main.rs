@@ -19,6 +19,8 @@ mod generate;
 mod ingest;
 mod interrupt;
 mod ledger_dir;
+#[cfg(test)]
+mod manual;
 mod output;
 mod pairs;
 mod progress;
