@@ -6,6 +6,13 @@ use crate::cli::Cli;
 use crate::codes;
 use crate::commands::listen::SECRET_VARIABLE;
 use crate::config;
+use bursar_core::rules::{Effect, Known, decide_effect};
+use bursar_core::{
+    Account, Action, Amount, Currencies, CurrencyIndex, CustomerId, CustomerState, DisputablePolicy, LockedPolicy,
+    Movement, Policy, Reference, Rejection, RejectionInfo, Request, RequestKind, TransactionId, TransactionKind,
+    TransactionState, TransactionStatus,
+};
+use bursar_engine::new_config;
 use clap::{CommandFactory as _, Parser as _};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -233,4 +240,96 @@ fn every_finding_of_verification_is_in_the_format() {
     let listed: BTreeSet<&str> = cells.iter().flat_map(|cell| ticked(cell)).collect();
     let found: BTreeSet<&str> = codes::findings().map(|info| info.code).collect();
     assert_eq!(listed, found);
+}
+
+/// The cells of the first table at or behind a text, without what is said about them in brackets.
+fn rows<'a>(text: &'a str, begin: &str) -> Vec<Vec<&'a str>> {
+    let behind = &text[text.find(begin).unwrap_or_else(|| panic!("no {begin}"))..];
+    let rows = behind.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cell = |cell: &'a str| cell.split('(').next().unwrap_or(cell).trim().trim_matches('`');
+    rows.skip(2).map(|row| row.split('|').skip(1).map(cell).collect()).collect()
+}
+
+const CUSTOMER: CustomerId = CustomerId::new(1);
+const TRANSACTION: TransactionId = TransactionId::new(7);
+const STEPS: i64 = 30;
+
+/// What comes of a request about a transaction of 30 steps, of a customer who has 100 steps, and 50 held.
+fn effect(policy: Policy, kind: RequestKind, of: TransactionKind, locked: bool) -> Result<Option<Effect>, Rejection> {
+    let config = new_config(policy, Currencies::default()).unwrap();
+    let (currency, amount) = (CurrencyIndex::default(), Amount::from_steps(STEPS));
+    let mut before = CustomerState { locked, ..CustomerState::default() };
+    before.accounts.set(currency, Account { available: Amount::from_steps(100), held: Amount::from_steps(50) });
+    let movement = Movement { transaction: TRANSACTION, amount, currency };
+    let reference = Reference { transaction: TRANSACTION, amount: None, currency: None };
+    let (action, status) = match kind {
+        RequestKind::Deposit => (Action::Deposit(movement), None),
+        RequestKind::Withdrawal => (Action::Withdrawal(movement), None),
+        RequestKind::Dispute => (Action::Dispute(reference), Some(TransactionStatus::Posted)),
+        RequestKind::Resolve => (Action::Resolve(reference), Some(TransactionStatus::Disputed)),
+        RequestKind::Chargeback => (Action::Chargeback(reference), Some(TransactionStatus::Disputed)),
+        RequestKind::Unlock => (Action::Unlock, None),
+    };
+    let state = status.map(|status| TransactionState { customer: CUSTOMER, kind: of, amount, currency, status });
+    decide_effect(&config, &before, Known { state, reserved: false }, &Request { customer: CUSTOMER, action })
+}
+
+fn kind_of(name: &str) -> RequestKind {
+    RequestKind::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or_else(|| panic!("no kind {name}"))
+}
+
+#[test]
+fn the_effects_in_the_manual_are_those_of_the_rules() {
+    let manual = read("docs/rules.md");
+    let policy = Policy { disputable: DisputablePolicy::DepositsAndWithdrawals, ..Policy::default() };
+    let mut told = BTreeSet::new();
+    for row in rows(&manual, "\n| request | about |") {
+        let [request, about, available, held, transaction, customer, ..] = row[..] else { panic!("{row:?}") };
+        let kind = kind_of(request);
+        let of = if about == "a withdrawal" { TransactionKind::Withdrawal } else { TransactionKind::Deposit };
+        let effect = effect(policy, kind, of, kind == RequestKind::Unlock).unwrap().unwrap();
+        let moved = |before: i64, after: Amount| match after.steps() - before {
+            0 => "",
+            STEPS => "+ a",
+            change if change == -STEPS => "− a",
+            change => panic!("{row:?}: {change}"),
+        };
+        assert_eq!(
+            (moved(100, effect.account.available), moved(50, effect.account.held)),
+            (available, held),
+            "{row:?}"
+        );
+        assert_eq!(effect.transaction.map_or("", |(_, state)| state.status.name()), transaction, "{row:?}");
+        let lock = if kind == RequestKind::Unlock { "unlocked" } else { "" };
+        assert_eq!(if effect.locked { "locked" } else { lock }, customer, "{row:?}");
+        told.insert((request.to_owned(), about.to_owned()));
+    }
+    assert_eq!(told.len(), 9, "{told:?}");
+}
+
+#[test]
+fn the_policies_in_the_manual_are_those_of_the_rules() {
+    let manual = read("docs/rules.md");
+    let kinds = rows(&manual, "\n| policy | deposit |");
+    let names: Vec<&str> = kinds.iter().map(|row| row[0]).collect();
+    assert_eq!(names, LockedPolicy::ALL.map(LockedPolicy::name));
+    let header: Vec<&str> = manual.lines().find(|line| line.starts_with("| policy |")).unwrap().split('|').collect();
+    for (row, locked) in kinds.iter().zip(LockedPolicy::ALL) {
+        let policy = Policy { locked, ..Policy::default() };
+        for (cell, name) in row.iter().zip(&header[1..]).skip(1).take(RequestKind::ALL.len()) {
+            let came = effect(policy, kind_of(name.trim()), TransactionKind::Deposit, true);
+            let told = matches!(came, Err(Rejection::CustomerLocked { .. }));
+            assert_eq!(*cell, if told { "no" } else { "yes" }, "{row:?} {name}: {came:?}");
+            assert!(told || came.is_ok(), "{came:?}");
+        }
+    }
+}
+
+#[test]
+fn every_refusal_is_in_the_manual_in_order_of_precedence() {
+    let manual = read("docs/rules.md");
+    let listed: Vec<(String, String)> =
+        rows(&manual, "\n## Refusals\n").iter().map(|row| (row[0].to_owned(), row[1].to_owned())).collect();
+    let sentence = |info: &RejectionInfo| (info.code.to_owned(), info.meaning.trim_end_matches('.').to_owned());
+    assert_eq!(listed, Rejection::ALL.iter().map(sentence).collect::<Vec<_>>());
 }

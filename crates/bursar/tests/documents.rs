@@ -51,8 +51,12 @@ fn files() -> BTreeMap<String, String> {
     found
 }
 
+fn ends_as(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|found| found == extension)
+}
+
 fn is_document(path: &str) -> bool {
-    Path::new(path).extension().is_some_and(|extension| extension == "md")
+    ends_as(path, "md")
 }
 
 /// The text outside of blocks of code.
@@ -161,7 +165,7 @@ fn every_file_in_the_documents_is_there() {
         for span in spans(text) {
             let words = span.split([' ', '\n', ',']).filter(|word| !word.contains(['<', '…', '*', '{', '=']));
             for word in
-                words.filter(|word| word.ends_with(".rs") || word.starts_with("crates/") || word.starts_with(".ci/"))
+                words.filter(|word| ends_as(word, "rs") || word.starts_with("crates/") || word.starts_with(".ci/"))
             {
                 let whole = word.trim_start_matches("../").trim_end_matches('/');
                 let is_there = |file: &String| {
