@@ -63,7 +63,7 @@ pub(crate) struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
-    /// Settings of stores, rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
+    /// Settings of stores, cache, rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "BURSAR_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
@@ -793,7 +793,7 @@ pub(crate) enum RoleArg {
     Read,
     /// Also submit requests
     Submit,
-    /// Also unlock customers
+    /// Also unlock customers, settle events by hand, and pause, resume and resend webhooks
     Operate,
 }
 
