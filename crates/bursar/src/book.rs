@@ -326,10 +326,10 @@ fn waits_for(global: &Global, ledger: &Ledger, request: &Request) -> Result<Opti
             kind.name()
         )));
     }
-    let head = ledger.customer(request.customer)?;
-    let open = head.iter().flat_map(|head| &head.open).find_map(|open| open.event.rail);
+    let is_theirs = |open: &PendingEvent| open.pending.linked.event.customer == request.customer;
+    let open = ledger.pending()?.into_iter().find(is_theirs);
     let waits = |rail| format!("an event of customer {} waits for the rail {}", request.customer, name(rail));
-    Ok(open.map(|rail| format!("{}, and only `bursar serve` calls rails", waits(rail))))
+    Ok(open.map(|open| format!("{}, and only `bursar serve` calls rails", waits(open.pending.rail))))
 }
 
 fn terms(ledger: &Ledger, under: &Under) -> Result<Terms, Failure> {

@@ -139,7 +139,8 @@ Examples:
     /// Apply files of transactions and print all accounts
     #[command(after_help = "\
 Files are CSV with the header `type,client,tx,amount` in any order of columns, and optionally `currency`. \
-Rows that cannot be read, or that are rejected, are reported and the rest goes on. Interrupted at any \
+Rows that cannot be read, or that are rejected, are reported and the rest goes on; the exit code is 0 all the same \
+(--rejects has those rows, --strict ends at the first that cannot be read). Interrupted at any \
 moment, the same command finishes the job: every row takes effect exactly once.
 
 Examples:
