@@ -207,7 +207,7 @@ fn near(message: &str) -> Option<&str> {
 }
 
 /// What is wrong with a text as settings, for tests of the documents.
-#[cfg(test)]
+#[cfg(all(test, feature = "cache", feature = "nats", feature = "tls"))]
 pub(crate) fn read_for_test(text: &str) -> Result<(), String> {
     toml::from_str::<Config>(text).map(drop).map_err(|error| error.message().to_owned())
 }

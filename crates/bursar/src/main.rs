@@ -19,7 +19,7 @@ mod generate;
 mod ingest;
 mod interrupt;
 mod ledger_dir;
-#[cfg(test)]
+#[cfg(all(test, feature = "cache", feature = "nats", feature = "tls"))] // the documents tell of all of it
 mod manual;
 mod output;
 mod pairs;

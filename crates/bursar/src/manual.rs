@@ -2,6 +2,8 @@
 //!
 //! What follows from the text of the repository alone (links, paths, names) is in `tests/documents.rs`.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy sees the helpers of a test as production code
+
 use crate::cli::Cli;
 use crate::codes;
 use crate::commands::listen::SECRET_VARIABLE;
@@ -153,7 +155,6 @@ fn every_command_in_running_text_is_one_and_has_its_flags() {
     assert!(count > 60, "only {count} commands were found");
 }
 
-#[cfg(all(feature = "cache", feature = "nats"))]
 #[test]
 fn the_settings_in_the_documents_can_be_read_and_none_is_missing() {
     let mut count = 0;
@@ -215,11 +216,16 @@ fn ticked(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// The rows of the first table at or behind a text: their first cells.
-fn first_cells<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
+/// The rows of the first table at or behind a text, without its header.
+fn table<'a>(text: &'a str, begin: &str) -> impl Iterator<Item = &'a str> {
     let behind = &text[text.find(begin).unwrap_or_else(|| panic!("no {begin}"))..];
     let rows = behind.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    rows.skip(2).filter_map(|row| row.split('|').nth(1)).collect()
+    rows.skip(2)
+}
+
+/// The first cells of such a table.
+fn first_cells<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
+    table(text, begin).filter_map(|row| row.split('|').nth(1)).collect()
 }
 
 #[test]
@@ -242,12 +248,10 @@ fn every_finding_of_verification_is_in_the_format() {
     assert_eq!(listed, found);
 }
 
-/// The cells of the first table at or behind a text, without what is said about them in brackets.
-fn rows<'a>(text: &'a str, begin: &str) -> Vec<Vec<&'a str>> {
-    let behind = &text[text.find(begin).unwrap_or_else(|| panic!("no {begin}"))..];
-    let rows = behind.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+/// All cells of such a table, without what is said about them in brackets.
+fn cells<'a>(text: &'a str, begin: &str) -> Vec<Vec<&'a str>> {
     let cell = |cell: &'a str| cell.split('(').next().unwrap_or(cell).trim().trim_matches('`');
-    rows.skip(2).map(|row| row.split('|').skip(1).map(cell).collect()).collect()
+    table(text, begin).map(|row| row.split('|').skip(1).map(cell).collect()).collect()
 }
 
 const CUSTOMER: CustomerId = CustomerId::new(1);
@@ -283,7 +287,7 @@ fn the_effects_in_the_manual_are_those_of_the_rules() {
     let manual = read("docs/rules.md");
     let policy = Policy { disputable: DisputablePolicy::DepositsAndWithdrawals, ..Policy::default() };
     let mut told = BTreeSet::new();
-    for row in rows(&manual, "\n| request | about |") {
+    for row in cells(&manual, "\n| request | about |") {
         let [request, about, available, held, transaction, customer, ..] = row[..] else { panic!("{row:?}") };
         let kind = kind_of(request);
         let of = if about == "a withdrawal" { TransactionKind::Withdrawal } else { TransactionKind::Deposit };
@@ -310,7 +314,7 @@ fn the_effects_in_the_manual_are_those_of_the_rules() {
 #[test]
 fn the_policies_in_the_manual_are_those_of_the_rules() {
     let manual = read("docs/rules.md");
-    let kinds = rows(&manual, "\n| policy | deposit |");
+    let kinds = cells(&manual, "\n| policy | deposit |");
     let names: Vec<&str> = kinds.iter().map(|row| row[0]).collect();
     assert_eq!(names, LockedPolicy::ALL.map(LockedPolicy::name));
     let header: Vec<&str> = manual.lines().find(|line| line.starts_with("| policy |")).unwrap().split('|').collect();
@@ -329,7 +333,7 @@ fn the_policies_in_the_manual_are_those_of_the_rules() {
 fn every_refusal_is_in_the_manual_in_order_of_precedence() {
     let manual = read("docs/rules.md");
     let listed: Vec<(String, String)> =
-        rows(&manual, "\n## Refusals\n").iter().map(|row| (row[0].to_owned(), row[1].to_owned())).collect();
+        cells(&manual, "\n## Refusals\n").iter().map(|row| (row[0].to_owned(), row[1].to_owned())).collect();
     let sentence = |info: &RejectionInfo| (info.code.to_owned(), info.meaning.trim_end_matches('.').to_owned());
     assert_eq!(listed, Rejection::ALL.iter().map(sentence).collect::<Vec<_>>());
 }

@@ -130,7 +130,7 @@ pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
 }
 
 /// What verification finds in the files of a ledger, for tests of the documents.
-#[cfg(test)]
+#[cfg(all(test, feature = "cache", feature = "nats", feature = "tls"))]
 pub(crate) fn findings() -> impl Iterator<Item = CodeInfo> {
     FINDINGS.into_iter().chain(CHAINS)
 }
