@@ -23,7 +23,7 @@ use bursar_core::{
     Hash, Head, Request, RequestKind, TransactionId, TransactionState,
 };
 use bursar_engine::store::{ChainEntry, ReadRange};
-use bursar_engine::{Ledger, PendingEvent};
+use bursar_engine::{Ledger, PendingEvent, SubmitError};
 use bursar_rails::settings::RailConfig;
 use remote::Remote;
 
@@ -216,12 +216,25 @@ impl Book<'_> {
         }
     }
 
-    /// Submits a request; its outcome is durable then.
-    pub(crate) fn submit(&self, request: Request, under: &Under) -> Result<InEffect, Failure> {
+    /// Submits a request; its outcome is durable then. One that would wait for a rail is refused here, before anything is
+    /// begun: only a service calls rails, so that the command would never end.
+    pub(crate) fn submit(&self, global: &Global, request: Request, under: &Under) -> Result<InEffect, Failure> {
         let ledger = match self {
             Self::Directory(ledger) => ledger,
             Self::Server(remote) => return remote.submit(&request, under),
         };
+        if let Some(through) = waits_for(global, ledger, &request)? {
+            return match ledger.dry_run(request, terms(ledger, under)?) {
+                Ok(Outcome::AlreadyApplied(receipt)) => {
+                    Ok(InEffect { before: true, receipt: receipt_of_then(ledger, &request, receipt)? })
+                }
+                Ok(Outcome::Rejected(rejection)) => Err(rejected(&rejection, self.currencies())),
+                Ok(Outcome::Applied(_)) | Err(SubmitError::CustomerBusy(_)) => {
+                    Err(Failure::new(FailureKind::NeedsServer, through))
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
         match ledger.submit_under(request, terms(ledger, under)?)? {
             Outcome::Applied(receipt) => Ok(InEffect { before: false, receipt }),
             Outcome::AlreadyApplied(receipt) => {
@@ -296,6 +309,27 @@ impl Book<'_> {
             Self::Server(remote) => remote.settle(event, settlement),
         }
     }
+}
+
+/// What a request would wait for, as a sentence: the rail that it goes through, or that of the customer's open event.
+fn waits_for(global: &Global, ledger: &Ledger, request: &Request) -> Result<Option<String>, Failure> {
+    let settings = config::without_secrets(global)?;
+    let name = |id| {
+        let rail = settings.rails.iter().find(|rail: &&RailConfig| rail.id == id);
+        rail.map_or_else(|| not_named(id.number()), |rail| rail.name.clone())
+    };
+    let kind = request.action.kind();
+    if let Some(rail) = settings.routes.of(kind) {
+        let rail = name(rail);
+        return Ok(Some(format!(
+            "a {} goes through the rail {rail}, and only `bursar serve` calls rails",
+            kind.name()
+        )));
+    }
+    let is_theirs = |open: &PendingEvent| open.pending.linked.event.customer == request.customer;
+    let open = ledger.pending()?.into_iter().find(is_theirs);
+    let waits = |rail| format!("an event of customer {} waits for the rail {}", request.customer, name(rail));
+    Ok(open.map(|open| format!("{}, and only `bursar serve` calls rails", waits(open.pending.rail))))
 }
 
 fn terms(ledger: &Ledger, under: &Under) -> Result<Terms, Failure> {

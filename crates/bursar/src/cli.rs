@@ -63,7 +63,7 @@ pub(crate) struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
 
-    /// Settings of stores, rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
+    /// Settings of stores, cache, rails and webhooks [default: `bursar.toml` in the ledger's directory, if it is there]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "BURSAR_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
@@ -139,7 +139,8 @@ Examples:
     /// Apply files of transactions and print all accounts
     #[command(after_help = "\
 Files are CSV with the header `type,client,tx,amount` in any order of columns, and optionally `currency`. \
-Rows that cannot be read, or that are rejected, are reported and the rest goes on. Interrupted at any \
+Rows that cannot be read, or that are rejected, are reported and the rest goes on; the exit code is 0 all the same \
+(--rejects has those rows, --strict ends at the first that cannot be read). Interrupted at any \
 moment, the same command finishes the job: every row takes effect exactly once.
 
 Examples:
@@ -793,7 +794,7 @@ pub(crate) enum RoleArg {
     Read,
     /// Also submit requests
     Submit,
-    /// Also unlock customers
+    /// Also unlock customers, settle events by hand, and pause, resume and resend webhooks
     Operate,
 }
 

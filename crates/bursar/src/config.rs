@@ -50,8 +50,9 @@ struct File {
 pub(crate) fn with_secrets(global: &Global) -> Result<Checked, Failure> {
     let Some(file) = File::find(global)? else { return Ok(Checked::default()) };
     let mut checked = file.check(true)?;
-    let has_secret = file.config.rails.values().any(RailSettings::has_secret_inside);
-    if has_secret && is_readable_by_others(&file.path) {
+    let of_rails = file.config.rails.values().any(RailSettings::has_secret_inside);
+    let of_webhooks = file.config.webhooks.iter().any(|webhook| webhook.secret.is_some());
+    if (of_rails || of_webhooks) && is_readable_by_others(&file.path) {
         checked.warnings.push(format!("{} holds a secret and can be read by others", file.path.display()));
     }
     for warning in &checked.warnings {
@@ -70,7 +71,12 @@ pub(crate) fn without_secrets(global: &Global) -> Result<Checked, Failure> {
 
 /// Who is told of events. What a webhook's settings mean is checked by the service.
 pub(crate) fn webhooks(global: &Global) -> Result<Vec<WebhookConfig>, Failure> {
-    Ok(File::find(global)?.map(|file| file.config.webhooks.clone()).unwrap_or_default())
+    let Some(file) = File::find(global)? else { return Ok(Vec::new()) };
+    let mut webhooks = file.config.webhooks.clone();
+    for path in webhooks.iter_mut().flat_map(|webhook| [&mut webhook.secret_file, &mut webhook.ca_file]).flatten() {
+        *path = file.directory().join(&path);
+    }
+    Ok(webhooks)
 }
 
 /// The stores that the ledger is in; `None`: it is in its directory.
@@ -200,6 +206,12 @@ fn near(message: &str) -> Option<&str> {
     })
 }
 
+/// What is wrong with a text as settings, for tests of the documents.
+#[cfg(all(test, feature = "cache", feature = "nats", feature = "tls"))]
+pub(crate) fn read_for_test(text: &str) -> Result<(), String> {
+    toml::from_str::<Config>(text).map(drop).map_err(|error| error.message().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +273,18 @@ mod tests {
         // What cannot be read is not remembered: it is an error for whoever asks.
         let last = global();
         assert!(without_secrets(&last).is_err() && stores(&last).is_err());
+    }
+
+    /// Those of webhooks began where the service was started; those of rails and stores always began at the file.
+    #[test]
+    fn relative_paths_of_webhooks_begin_where_the_file_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let global = Cli::parse_from(["bursar", "info", "--data", directory.path().to_str().unwrap()]).global;
+        let text = "[[webhooks]]\nname = 'a'\nurl = 'https://a'\nsecret_file = 'kept'\nca_file = '/etc/ca.pem'\n";
+        std::fs::write(directory.path().join(FILE_NAME), text).unwrap();
+        let webhooks = webhooks(&global).unwrap();
+        assert_eq!(webhooks[0].secret_file, Some(directory.path().join("kept")));
+        assert_eq!(webhooks[0].ca_file, Some(PathBuf::from("/etc/ca.pem")));
     }
 
     #[test]

@@ -310,7 +310,8 @@ impl FailureKind {
             Self::BadConfig => CodeInfo::command(
                 "bad_config",
                 "The settings in `bursar.toml` are not as they must be.",
-                "docs/stores.md, docs/rails.md and docs/webhooks.md have every key. Nothing was done: what the settings mean must be certain.",
+                "docs/operations.md lists the sections and where each is described. Nothing was done: what the settings mean must be \
+                 certain.",
             ),
             Self::MigrationNeeded => CodeInfo::command(
                 "migration_needed",
@@ -320,7 +321,7 @@ impl FailureKind {
             Self::UnsafeSettings => CodeInfo::command(
                 "unsafe_settings",
                 "The ledger's database has settings under which acknowledged money can be lost.",
-                "Change them; docs/stores.md says why each is needed.",
+                "Change them; docs/stores.md (PostgreSQL) and docs/nats.md (NATS) say why each is needed.",
             ),
             Self::CopyBehind => CodeInfo::command(
                 "copy_behind",
@@ -355,7 +356,7 @@ impl FailureKind {
             ),
             Self::NeedsServer => CodeInfo::command(
                 "needs_server",
-                "The command asks a server, and none was given.",
+                "What was asked for needs a server, and none was given.",
                 "Say which with `--server URL` or `BURSAR_SERVER`; `bursar serve` starts one.",
             ),
             Self::BadKey => CodeInfo::command(

@@ -19,6 +19,8 @@ mod generate;
 mod ingest;
 mod interrupt;
 mod ledger_dir;
+#[cfg(all(test, feature = "cache", feature = "nats", feature = "tls"))] // the documents tell of all of it
+mod manual;
 mod output;
 mod pairs;
 mod progress;

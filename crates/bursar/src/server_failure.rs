@@ -5,6 +5,7 @@ use crate::cli::Global;
 use crate::exit::{Exit, Failure, FailureKind};
 use bursar_client::blocking::Client;
 use bursar_client::{Error, Key, Options, Problem, SettleError, SubmitError};
+use bursar_server::problem::ServiceProblem;
 use std::path::PathBuf;
 
 impl Global {
@@ -58,6 +59,9 @@ fn of_problem(problem: Problem) -> Failure {
         _ => Exit::Ledger,
     };
     let Problem { code, detail, hint, request_id, .. } = problem;
+    // The server's own hint is for whoever makes the header by hand.
+    let needs_key = code == ServiceProblem::KeyNeeded.info().code;
+    let hint = if needs_key { FailureKind::BadKey.info().hint.into() } else { hint };
     // What is in the server's log can be found there.
     let request = request_id.filter(|_| matches!(exit, Exit::Server | Exit::Ledger));
     let sentence = request.map_or(detail.clone(), |id| format!("{detail} (request {id})"));

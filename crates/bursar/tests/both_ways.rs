@@ -400,7 +400,7 @@ fn each_failure_has_its_code_and_its_exit() {
     let key = sandbox.done(&["key", "create", "--name", "x", "--role", "submit", "--quiet"]);
     let service = Service::start(&sandbox);
     let said = stderr(&service.run(&sandbox, &["accounts"]));
-    assert!(said.contains("error[key_needed]"), "{said}");
+    assert!(said.contains("error[key_needed]") && said.contains("into `BURSAR_KEY`"), "{said}");
     sandbox.write("key", &key);
     let accounts = service.run(&sandbox, &["accounts", "--key-file", "key"]);
     assert_eq!(code(&accounts), 0, "{}", stderr(&accounts));

@@ -448,6 +448,43 @@ fn a_rail_that_contradicts_an_operator_is_told_of() {
     }
 }
 
+/// Only a service calls rails. A request on the directory that went through one was begun, and the command waited for ever;
+/// so did any request about a customer whose event waited.
+#[test]
+fn what_would_wait_for_a_rail_is_left_to_a_service() {
+    let rail = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = ledger(rail.local_addr().unwrap(), "");
+    let deposit = ["submit", "deposit", "7", "1", "10", "--output", "csv"];
+    let told = sandbox.fails(2, &deposit);
+    assert!(told.contains("error[needs_server]: a deposit goes through the rail charges"), "{told}");
+    assert!(sandbox.fails(1, &["submit", "deposit", "7", "1", "0"]).contains("error[amount_not_positive]"));
+    assert_eq!(sandbox.done(&["pending", "--output", "csv"]).lines().count(), 1);
+    let text = sandbox.read("bursar-data/bursar.toml");
+    sandbox.write("bursar-data/bursar.toml", text.replace("deposit = 'charges'\n", ""));
+    assert!(sandbox.done(&deposit).contains("\napplied,7,1,"));
+    sandbox.write("bursar-data/bursar.toml", &text);
+    assert!(sandbox.done(&deposit).contains("\nalready_applied,7,1,"));
+    // The rail takes the call and says nothing; then the service is gone.
+    let service = Service::start(&sandbox, &["--quiet", "--log", "error"]);
+    let mut client = service.client();
+    let payment = std::thread::spawn(move || {
+        let body = br#"{"kind":"withdrawal","customer":"7","transaction":"2","amount":"4"}"#;
+        client.try_call("POST", "/v1/requests", "application/json", body).is_err()
+    });
+    let call = rail.accept().unwrap();
+    drop(service);
+    assert!(payment.join().unwrap());
+    drop(call);
+    for arguments in [&["submit", "dispute", "7", "1"][..], &["unlock", "7"]] {
+        let told = sandbox.fails(2, arguments);
+        assert!(told.contains("error[needs_server]: an event of customer 7 waits for the rail payouts"), "{told}");
+    }
+    let pending = sandbox.done(&["pending", "--output", "csv"]);
+    let event = pending.lines().nth(1).and_then(|line| line.split(',').next()).unwrap();
+    sandbox.done(&["settle", event, "--as", "aborted", "--reason", "the rail was never reached"]);
+    assert!(sandbox.done(&["submit", "dispute", "7", "1", "--output", "csv"]).contains("\napplied,7,3,"));
+}
+
 /// No command goes past the rails, and nobody starts with settings that may mean something else.
 #[test]
 fn the_same_settings_count_for_every_command() {

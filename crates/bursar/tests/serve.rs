@@ -369,6 +369,11 @@ fn keys_are_shown_once_listed_and_revoked() {
     let id = key.split('_').nth(1).unwrap().to_owned();
     let secret = key.split('_').nth(2).unwrap().to_owned();
     assert!(note.contains(&id) && !note.contains(&secret), "{note}");
+    // From here on nobody is let in without one, which whoever makes it should know; the second changes nothing.
+    assert!(note.contains("the ledger's first key"), "{note}");
+    let second = sandbox.run(&["key", "create", "--name", "another", "--role", "read"]);
+    assert!(!stderr(&second).contains("first key"));
+    sandbox.done(&["key", "revoke", stdout(&second).split('_').nth(1).unwrap()]);
     let list = sandbox.done(&["key", "list", "--output", "csv"]);
     assert!(list.starts_with("id,name,role,created\n") && list.contains(&format!("\n{id},the shop,submit,")), "{list}");
     assert!(!list.contains(&secret));
@@ -526,6 +531,17 @@ fn a_configuration_that_says_nonsense_is_refused() {
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("error[bad_config]"), "{}", stderr(&output));
     assert!(!stderr(&output).contains("hush"));
+    // What others can read is warned of; here, a secret with which they could send events.
+    let text = "[[webhooks]]\nname = \"a\"\nurl = \"http://127.0.0.1:1\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
+    sandbox.write("bursar-data/bursar.toml", text);
+    let warned = |mode| {
+        let path = sandbox.path("bursar-data/bursar.toml");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        Service::start(&sandbox, &["--quiet", "--log", "warn"])
+            .stop()
+            .contains("holds a secret and can be read by others")
+    };
+    assert!(warned(0o644) && !warned(0o600));
     // Somewhere else, and not there.
     let output = sandbox.run(&["serve", "--listen", "127.0.0.1:0", "--config", "missing.toml"]);
     assert!(stderr(&output).contains("error[bad_config]"), "{}", stderr(&output));

@@ -50,7 +50,7 @@ pub(super) const STORES: [CodeInfo; 11] = [
     CodeInfo::store(
         "in_use",
         "Another process has the ledger.",
-        "A ledger belongs to one process at a time: stop the other one, or wait for it.",
+        "A ledger belongs to one process at a time: wait for the other one, or stop it; a service is asked with `--server URL`.",
     ),
     CodeInfo::store(
         "no_ledger",
@@ -164,7 +164,7 @@ pub(super) const ENGINES: [CodeInfo; 4] = [
     CodeInfo::engine(
         "open_events",
         "Rows cannot be taken in while events wait for a rail, nor go through one.",
-        "`bursar info` lists the open events; go on when they are settled.",
+        "`bursar pending` lists what waits. Rows of a kind that goes through a rail are for a service: `--server URL`.",
     ),
     CodeInfo::engine(
         "panicked",
@@ -196,7 +196,7 @@ pub(super) const SUBMITS: [CodeInfo; 5] = [
     CodeInfo::engine(
         "customer_busy",
         "The customer's event waits for its rail, and so do too many requests. Nothing was decided.",
-        "Try again when the rail has answered; `bursar info` lists the open events.",
+        "Try again when the rail has answered; `bursar pending` lists the open events.",
     ),
     CodeInfo::engine("too_many", "More requests at once than the queue could ever hold.", "Hand in fewer at once."),
     CodeInfo::engine("closed", "The ledger was closed before the request was decided.", "Open it again."),

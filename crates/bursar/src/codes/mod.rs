@@ -129,6 +129,12 @@ pub(crate) fn all_codes() -> impl Iterator<Item = CodeInfo> {
         .chain(commands)
 }
 
+/// What verification finds in the files of a ledger, for tests of the documents.
+#[cfg(all(test, feature = "cache", feature = "nats", feature = "tls"))]
+pub(crate) fn findings() -> impl Iterator<Item = CodeInfo> {
+    FINDINGS.into_iter().chain(CHAINS)
+}
+
 /// The codes closest to what was written, the closest first: those that contain it or that it contains,
 /// and those within a third of its length in typing errors. At most three.
 pub(crate) fn near(written: &str) -> Vec<&'static str> {

@@ -27,6 +27,7 @@ pub(crate) fn run(global: &Global, asked: Asked, format: Format) -> Result<(), F
                 Failure::new(FailureKind::CannotRead, format!("the system gives no random bytes: {error}"))
             })?;
             let created = format!("{:.0}", Timestamp::now());
+            let is_first = file.read()?.is_none();
             file.change(|keys| keys.add(key.entry(&name, role, created)))?;
             let mut out = stdout();
             writeln!(out, "{}", key.reveal()).and_then(|()| out.flush()).map_err(|error| Failure::stdout(&error))?;
@@ -35,6 +36,9 @@ pub(crate) fn run(global: &Global, asked: Asked, format: Format) -> Result<(), F
                     "This is the only time the key is shown; only its hash is kept. Its id is {}.",
                     key.id()
                 ));
+                if is_first {
+                    note(&"This is the ledger's first key: from now on its service answers nobody without one.");
+                }
             }
             Ok(())
         }

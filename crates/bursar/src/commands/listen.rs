@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The environment variable that the secret is taken from.
-const SECRET_VARIABLE: &str = "BURSAR_WEBHOOK_SECRET";
+pub(crate) const SECRET_VARIABLE: &str = "BURSAR_WEBHOOK_SECRET";
 /// Pauses before a message is posted again.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_mins(1);

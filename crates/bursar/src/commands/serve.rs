@@ -119,9 +119,12 @@ A ledger in memory, with sample data; it is gone when the service ends. Try:
   curl -H \"Authorization: Bearer $KEY\" {url}/v1/customers/1/events
   curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' {url}/v1/requests \\
     -d '{{\"kind\":\"deposit\",\"customer\":\"1\",\"transaction\":\"1001\",\"amount\":\"12.5\"}}'
-  curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: text/csv' {url}/v1/batches --data-binary @payments.csv
+  printf 'type,client,tx,amount\\ndeposit,1,1002,10\\nwithdrawal,1,1003,5000\\n' |
+    curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: text/csv' {url}/v1/batches --data-binary @-
   curl -H \"Authorization: Bearer $KEY\" {url}/v1/customers/1/chain > 1.chain && bursar verify --file 1.chain
   curl {url}/openapi.json
+
+{url}/docs describes all of it, in a browser.
 "
     )
 }

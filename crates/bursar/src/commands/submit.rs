@@ -33,7 +33,7 @@ pub(crate) fn run(global: &Global, asked: &Submit, format: Format) -> Result<(),
         let outlook = if asked.dry_run { Some(book.dry_run(request, &under)?) } else { None };
         let (outcome, receipt) = match outlook {
             None => {
-                let InEffect { before, receipt } = book.submit(request, &under)?;
+                let InEffect { before, receipt } = book.submit(global, request, &under)?;
                 (if before { "already_applied" } else { "applied" }, Shown::of(receipt))
             }
             Some(Outlook::InEffect(receipt)) => ("already_applied", Shown::of(receipt)),

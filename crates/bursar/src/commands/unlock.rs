@@ -27,7 +27,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let under = Under { key: idempotency_key, ..Under::default() };
     with_book(global, |book| {
-        let receipt = book.submit(Request::unlock(customer), &under)?.receipt;
+        let receipt = book.submit(global, Request::unlock(customer), &under)?.receipt;
         print(&receipt, format).map_err(|error| Failure::stdout(&error))
     })
 }
