@@ -117,6 +117,11 @@ impl PostgresServer {
         self.run();
     }
 
+    /// From its next start on, this setting is as by default.
+    pub fn without(&mut self, name: &str) {
+        self.settings.retain(|setting| setting.split('=').next() != Some(name));
+    }
+
     /// Ends it in order; a standby keeps all it has received.
     pub fn stop(&mut self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::INT).unwrap();
