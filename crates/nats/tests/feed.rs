@@ -80,6 +80,32 @@ fn positions_of_an_order_that_was_lost_are_refused() {
     }
 }
 
+/// The same while somebody follows: the new order has come further by then than the old one had. It is not gone on with.
+#[test]
+fn an_order_that_is_begun_anew_under_a_reader_is_noticed() {
+    let (cluster, options, config) = alone();
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    let (feed, mut items, mut position) = (chains.feed().unwrap(), Vec::new(), chains.feed().unwrap().start());
+    for number in 0..5 {
+        commit(&chains, &config, customer(number), number);
+        position = read_on(feed, position, 10, &mut items).unwrap();
+    }
+    let raw = Raw::new(&cluster);
+    assert!(raw.api(&format!("STREAM.DELETE.{}-feed", options.prefix), &json!({})).get("error").is_none());
+    prepare(options.clone()).unwrap();
+    let other = NatsChains::open(options).unwrap();
+    let (mut theirs, mut place) = (Vec::new(), other.feed().unwrap().start());
+    for number in 10..30 {
+        commit(&other, &config, customer(number % 7), number);
+        place = read_on(other.feed().unwrap(), place, 10, &mut theirs).unwrap();
+    }
+    assert!(place.at > position.at && theirs.len() == 25, "{place} with {} records", theirs.len());
+    for _ in 0..2 {
+        let read = feed.read(position, 10, &mut Vec::new());
+        assert!(matches!(&read, Err(FeedError::Store(StoreError::Damaged(_)))), "{read:?}");
+    }
+}
+
 /// Whoever asks for a place of nowhere is told so, behind an append; many such appends are no place where a reader is held
 /// up, and none where it passes over something.
 #[test]
