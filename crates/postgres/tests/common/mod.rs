@@ -230,7 +230,9 @@ impl PostgresServer {
     pub fn config_of(servers: &[&Self]) -> PostgresConfig {
         let host = |server: &&Self| server.directory.path().display().to_string().replace('/', "%2F");
         let hosts: Vec<String> = servers.iter().map(host).collect();
-        PostgresConfig::new(&format!("postgresql://bursar@{}/postgres", hosts.join(",")))
+        let url = format!("postgresql://bursar@{}/postgres", hosts.join(","));
+        // On a machine that is brought to a stand by others, a server may take its time.
+        PostgresConfig { connect_timeout_ms: 60_000, ..PostgresConfig::new(&url) }
     }
 
     fn asking(&self, statement: &str) -> Command {
