@@ -99,14 +99,17 @@ impl Shard {
     /// each other share a barrier that began after they did.
     pub(crate) async fn fresh(&self, inner: &Inner, until: Instant) -> Result<MutexGuard<'_, State>, StoreError> {
         let begun = self.begun.load(Ordering::SeqCst);
-        // Those that are before this one have the same patience, and began earlier.
-        let Ok(mut state) = timeout_at(until.into(), self.state.lock()).await else {
-            return Err(failed("wait for calls before this one", &self.stream, "they do not end"));
-        };
+        let mut state = self.locked(until).await?;
         if state.barrier <= begun {
             self.refresh(inner, &mut state, &mut Landed::new(), until).await?;
         }
         Ok(state)
+    }
+
+    /// Locks the shard with what is known by now. Calls before this one have the same patience, and began earlier.
+    pub(crate) async fn locked(&self, until: Instant) -> Result<MutexGuard<'_, State>, StoreError> {
+        let locked = timeout_at(until.into(), self.state.lock()).await;
+        locked.map_err(|_| failed("wait for calls before this one", &self.stream, "they do not end"))
     }
 
     /// Makes a barrier and catches up with it. `pending` are this store's messages to look out for.

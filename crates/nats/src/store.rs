@@ -319,10 +319,11 @@ impl NatsChains {
                     let mut state = shard.fresh(&inner, until).await?;
                     shard.customers(&inner, &mut state, until).await?.iter().copied().collect()
                 };
-                // A few at a time, each with patience of its own: batches go on in between, however many there are.
+                // A few at a time, each with patience of its own: batches go on in between, however many there are. What
+                // is known is never older than the barrier above.
                 for customers in customers.chunks(inner.options.cache_customers_max.clamp(1, 1000)) {
                     let until = inner.until();
-                    let mut state = shard.fresh(&inner, until).await?;
+                    let mut state = shard.locked(until).await?;
                     shard.bring(&inner, &mut state, customers, until).await?;
                     for &customer in customers {
                         take(&mut made, customer, shard.head(&state, customer)?);
