@@ -23,8 +23,11 @@ use nats::{Cluster, Sync};
 use postgres::PostgresServer;
 use receiver::{Received, Receiver, SECRET};
 use rustix::process::Signal;
+use serde_json::Value;
 use service::Service;
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stream::follow;
 
@@ -113,6 +116,51 @@ fn events_of_all_services_reach_everybody_over_postgresql() {
 fn events_of_all_services_reach_everybody_over_jetstream() {
     let (cluster, server, files) = (Cluster::start(3, Sync::Always), PostgresServer::start(), Sandbox::new());
     events_of_all_services_reach_everybody(&in_both(&files, &cluster, &server));
+}
+
+/// `bursar listen` over JetStream, killed again and again while two services write, one of the servers gone for a while: by
+/// its file it goes on where it was. Only what it had printed and not noted yet can come again, and that right away.
+#[test]
+fn listening_goes_on_where_it_was_over_jetstream() {
+    let (mut cluster, server, files) = (Cluster::start(3, Sync::Always), PostgresServer::start(), Sandbox::new());
+    let settings = in_both(&files, &cluster, &server);
+    let (one, two) = (sandbox_with(&settings), sandbox_with(&settings));
+    one.done(&["init", "--quiet"]);
+    let services = [Service::start(&one, &["--quiet"]), Service::start(&two, &["--quiet"])];
+    let url = format!("http://{}", services[0].address);
+    let (mut heard, mut written) = (Vec::new(), 0);
+    for part in 1..6_u64 {
+        if part == 3 {
+            cluster.nodes[1].kill();
+        }
+        let arguments = ["listen", "--server", &url, "--position-file", "position", "--quiet"];
+        let mut listening = one.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        for id in 0..12 {
+            deposit(&services[(id % 2) as usize], 1 + id % 3, 1_000 * part + id);
+            written += 1;
+        }
+        let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines();
+        let mut is_first = true;
+        while heard.len() < written {
+            let line = lines.next().expect("it goes on until it is stopped").unwrap();
+            let message: Value = serde_json::from_str(&line).unwrap();
+            let (event, status) = (&message["event"]["event"], &message["event"]["status"]);
+            let id = format!("{}_{}", event.as_str().unwrap(), status.as_str().unwrap());
+            let item = (message["position"].as_str().unwrap().to_owned(), id);
+            if !(is_first && heard.last() == Some(&item)) {
+                heard.push(item);
+            }
+            is_first = false;
+        }
+        listening.kill().unwrap();
+        listening.wait().unwrap();
+        if part == 3 {
+            cluster.nodes[1].start();
+        }
+    }
+    let all = follow(services[1].address, &mut String::new(), |seen| seen >= written);
+    assert!(heard == all, "it has missed or repeated something: {} of {}", heard.len(), all.len());
+    services.into_iter().for_each(|service| drop(service.stop()));
 }
 
 /// Left out when the schema was made, there is none, and that is said; `bursar migrate` gives the ledger one later.

@@ -252,7 +252,7 @@ impl Chain {
                 // With nothing of its own before it, the target may be the one that differs.
                 return Err(if self.known_seq + 1 == seq && seq > 1 { self.diverged(seq) } else { self.unsound(seq) });
             }
-        } else if self.at.open.first().is_some_and(|open| open.hash != hash) {
+        } else if self.at.open.iter().find(|open| open.event.seq == seq).is_none_or(|open| open.hash != hash) {
             return Err(self.diverged(seq));
         }
         self.last_hash = Some(hash);

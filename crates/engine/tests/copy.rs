@@ -211,6 +211,33 @@ fn states<S: Chains + Transactions>(store: &S) -> BTreeMap<TransactionId, Option
     ids.into_iter().zip(entries.iter().map(settled)).collect()
 }
 
+/// An engine died with a run of a customer's events begun, and nobody has opened the ledger since. Both events are open in
+/// the source, and after the first copy in the target; the second copy took the later one for another history.
+#[test]
+fn several_open_events_of_a_customer_are_the_same_in_both() {
+    let mut bench = Bench::create(LEDGER, OPTIONS);
+    bench.commit(&[deposit(5, 1, 10), deposit(5, 2, 20), deposit(5, 3, 30)]);
+    let mut entries = Vec::new();
+    bench.store.read(customer(5), ReadRange::ALL, &mut entries).unwrap();
+    let source = MemoryStore::new(&config(LEDGER)).with_split_batches();
+    let append = |records: Vec<Record>| source.append(&records, &mut Vec::new()).unwrap();
+    append(vec![Record::Started(entries[0].linked.clone())]);
+    append(vec![Record::Done(entries[0].linked.reference())]);
+    append(entries[1..].iter().map(|entry| Record::Started(entry.linked.clone())).collect());
+    let to = MemoryStore::new(&config(LEDGER)).with_split_batches();
+    let copy = || copy(&config(LEDGER).digest(), &source, target(&to), 7, |_| ());
+    let copied = Copied { customers: 1, events: 3, closed: 0, open: 2 };
+    assert_eq!(copy().unwrap(), copied);
+    assert_eq!(copy().unwrap(), Copied { events: 0, ..copied });
+    compare(&source, &to).unwrap();
+    append(vec![Record::Done(entries[1].linked.reference())]);
+    assert_eq!(copy().unwrap(), Copied { events: 0, closed: 1, open: 1, ..copied });
+    append(vec![Record::Done(entries[2].linked.reference())]);
+    assert_eq!(copy().unwrap(), Copied { events: 0, closed: 1, open: 0, ..copied });
+    compare(&source, &to).unwrap();
+    assert_eq!(states(&to), states(bench.store.as_ref()));
+}
+
 /// What is in the target already must be the same history.
 #[test]
 fn another_history_is_not_added_to() {

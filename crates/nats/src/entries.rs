@@ -13,12 +13,12 @@
 //! What this module does not do: barriers. What others have written and no asked server has yet comes in a later entry;
 //! what this store knows to be stored ([`Shard::seen`]) is waited for.
 
-use crate::chains::Inner;
 use crate::error::{damaged, failed};
 use crate::message::ChainMessage;
 use crate::net::{Published, Stored};
 use crate::order::{Entry, Part, Placed, check_of};
 use crate::shard::Shard;
+use crate::store::Inner;
 use bursar_engine::core::Record;
 use bursar_engine::store::{ChainEntry, StoreError};
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use tokio::time::timeout_at;
 
 /// So many messages of a stream are covered by one entry at the most.
 const MESSAGES_MAX: u64 = 1_000;
@@ -104,7 +105,10 @@ impl Order {
 
     fn note(&self, inner: &Inner, placed: &Placed) {
         for (shard, part) in inner.shards.iter().zip(&placed.entry.parts) {
-            shard.note_seen(part.upto);
+            // A barrier, which has no checksum, is not waited for: it is no news.
+            if part.check != 0 {
+                shard.note_seen(part.upto);
+            }
         }
         let newest = &mut self.known().newest;
         if newest.as_ref().is_none_or(|newest| newest.seq < placed.seq) {
@@ -276,7 +280,9 @@ impl Inner {
     /// The entry behind another one, which is written if there is something for it to cover.
     pub(crate) async fn next_entry(&self, before: &Placed) -> Result<Option<Next>, StoreError> {
         let order = self.order()?;
-        let _turn = order.turn.lock().await;
+        let Ok(_turn) = timeout_at(self.until().into(), order.turn.lock()).await else {
+            return Err(failed("wait for a reader before this one", &order.subject, "it does not end"));
+        };
         let seq = before.seq + 1;
         let is_there = order.newest().is_some_and(|newest| newest.seq >= seq);
         let found = if is_there { Some(self.entry(seq).await?) } else { self.find_entry(seq, 1).await? };

@@ -20,6 +20,11 @@ fn io_at(doing: &'static str, path: PathBuf, error: io::Error) -> StoreError {
     StoreError::Io { doing, path, error: Arc::new(error) }
 }
 
+/// A stream ends before what is known to have been stored in it.
+pub(crate) fn has_lost(stream: &str, known: u64, seq: u64) -> StoreError {
+    damaged(stream, seq, format!("the stream was at {known} and is at {seq} now: it has lost messages"))
+}
+
 /// Something in a stream is not what was stored; `seq` is its sequence there.
 pub(crate) fn damaged(stream: &str, seq: u64, what: impl Into<String>) -> StoreError {
     StoreError::Damaged(Damage { path: PathBuf::from(stream), offset: seq, what: what.into() })

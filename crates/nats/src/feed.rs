@@ -14,11 +14,11 @@
 //!
 //! What this module does not do: say what comes next where no entry says it ([`crate::entries`]), or wait for more.
 
-use crate::chains::{Inner, NatsChains};
 use crate::entries::Next;
 use crate::error::damaged;
 use crate::message::{ChainMessage, closed_by};
 use crate::order::Placed;
+use crate::store::{Inner, NatsChains};
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, LinkedEvent, Record};
 use bursar_engine::store::{ChainEntry, Feed, FeedError, FeedItem, FeedPosition, StoreError};
 use futures_util::StreamExt;

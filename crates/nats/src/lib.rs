@@ -5,7 +5,8 @@
 //! is refused, and decides anew.
 //!
 //! ```text
-//!  Chains ──► chains ──► shard (barrier, catch up, append) ──► net ──► servers
+//!  store (creating, opening) ──► settings
+//!  Chains ──► chains ──► append ──► shard (barrier, catch up) ──► net ──► servers
 //!                          │         └── follow (what is known of a chain's end; no I/O)
 //!                          └── read (a chain's history, checked) ──► message, ledger, order (bytes)
 //!  Feed ────► feed ──► entries ──► net
@@ -17,6 +18,7 @@
 //!
 //! What this crate does not do: rules and the commit protocol (`bursar-core`), and running servers.
 
+mod append;
 mod bytes;
 mod chains;
 mod config;
@@ -32,8 +34,9 @@ mod order;
 mod read;
 mod settings;
 mod shard;
+mod store;
 
-pub use chains::{Finding, NatsChains, Prepared, prepare};
 pub use config::{ConfigError, NatsConfig};
 pub use options::NatsOptions;
 pub use settings::Weakness;
+pub use store::{Finding, NatsChains, Prepared, prepare};

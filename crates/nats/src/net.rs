@@ -26,6 +26,12 @@ const TRACE_WITHIN: Duration = Duration::from_secs(1);
 /// How many bytes a server may send at once.
 const READ_BYTES_MAX: u64 = 8 << 20;
 
+/// What comes of a question, if that is in time. Where there is no connection for long, the client takes in no more
+/// questions, and its own limits of time begin only once it has one.
+async fn within<T>(limit: Duration, asking: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, asking).await.ok()
+}
+
 /// The connection of one store.
 #[derive(Debug)]
 pub(crate) struct Net {
@@ -128,7 +134,8 @@ impl Net {
     pub(crate) async fn api(&self, subject: &str, body: &Value) -> Result<Result<Value, ApiError>, StoreError> {
         let subject = format!("$JS.API.{subject}");
         let request = Request::new().payload(body.to_string().into()).timeout(Some(Duration::from_secs(5)));
-        let answer = self.client.send_request(subject.clone(), request).await;
+        let answer = within(ANSWER_WITHIN * 3, self.client.send_request(subject.clone(), request)).await;
+        let answer = answer.ok_or_else(|| failed("ask JetStream", &subject, "there is no connection"))?;
         let answer = answer.map_err(|error| failed("ask JetStream", &subject, error))?;
         let value: Value = serde_json::from_slice(&answer.payload)
             .map_err(|error| failed("read an answer of JetStream", &subject, error))?;
@@ -167,7 +174,8 @@ impl Net {
             headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
             request = request.headers(headers);
         }
-        published(self.client.send_request(subject.to_owned(), request).await.ok())
+        let answer = within(ANSWER_WITHIN * 2, self.client.send_request(subject.to_owned(), request)).await;
+        published(answer.and_then(Result::ok))
     }
 
     /// Publishes messages that are stored all or not at all.
@@ -210,16 +218,20 @@ impl Net {
     /// way the question went.
     async fn direct(&self, stream: &str, body: Value, trace: Option<&str>) -> Option<Found> {
         let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.ok()?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let body = body.to_string().into();
-        if let Some(trace) = trace {
-            let mut headers = HeaderMap::new();
-            headers.insert("Nats-Trace-Dest", trace);
-            self.client.publish_with_reply_and_headers(subject, inbox, headers, body).await.ok()?;
-        } else {
-            self.client.publish_with_reply(subject, inbox, body).await.ok()?;
-        }
+        let asked = async {
+            let answers = self.client.subscribe(inbox.clone()).await.ok()?;
+            if let Some(trace) = trace {
+                let mut headers = HeaderMap::new();
+                headers.insert("Nats-Trace-Dest", trace);
+                self.client.publish_with_reply_and_headers(subject, inbox, headers, body).await.ok()?;
+            } else {
+                self.client.publish_with_reply(subject, inbox, body).await.ok()?;
+            }
+            Some(answers)
+        };
+        let mut answers = within(ANSWER_WITHIN, asked).await??;
         let mut found = Found { messages: Vec::new(), is_cut: false };
         loop {
             let message = tokio::time::timeout(ANSWER_WITHIN, answers.next()).await.ok()??;
@@ -239,7 +251,7 @@ impl Net {
     /// The newest messages of these subjects, the last of which is the shard's barrier.
     pub(crate) async fn newest(&self, stream: &str, subjects: &[String]) -> Option<Newest> {
         let trace = self.client.new_inbox();
-        let mut hops = self.client.subscribe(trace.clone()).await.ok()?;
+        let mut hops = within(ANSWER_WITHIN, self.client.subscribe(trace.clone())).await?.ok()?;
         let found = self.direct(stream, json!({ "multi_last": subjects }), Some(&trace)).await?;
         let hop = tokio::time::timeout(TRACE_WITHIN, hops.next()).await.ok().flatten();
         let server = hop.and_then(|hop| answered_by(&hop.payload));
@@ -263,7 +275,8 @@ impl Net {
     /// The newest message of these subjects that the replica has which is asked.
     pub(crate) async fn last(&self, stream: &str, subjects: &str) -> Option<Stored> {
         let body = json!({ "last_by_subj": subjects }).to_string().into();
-        let answer = self.client.request(format!("$JS.API.DIRECT.GET.{stream}"), body).await.ok()?;
+        let asked = self.client.request(format!("$JS.API.DIRECT.GET.{stream}"), body);
+        let answer = within(ANSWER_WITHIN * 2, asked).await?.ok()?;
         if answer.status.is_some() { None } else { stored(answer) }
     }
 

@@ -1,11 +1,11 @@
 //! Reading the history of one chain, and checking it: every message names the one before, every event's hash covers
 //! the one before, and every head must be what the records lead to.
 
-use crate::chains::Inner;
 use crate::error::damaged;
 use crate::message::{ChainMessage, closed_by};
 use crate::net::Stored;
 use crate::shard::Shard;
+use crate::store::Inner;
 use bursar_engine::core::{CustomerId, EventRef, EventStatus, Head, LinkedEvent, Record};
 use bursar_engine::store::{ChainEntry, StoreError};
 use futures_util::future::join_all;

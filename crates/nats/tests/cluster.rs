@@ -6,10 +6,11 @@ mod common;
 use bursar_engine::core::commit::Appended;
 use bursar_engine::core::{EventStatus, LinkedEvent, Record};
 use bursar_engine::store::{Chains, ReadRange, StoreError};
-use bursar_nats::{NatsChains, NatsOptions, Weakness};
+use bursar_nats::{NatsChains, NatsOptions, Weakness, prepare};
 use common::scene::{Raw, append, commit, customer, deposit, head};
 use common::{Cluster, Sync, config};
 use serde_json::json;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -194,4 +195,84 @@ fn a_message_in_the_wrong_place_is_noticed() {
     let mut entries = Vec::new();
     fresh.read(customer(1), ReadRange::ALL, &mut entries).unwrap();
     assert_eq!(entries.len(), 2, "the others are as they were");
+}
+
+/// A stream that was lost, and is there again without what was in it, takes the first message of somebody whom it never
+/// knew: it does so at a place that was given before.
+#[test]
+fn a_stream_that_has_lost_messages_acknowledges_nothing() {
+    let cluster = Cluster::start(1, Sync::Default);
+    let options = NatsOptions { shard_count: 1, ..cluster.options() };
+    let config = config(9);
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    assert_eq!(head(&chains, &config, customer(7)).seq, 0);
+    for number in 0..4 {
+        commit(&chains, &config, customer(number), number);
+    }
+    let (raw, stream) = (Raw::new(&cluster), format!("{}-chains-0", options.prefix));
+    let made = raw.api(&format!("STREAM.INFO.{stream}"), &json!({}))["config"].clone();
+    assert!(raw.api(&format!("STREAM.DELETE.{stream}"), &json!({})).get("error").is_none());
+    assert!(raw.api(&format!("STREAM.CREATE.{stream}"), &made).get("error").is_none());
+    let of = customer(7);
+    let event = deposit(&config, &bursar_engine::core::Head::start(&config.digest(), of), of, 70);
+    let told = chains.append(&[Record::Started(event)], &mut Vec::new()).unwrap_err();
+    assert!(told.to_string().contains("has lost messages"), "{told}");
+}
+
+/// Which ledger it is, is said in the first stream. Where that one is lost, the others are not taken for those of a new
+/// ledger, and it is not made anew without a word.
+#[test]
+fn a_first_stream_that_was_lost_is_not_made_anew() {
+    for count in [1, 3] {
+        let cluster = Cluster::start(count, Sync::Always);
+        let (options, config) = (cluster.options(), config(10));
+        // Prepared twice, and created after that, as an operator may; all of it before there is anything to lose.
+        assert_eq!(prepare(options.clone()).unwrap().ledger, None);
+        assert_eq!(prepare(NatsOptions { patience: Duration::from_secs(5), ..options.clone() }).unwrap().ledger, None);
+        let chains = NatsChains::create(&config, options.clone()).unwrap();
+        (0..8).for_each(|number| drop(commit(&chains, &config, customer(number), number)));
+        drop(chains);
+        assert_eq!(prepare(options.clone()).unwrap().ledger, Some(config.clone()));
+        let (raw, stream) = (Raw::new(&cluster), format!("{}-chains-0", options.prefix));
+        assert!(raw.api(&format!("STREAM.DELETE.{stream}"), &json!({})).get("error").is_none());
+        // Also by who expects another count of streams.
+        for shard_count in [1, 2, 3] {
+            let options = NatsOptions { shard_count, ..options.clone() };
+            let told = prepare(options.clone()).unwrap_err();
+            assert!(matches!(told, StoreError::Damaged(_)) && told.to_string().contains("chains-1 holds"), "{told}");
+            let told = NatsChains::create(&common::config(11), options).unwrap_err();
+            assert!(matches!(told, StoreError::Damaged(_)), "{told}");
+        }
+        assert!(raw.api(&format!("STREAM.INFO.{stream}"), &json!({})).get("error").is_some(), "it was made anew");
+    }
+}
+
+/// No server is there. The client keeps what it is to send until its room for that is full, and then whoever asks would
+/// wait for room, which there is once a server is back.
+#[test]
+fn servers_that_are_away_keep_nobody_for_ever() {
+    let mut cluster = Cluster::start(1, Sync::Default);
+    let options = NatsOptions { patience: Duration::from_secs(1), ..cluster.options() };
+    let chains = Arc::new(NatsChains::create(&config(12), options).unwrap());
+    cluster.nodes[0].kill();
+    let (told, hears) = mpsc::channel();
+    let count = 800;
+    for number in 0..count {
+        let (chains, told) = (chains.clone(), told.clone());
+        std::thread::spawn(move || {
+            let read = chains.feed().unwrap().newest_mark().is_err();
+            let mut heads = Vec::new();
+            let loaded = chains.load(&[customer(number)], &mut heads).is_err();
+            told.send((read, loaded)).unwrap();
+        });
+    }
+    for number in 0..count {
+        let became = hears.recv_timeout(Duration::from_mins(5));
+        assert_eq!(became, Ok((true, true)), "{number} of {count} were told");
+    }
+    cluster.nodes[0].start();
+    let until = Instant::now() + Duration::from_mins(2);
+    while chains.load(&[customer(1)], &mut Vec::new()).is_err() {
+        assert!(Instant::now() < until, "it does not go on once they are back");
+    }
 }

@@ -6,7 +6,7 @@ mod common;
 #[path = "../../postgres/tests/following/mod.rs"]
 mod following;
 
-use bursar_engine::core::{LedgerConfig, Record};
+use bursar_engine::core::{AbortReason, Event, EventStatus, LedgerConfig, LinkedEvent, RailId, ReasonText, Record};
 use bursar_engine::store::{Chains, FeedError, FeedItem, FeedPosition, StoreError};
 use bursar_nats::{NatsChains, NatsOptions, prepare};
 use bytes::Bytes;
@@ -77,6 +77,32 @@ fn positions_of_an_order_that_was_lost_are_refused() {
     }
     for item in &new {
         assert!(!is_refused(&chains, item.position), "{}", item.position);
+    }
+}
+
+/// The same while somebody follows: the new order has come further by then than the old one had. It is not gone on with.
+#[test]
+fn an_order_that_is_begun_anew_under_a_reader_is_noticed() {
+    let (cluster, options, config) = alone();
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    let (feed, mut items, mut position) = (chains.feed().unwrap(), Vec::new(), chains.feed().unwrap().start());
+    for number in 0..5 {
+        commit(&chains, &config, customer(number), number);
+        position = read_on(feed, position, 10, &mut items).unwrap();
+    }
+    let raw = Raw::new(&cluster);
+    assert!(raw.api(&format!("STREAM.DELETE.{}-feed", options.prefix), &json!({})).get("error").is_none());
+    prepare(options.clone()).unwrap();
+    let other = NatsChains::open(options).unwrap();
+    let (mut theirs, mut place) = (Vec::new(), other.feed().unwrap().start());
+    for number in 10..30 {
+        commit(&other, &config, customer(number % 7), number);
+        place = read_on(other.feed().unwrap(), place, 10, &mut theirs).unwrap();
+    }
+    assert!(place.at > position.at && theirs.len() == 25, "{place} with {} records", theirs.len());
+    for _ in 0..2 {
+        let read = feed.read(position, 10, &mut Vec::new());
+        assert!(matches!(&read, Err(FeedError::Store(StoreError::Damaged(_)))), "{read:?}");
     }
 }
 
@@ -247,4 +273,59 @@ fn two_who_follow_at_once_see_one_order() {
     assert_eq!(all(&writer, 100), followed[0]);
     let places: BTreeSet<u64> = followed[0].iter().map(|item| item.position.at).collect();
     assert!(places.len() > 10, "hardly anything was followed while it was written: {places:?}");
+}
+
+/// An event that waits for a rail is a record when it begins, while everybody else goes on, and another one when it is
+/// closed, however that is. One that waits for nobody is none before it is closed.
+#[test]
+fn an_event_that_waits_for_a_rail_is_shown_when_it_begins_and_when_it_ends() {
+    let (_cluster, options, config) = alone();
+    let options = NatsOptions { shard_count: 1, ..options };
+    let chains = NatsChains::create(&config, options.clone()).unwrap();
+    let feed = chains.feed().unwrap();
+    let (mut items, mut position) = (Vec::new(), feed.start());
+    let begin = |number: u128, rail: Option<RailId>| {
+        let of = customer(number);
+        let LinkedEvent { event, .. } = deposit(&config, &head(&chains, &config, of), of, number);
+        let linked = LinkedEvent::new(Event { rail, ..event }, &head(&chains, &config, of).link);
+        append(&chains, &[Record::Started(linked.clone())]);
+        linked
+    };
+    let mut expected = Vec::new();
+    let endings = [
+        EventStatus::Done,
+        EventStatus::Aborted(AbortReason::TransactionConflict),
+        EventStatus::DoneByHand(ReasonText::new("seen")),
+    ];
+    let mut waiting = Vec::new();
+    for (number, status) in (0..).zip(endings) {
+        let linked = begin(number, RailId::new(3));
+        expected.push((linked.clone(), EventStatus::Started));
+        position = read_on(feed, position, 10, &mut items).unwrap();
+        assert_eq!(items.len(), expected.len(), "it has begun, and is not shown");
+        waiting.push((linked, status));
+    }
+    // Others pass by; of these, only the end.
+    for number in 10..30 {
+        let linked = begin(number, None);
+        position = read_on(feed, position, 10, &mut items).unwrap();
+        assert_eq!(items.len(), expected.len(), "it waits for nobody, and is not over");
+        append(&chains, &[Record::Done(linked.reference())]);
+        expected.push((linked, EventStatus::Done));
+        position = read_on(feed, position, 10, &mut items).unwrap();
+        assert_eq!(items.len(), expected.len());
+    }
+    for (linked, status) in waiting {
+        append(&chains, &[Record::closing(linked.reference(), &status).unwrap()]);
+        expected.push((linked, status));
+        position = read_on(feed, position, 10, &mut items).unwrap();
+        assert_eq!(items.len(), expected.len(), "it is over, and that is not shown");
+    }
+    let shown = |items: &[FeedItem]| -> Vec<(LinkedEvent, EventStatus)> {
+        items.iter().map(|item| (item.entry.linked.clone(), item.entry.status.clone())).collect()
+    };
+    assert_eq!(shown(&items), expected);
+    assert_eq!(check(&chains, &items), Vec::<String>::new());
+    // Who comes later sees the same, in the same places.
+    assert_eq!(all(&NatsChains::open(options).unwrap(), 4), items);
 }

@@ -338,7 +338,7 @@ impl PostgresStore {
     /// Reads which rows a statement has inserted.
     fn won(&self, answer: &Answer, count: i64, begun: u64) -> Result<Won, StoreError> {
         if answer.form == Form::Plain {
-            self.server.durability().wrote(begun, answer.timeline);
+            self.server.wrote(begun, answer);
             return Ok(Won::All);
         }
         let Some(row) = answer.rows.first() else { return Ok(Won::These(HashSet::new())) };
@@ -346,7 +346,7 @@ impl PostgresStore {
         let (inserted, customers, seqs): (i64, Vec<Uuid>, Vec<i64>) = (row.get()?, row.get()?, row.get()?);
         let won = if inserted == count { Won::All } else { Won::These(customers.into_iter().zip(seqs).collect()) };
         if !won.is_none() {
-            self.server.durability().wrote(begun, answer.timeline);
+            self.server.wrote(begun, answer);
         }
         Ok(won)
     }
@@ -533,6 +533,7 @@ impl PostgresStore {
     /// changes any more, so this can be read ahead; if the event cannot be closed, nothing of it is written.
     fn link_ends(&self, wave: &mut NewStatuses<'_>, records: &[Record]) -> Result<(), StoreError> {
         let answer = self.server.call("read the ends of chains", BEFORE, &[&wave.customers, &wave.seqs, &wave.ids])?;
+        self.server.durability().read(answer.timeline);
         let count = wave.records.len();
         (wave.links, wave.done_seqs, wave.times_ms) = (vec![None; count], vec![None; count], vec![None; count]);
         let mut rows: Vec<Option<&tokio_postgres::Row>> = vec![None; count];

@@ -276,10 +276,7 @@ impl PostgresStore {
 
     /// Waits until all that was committed before is where commits wait for. Gives the epoch of the server that was asked.
     pub(crate) fn wait_for_standbys(&self) -> Result<u64, StoreError> {
-        let begun = self.server.durability().begin();
-        let answer = self.server.call("wait for the standbys", BARRIER, &[&self.slot])?;
-        self.server.durability().wrote(begun, answer.timeline);
-        Ok(answer.epoch)
+        Ok(self.server.commit("wait for the standbys", BARRIER, &[&self.slot])?.epoch)
     }
 
     fn marks(&self, source: Option<SourceId>) -> Result<Vec<SourceMark>, StoreError> {
@@ -357,7 +354,7 @@ impl Chains for PostgresStore {
                 &rejections,
             ],
         )?;
-        self.server.durability().wrote(begun, answer.timeline);
+        self.server.wrote(begun, &answer);
         Ok(())
     }
 

@@ -178,3 +178,113 @@ impl PostgresConfig {
         Ok(client)
     }
 }
+
+/// The same for each server that a configuration names, in their order; from any of them on where that is asked for.
+pub(crate) fn hosts_of(all: &tokio_postgres::Config) -> Vec<tokio_postgres::Config> {
+    use tokio_postgres::config::{Host, LoadBalanceHosts};
+    let (hosts, addresses, ports) = (all.get_hosts(), all.get_hostaddrs(), all.get_ports());
+    let count = hosts.len().max(addresses.len());
+    let fits = |len: usize| len <= 1 || len == count;
+    if count <= 1 || !fits(ports.len()) || !(hosts.is_empty() || addresses.is_empty() || hosts.len() == addresses.len())
+    {
+        // What does not fit the client itself refuses.
+        return vec![all.clone()];
+    }
+    let mut each: Vec<tokio_postgres::Config> = (0..count)
+        .map(|index| {
+            let mut one = like(all);
+            match hosts.get(index) {
+                Some(Host::Tcp(host)) => _ = one.host(host),
+                Some(Host::Unix(path)) => _ = one.host_path(path),
+                None => {}
+            }
+            if let Some(address) = addresses.get(index) {
+                one.hostaddr(*address);
+            }
+            if let Some(port) = ports.get(index).or(ports.first()) {
+                one.port(*port);
+            }
+            one
+        })
+        .collect();
+    let mut random = [0];
+    if all.get_load_balance_hosts() == LoadBalanceHosts::Random && getrandom::fill(&mut random).is_ok() {
+        each.rotate_left(usize::from(random[0]) % count);
+    }
+    each
+}
+
+/// All of a configuration but which servers it names.
+fn like(all: &tokio_postgres::Config) -> tokio_postgres::Config {
+    let mut one = tokio_postgres::Config::new();
+    one.ssl_mode(all.get_ssl_mode())
+        .ssl_negotiation(all.get_ssl_negotiation())
+        .keepalives(all.get_keepalives())
+        .keepalives_idle(all.get_keepalives_idle())
+        .target_session_attrs(all.get_target_session_attrs())
+        .channel_binding(all.get_channel_binding())
+        .load_balance_hosts(all.get_load_balance_hosts());
+    if let Some(user) = all.get_user() {
+        one.user(user);
+    }
+    if let Some(password) = all.get_password() {
+        one.password(password);
+    }
+    if let Some(database) = all.get_dbname() {
+        one.dbname(database);
+    }
+    if let Some(options) = all.get_options() {
+        one.options(options);
+    }
+    if let Some(name) = all.get_application_name() {
+        one.application_name(name);
+    }
+    if let Some(timeout) = all.get_connect_timeout() {
+        one.connect_timeout(*timeout);
+    }
+    if let Some(timeout) = all.get_tcp_user_timeout() {
+        one.tcp_user_timeout(*timeout);
+    }
+    if let Some(interval) = all.get_keepalives_interval() {
+        one.keepalives_interval(interval);
+    }
+    if let Some(retries) = all.get_keepalives_retries() {
+        one.keepalives_retries(retries);
+    }
+    one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_server_is_reached_as_all_of_them_are() {
+        let url = "postgresql://books:secret@one:7001,%2Frun%2Ftwo:7002,three:7003/ledgers?sslmode=require\
+            &options=-c%20geqo%3Doff&keepalives_retries=3&keepalives_interval=4&channel_binding=require";
+        let all = PostgresConfig { connect_timeout_ms: 7, ..PostgresConfig::new(url) }.client().unwrap();
+        let each = hosts_of(&all);
+        let hosts: Vec<_> = each.iter().flat_map(|one| one.get_hosts().to_vec()).collect();
+        assert_eq!((hosts.as_slice(), each.len()), (all.get_hosts(), 3));
+        let ports: Vec<u16> = each.iter().flat_map(|one| one.get_ports().to_vec()).collect();
+        assert_eq!(ports, [7001, 7002, 7003]);
+        // Everything else is the same: put together again, it is what it was.
+        for (index, one) in each.iter().enumerate() {
+            let mut again = like(one);
+            for (host, port) in all.get_hosts().iter().zip(all.get_ports()) {
+                match host {
+                    tokio_postgres::config::Host::Tcp(host) => _ = again.host(host),
+                    tokio_postgres::config::Host::Unix(path) => _ = again.host_path(path),
+                }
+                again.port(*port);
+            }
+            assert_eq!(again, all, "server {index}");
+        }
+        let one_port = PostgresConfig::new("postgresql://one,two:7001/ledgers").client().unwrap();
+        let of = |config: &tokio_postgres::Config| config.get_ports().to_vec();
+        assert_eq!(hosts_of(&one_port).iter().flat_map(of).collect::<Vec<_>>(), of(&one_port));
+        // What does not fit is left to the client, which refuses it.
+        let wrong = PostgresConfig::new("host=one,two port=1,2,3").client().unwrap();
+        assert_eq!(hosts_of(&wrong), [wrong]);
+    }
+}

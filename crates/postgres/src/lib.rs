@@ -20,6 +20,7 @@
 mod append;
 mod chains;
 mod config;
+mod durability;
 mod error;
 mod feed;
 mod known;

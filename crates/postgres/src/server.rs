@@ -8,21 +8,23 @@
 //! Every new connection is looked at before it is used: that the server keeps what it acknowledges, and that it is
 //! the same ledger.
 
-use crate::config::PostgresConfig;
+use crate::config::{PostgresConfig, hosts_of};
+use crate::durability::Durability;
 use crate::error::{OpenError, UnsafeSetting, sentence};
 use bursar_engine::store::StoreError;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The parameters of a statement.
@@ -61,12 +63,17 @@ pub(crate) struct Answer {
     pub(crate) form: Form,
     /// An earlier attempt may have taken effect.
     pub(crate) repeated: bool,
+    /// The server warned: it has committed, and may not have waited for the standbys. So it does where somebody cancels
+    /// a statement that waits for them.
+    pub(crate) warned: bool,
 }
 
 /// A server with a ledger.
 pub(crate) struct Server {
     runtime: Option<Runtime>,
-    client: tokio_postgres::Config,
+    /// One for each server that may be the right one.
+    hosts: Vec<tokio_postgres::Config>,
+    connect_timeout: Duration,
     tls: Option<MakeRustlsConnect>,
     schema: String,
     place: String,
@@ -106,6 +113,8 @@ struct Connection {
     has_standbys: bool,
     epoch: u64,
     timeline: u64,
+    /// The server has sent a warning since this was last looked at.
+    warned: Arc<AtomicBool>,
 }
 
 impl Drop for Connection {
@@ -117,80 +126,6 @@ impl Drop for Connection {
 /// The timeline that a server writes. Asked only where there are standbys: not every relative of PostgreSQL has these functions.
 const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE \
     ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint END";
-
-/// Which reads are covered by a commit that came after them: what is visible is on this server's disk, but only a
-/// commit that waits for the standbys says that it is on theirs. It says so of what was read on its own timeline. Where
-/// another server has taken over in between, that one may not have what was read: nothing may rest on it.
-#[derive(Debug, Default)]
-pub(crate) struct Durability {
-    reads: Mutex<Reads>,
-    has_standbys: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Reads {
-    /// The newest timeline that something was read or written on. One that is started anew goes on with its own, and has
-    /// all that it showed; one that takes over begins another.
-    timeline: u64,
-    count: u64,
-    covered: u64,
-    /// Something was read on an earlier timeline, and not covered there.
-    lost: bool,
-}
-
-impl Reads {
-    fn answered(&mut self, timeline: u64) {
-        if timeline > self.timeline {
-            // Before the first of them there were no standbys, and no other server that could take over.
-            self.lost |= self.timeline > 0 && self.covered < self.count;
-            self.timeline = timeline;
-        }
-    }
-}
-
-impl Durability {
-    fn reads(&self) -> MutexGuard<'_, Reads> {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Something was read, or was found after a lost answer, on this timeline.
-    pub(crate) fn read(&self, timeline: u64) {
-        let mut reads = self.reads();
-        reads.answered(timeline);
-        reads.lost |= timeline > 0 && timeline < reads.timeline;
-        reads.count += 1;
-    }
-
-    /// To be given to [`Durability::wrote`] if a commit that begins now writes something.
-    pub(crate) fn begin(&self) -> u64 {
-        self.reads().count
-    }
-
-    /// A commit has written something, on this timeline.
-    pub(crate) fn wrote(&self, begun: u64, timeline: u64) {
-        let mut reads = self.reads();
-        reads.answered(timeline);
-        if timeline == reads.timeline {
-            reads.covered = reads.covered.max(begun);
-        }
-    }
-
-    /// Whether there are standbys to be waited for.
-    pub(crate) fn has_standbys(&self) -> bool {
-        self.has_standbys.load(Ordering::Acquire)
-    }
-
-    /// Whether a commit is needed before what was read may be acted on.
-    pub(crate) fn is_due(&self) -> bool {
-        let reads = self.reads();
-        self.has_standbys() && reads.covered < reads.count
-    }
-
-    /// Whether something was read that the server of now may not have.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.has_standbys() && self.reads().lost
-    }
-}
 
 /// What to do about a failed attempt.
 enum Next {
@@ -229,30 +164,31 @@ fn next_after(error: &tokio_postgres::Error) -> Next {
 impl Server {
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self, OpenError> {
         let retry_for = Duration::from_millis(config.retry_for_ms);
-        Self::of(config, config.client()?, retry_for, config.allow_unsafe_settings)
+        Self::of(config, &config.client()?, retry_for, config.allow_unsafe_settings)
     }
 
     /// A server that is only read from: what it would keep does not matter, and nothing is tried twice.
     pub(crate) fn replica(config: &PostgresConfig, url: &str) -> Result<Self, OpenError> {
-        Self::of(config, config.client_at("read_url", url)?, Duration::ZERO, true)
+        Self::of(config, &config.client_at("read_url", url)?, Duration::ZERO, true)
     }
 
     fn of(
         config: &PostgresConfig,
-        client: tokio_postgres::Config,
+        client: &tokio_postgres::Config,
         retry_for: Duration,
         allow_unsafe_settings: bool,
     ) -> Result<Self, OpenError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let builder = builder.worker_threads(1).thread_name("bursar-postgres").enable_io().enable_time();
         let runtime = builder.build().map_err(|error| OpenError::File { path: "the runtime".into(), error })?;
-        let hosts: Vec<String> = client.get_hosts().iter().map(|host| format!("{host:?}")).collect();
+        let names: Vec<String> = client.get_hosts().iter().map(|host| format!("{host:?}")).collect();
         let database = client.get_dbname().unwrap_or_default();
         Ok(Self {
             runtime: Some(runtime),
             tls: config.ca_file.as_deref().map(tls).transpose()?,
-            place: format!("schema {} of database {database} at {}", config.schema, hosts.join(", ")),
-            client,
+            place: format!("schema {} of database {database} at {}", config.schema, names.join(", ")),
+            hosts: hosts_of(client),
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
             schema: config.schema.clone(),
             connections_max: config.connections,
             statement_timeout: Duration::from_millis(config.statement_timeout_ms),
@@ -277,6 +213,38 @@ impl Server {
 
     pub(crate) fn durability(&self) -> &Durability {
         &self.durability
+    }
+
+    /// A call that began when [`Durability::begin`] said `begun` has written something.
+    pub(crate) fn wrote(&self, begun: u64, answer: &Answer) {
+        if answer.warned {
+            // It is there, as what is read is, and has to be covered by a commit that does wait.
+            self.durability.read(answer.timeline);
+        } else {
+            self.durability.wrote(begun, answer.timeline);
+        }
+    }
+
+    /// Makes a commit that waits for the standbys, whoever cancels it; `text` and `params` are what is committed.
+    pub(crate) fn commit(
+        &self,
+        doing: &'static str,
+        text: &'static str,
+        params: Params<'_>,
+    ) -> Result<Answer, StoreError> {
+        let deadline = Instant::now() + self.retry_for;
+        loop {
+            let begun = self.durability.begin();
+            let answer = self.call(doing, text, params)?;
+            self.wrote(begun, &answer);
+            if !answer.warned {
+                return Ok(answer);
+            }
+            if Instant::now() > deadline {
+                let what = "somebody has cancelled the wait for the standbys".to_owned();
+                return Err(StoreError::Database { doing, place: self.place.clone(), what });
+            }
+        }
     }
 
     /// From now on, only connections to the ledger with this digest are used; one that has a feed, or is not asked for it.
@@ -336,7 +304,9 @@ impl Server {
                         (None, Some((_, text))) => (Form::Plain, text),
                         (None, None) => (Form::Checked, checked),
                     };
+                    connection.warned.store(false, Ordering::Release);
                     let attempted = self.attempt(&mut connection, text, params);
+                    let warned = connection.has_standbys && connection.warned.load(Ordering::Acquire);
                     if matches!(attempted, Err((Next::Reconnect, _))) {
                         self.give_up(connection);
                     } else {
@@ -348,7 +318,7 @@ impl Server {
                                 // What an earlier attempt has written may be found, and not be on the standbys.
                                 self.durability.read(timeline);
                             }
-                            return Ok(Answer { rows, epoch, timeline, form, repeated });
+                            return Ok(Answer { rows, epoch, timeline, form, repeated, warned });
                         }
                         Err((Next::Again, what)) => (false, what),
                         Err((Next::Taken, what)) => {
@@ -440,27 +410,50 @@ impl Server {
         }
     }
 
+    /// Connects to the first server that answers, each in its own time: one that takes connections and says nothing does
+    /// not keep anybody from the next.
     async fn connect(&self) -> Result<Connection, OpenError> {
-        let failed =
-            |error: tokio_postgres::Error| OpenError::Server { place: self.place.clone(), what: sentence(&error) };
-        let (client, driver) = match &self.tls {
-            None => {
-                let (client, connection) = self.client.connect(NoTls).await.map_err(failed)?;
-                (client, tokio::spawn(async move { drop(connection.await) }))
+        let mut why = "the URL names no server".to_owned();
+        for host in &self.hosts {
+            match self.connect_to(host).await {
+                Err(OpenError::Server { what, .. }) => why = what,
+                connected => return connected,
             }
-            Some(tls) => {
-                let (client, connection) = self.client.connect(tls.clone()).await.map_err(failed)?;
-                (client, tokio::spawn(async move { drop(connection.await) }))
-            }
+        }
+        Err(OpenError::Server { place: self.place.clone(), what: why })
+    }
+
+    async fn connect_to(&self, host: &tokio_postgres::Config) -> Result<Connection, OpenError> {
+        let failed = |what: String| OpenError::Server { place: self.place.clone(), what };
+        let warned = Arc::new(AtomicBool::new(false));
+        let connecting = async {
+            Ok(match &self.tls {
+                None => {
+                    let (client, connection) = host.connect(NoTls).await?;
+                    (client, tokio::spawn(drive(connection, warned.clone())))
+                }
+                Some(tls) => {
+                    let (client, connection) = host.connect(tls.clone()).await?;
+                    (client, tokio::spawn(drive(connection, warned.clone())))
+                }
+            })
         };
-        let mut connection =
-            Connection { client, driver, statements: HashMap::new(), has_standbys: false, epoch: 0, timeline: 0 };
+        let limit = self.connect_timeout;
+        let connected: Result<_, tokio_postgres::Error> = timeout(limit, connecting)
+            .await
+            .map_err(|_| failed(format!("no answer within {} ms to who connects", limit.as_millis())))?;
+        let (client, driver) = connected.map_err(|error| failed(sentence(&error)))?;
+        let mut connection = Connection {
+            client,
+            driver,
+            statements: HashMap::new(),
+            has_standbys: false,
+            epoch: 0,
+            timeline: 0,
+            warned,
+        };
         let checked = timeout(self.statement_timeout + GRACE, self.prepare(&mut connection)).await;
-        let Ok(checked) = checked else {
-            let what = "no answer to the first statement".to_owned();
-            return Err(OpenError::Server { place: self.place.clone(), what });
-        };
-        checked?;
+        checked.map_err(|_| failed("no answer to the first statement".to_owned()))??;
         Ok(connection)
     }
 
@@ -477,6 +470,7 @@ impl Server {
     async fn prepare(&self, connection: &mut Connection) -> Result<(), OpenError> {
         let failed =
             |error: tokio_postgres::Error| OpenError::Server { place: self.place.clone(), what: sentence(&error) };
+        // What commits wait for stays as it is looked at below, whatever is set for the server meanwhile.
         // Every statement here goes to rows by their keys. A plan is made once, perhaps while tables are still empty:
         // it must not be one that reads whole tables.
         let settings = format!(
@@ -488,16 +482,18 @@ impl Server {
         );
         connection.client.batch_execute(&settings).await.map_err(failed)?;
         let asked = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
-            current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
+            set_config('synchronous_commit', current_setting('synchronous_commit'), false), current_setting('synchronous_standby_names'), \
             concat(pg_postmaster_start_time(), ' ', inet_server_addr(), ' ', inet_server_port())";
         let row = connection.client.query_one(asked, &[]).await.map_err(failed)?;
         let (standbys, identity): (String, String) = (row.get(3), row.get(4));
         connection.epoch = self.epoch_of(identity);
         connection.has_standbys = !standbys.is_empty();
-        if connection.has_standbys {
+        if connection.has_standbys || self.durability.has_standbys() {
             let found = connection.client.query_one(TIMELINE, &[]).await.map_err(failed)?;
             connection.timeline = found.get::<_, i64>(0).unsigned_abs();
-            self.durability.has_standbys.store(true, Ordering::Release);
+        }
+        if connection.has_standbys {
+            self.durability.note_standbys();
         }
         let found = unsafe_settings(&row, connection.has_standbys);
         if !found.is_empty() && !self.allow_unsafe_settings {
@@ -530,6 +526,22 @@ impl Drop for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// Takes a connection's messages until it ends, and notes that the server has warned.
+async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, warned: Arc<AtomicBool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        // It comes before the answer to the statement that it is about.
+        if let AsyncMessage::Notice(notice) = message
+            && notice.parsed_severity() == Some(Severity::Warning)
+        {
+            warned.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -572,64 +584,4 @@ fn tls(ca_file: &std::path::Path) -> Result<MakeRustlsConnect, OpenError> {
     let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = versions.map_err(|error| bad(error.to_string()))?.with_root_certificates(roots).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_standbys() -> Durability {
-        let durability = Durability::default();
-        durability.has_standbys.store(true, Ordering::Release);
-        durability
-    }
-
-    #[test]
-    fn a_commit_covers_what_was_read_before_it_began() {
-        let durability = with_standbys();
-        durability.read(1);
-        let begun = durability.begin();
-        durability.read(1);
-        durability.wrote(begun, 1);
-        assert!(durability.is_due() && !durability.is_lost());
-        durability.wrote(durability.begin(), 1);
-        assert!(!durability.is_due() && !durability.is_lost());
-        // Another server takes over; nothing was waiting to be covered.
-        durability.read(2);
-        assert!(durability.is_due() && !durability.is_lost());
-        durability.wrote(durability.begin(), 2);
-        assert!(!durability.is_due() && !durability.is_lost());
-    }
-
-    #[test]
-    fn a_commit_of_another_server_covers_nothing_that_was_read_before_it_took_over() {
-        let by_commit = with_standbys();
-        by_commit.read(1);
-        by_commit.wrote(by_commit.begin(), 2);
-        assert!(by_commit.is_lost());
-        let by_read = with_standbys();
-        by_read.read(1);
-        by_read.read(2);
-        by_read.wrote(by_read.begin(), 2);
-        assert!(by_read.is_lost());
-        // What the earlier one tells late, as a reader or as a writer.
-        let late = with_standbys();
-        late.wrote(late.begin(), 2);
-        late.read(2);
-        late.wrote(late.begin(), 1);
-        assert!(late.is_due() && !late.is_lost());
-        late.read(1);
-        assert!(late.is_lost());
-        // Where nobody waits for standbys, there is no other server; and they may be added while an engine runs.
-        let alone = Durability::default();
-        alone.read(0);
-        assert!(!alone.is_due() && !alone.is_lost());
-        alone.has_standbys.store(true, Ordering::Release);
-        alone.read(3);
-        alone.read(0);
-        alone.wrote(alone.begin(), 0);
-        assert!(alone.is_due() && !alone.is_lost());
-        alone.wrote(alone.begin(), 3);
-        assert!(!alone.is_due() && !alone.is_lost());
-    }
 }

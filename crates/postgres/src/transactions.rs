@@ -231,7 +231,7 @@ impl PostgresStore {
         let ids = answer.rows.iter().map(|row| Columns::new(row, self.place()).get());
         let ids = ids.collect::<Result<HashSet<Uuid>, _>>()?;
         if !ids.is_empty() || answer.form != Form::Careful {
-            self.server.durability().wrote(begun, answer.timeline);
+            self.server.wrote(begun, &answer);
         }
         Ok((answer.form, ids))
     }

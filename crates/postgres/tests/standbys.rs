@@ -200,8 +200,7 @@ fn append(store: &PostgresStore, record: Record) -> Vec<Appended> {
 
 /// A server that was started anew shows what it has committed and no standby has. Somebody's answer rests on that, and
 /// waits for a commit that takes it to the standbys; that commit is made by another server, which has taken over without it.
-#[test]
-fn nothing_is_answered_on_what_the_next_primary_does_not_have() {
+fn nothing_is_answered_on_what_is_lost(next_waits_for_standbys: bool) {
     let mut cluster = Cluster::start(&[SYNCHRONOUS]);
     let (config, ledger) = ledger_in(&cluster);
     let config = PostgresConfig { retry_for_ms: 300_000, ..config };
@@ -242,9 +241,20 @@ fn nothing_is_answered_on_what_the_next_primary_does_not_have() {
         primary.run();
         assert!(writing.join().unwrap().is_err(), "nobody has acknowledged it");
         let asking = scope.spawn(|| engine.submit(request));
-        primary.wait_for(waits, "1");
+        // Whoever does not wait is found out below.
+        while primary.psql(waits) != "1" && !asking.is_finished() {}
+        // Somebody follows: they too would be shown an end that nobody else has.
+        let follower = PostgresStore::open(&config).unwrap();
+        let following = scope.spawn(move || {
+            let (feed, mut items) = (follower.feed().unwrap(), Vec::new());
+            feed.read(feed.start(), 10, &mut items).map(|_| items)
+        });
+        while primary.psql(waits) != "2" && !asking.is_finished() && !following.is_finished() {}
         primary.kill();
         for standby in cluster.standbys() {
+            if !next_waits_for_standbys {
+                cluster.servers[standby].without("synchronous_standby_names");
+            }
             cluster.servers[standby].run();
         }
         cluster.fail_over();
@@ -253,6 +263,8 @@ fn nothing_is_answered_on_what_the_next_primary_does_not_have() {
         next.load(&[customer], &mut heads).unwrap();
         assert_eq!(heads[0].as_ref().unwrap().open, std::slice::from_ref(&begun), "the next one has not seen it end");
         assert!(told.is_err(), "told of what is gone: {told:?}");
+        let shown = following.join().unwrap();
+        assert!(matches!(&shown, Ok(items) if items.is_empty()), "shown what is gone: {shown:?}");
     });
     // Opened again, the ledger goes on with what is there.
     drop(engine);
@@ -261,4 +273,49 @@ fn nothing_is_answered_on_what_the_next_primary_does_not_have() {
     let told = engine.submit(Request::deposit(customer, TransactionId::new(2), Amount::from_steps(1)));
     assert!(matches!(told, Ok(Outcome::Applied(_))), "{told:?}");
     assert_eq!(engine.customer(customer).unwrap().unwrap().seq, 2);
+}
+
+#[test]
+fn nothing_is_answered_on_what_the_next_primary_does_not_have() {
+    nothing_is_answered_on_what_is_lost(true);
+}
+
+/// The same, where nobody has told the next primary to wait for standbys: it is the only server that is left, perhaps.
+#[test]
+fn nothing_is_answered_on_what_a_primary_without_standbys_does_not_have() {
+    nothing_is_answered_on_what_is_lost(false);
+}
+
+/// The standbys are away, and commits wait for them. Whoever cancels a statement that waits makes the server say that it is
+/// committed, with a warning; and settings may change under open connections. None of it makes an answer of it.
+#[test]
+fn a_wait_for_standbys_that_is_cancelled_is_no_acknowledgement() {
+    let mut cluster = Cluster::start(&[SYNCHRONOUS]);
+    let (config, ledger) = ledger_in(&cluster);
+    let config = PostgresConfig { retry_for_ms: 2_000, connections: 1, ..config };
+    let store = Arc::new(PostgresStore::open(&config).unwrap());
+    let engine = Ledger::with_stores(ledger, store.clone(), store, LedgerOptions::default()).unwrap();
+    let deposit = |id| Request::deposit(CustomerId::new(id), TransactionId::new(id), Amount::from_steps(1));
+    assert!(matches!(engine.submit(deposit(1)), Ok(Outcome::Applied(_))));
+    let primary = &cluster.servers[cluster.primary];
+    primary.psql("ALTER SYSTEM SET synchronous_commit = 'local'");
+    primary.psql("SELECT pg_reload_conf()");
+    primary.wait_for("SHOW synchronous_commit", "local");
+    for standby in cluster.standbys() {
+        cluster.servers[standby].stop();
+    }
+    let primary = &cluster.servers[cluster.primary];
+    primary.wait_for("SELECT count(*) FROM pg_stat_replication", "0");
+    let mut cancelled = 0;
+    let told = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| engine.submit(deposit(2)));
+        while !asking.is_finished() {
+            let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            cancelled += primary.psql(cancel).parse::<u32>().unwrap();
+        }
+        asking.join().unwrap()
+    });
+    assert!(told.is_err(), "told of what is on one machine: {told:?}");
+    // The event, its proposal, its end, and what should make all of it certain.
+    assert!(cancelled >= 4, "{cancelled}");
 }

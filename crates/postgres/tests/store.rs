@@ -12,7 +12,8 @@ use bursar_engine::store::{Chains, ReadRange};
 use bursar_engine::{Ledger, LedgerOptions, Rail, RailReply, new_config};
 use bursar_postgres::{OpenError, PostgresConfig, PostgresStore, SCHEMA_VERSION, migrate};
 use common::PostgresServer;
-use std::sync::Arc;
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 fn ledger() -> LedgerConfig {
@@ -241,4 +242,31 @@ fn a_replica_is_read_once_it_has_what_the_primary_has() {
     standby.stop();
     ledger.submit(deposit(count + 1)).unwrap();
     check(count + 1);
+}
+
+/// A server that hangs: its system still takes connections, and nobody answers. Whoever waits for it for ever never gets to
+/// the one that has taken over, and no limit of time is kept.
+#[test]
+fn a_server_that_takes_connections_and_says_nothing_is_passed_over() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = PostgresServer::start();
+    let config = PostgresConfig { connect_timeout_ms: 300, retry_for_ms: 1_000, ..server.fresh_schema() };
+    let first = format!("bursar@127.0.0.1:{},", silent.local_addr().unwrap().port());
+    let both = PostgresConfig {
+        url: config.url.replacen("bursar@", &first, 1).replacen("/postgres", ":5432/postgres", 1),
+        ..config.clone()
+    };
+    let (url, _) = both.url.split_once(',').unwrap();
+    let alone = PostgresConfig { url: format!("{url}/postgres"), ..config };
+    let (told, hears) = mpsc::channel();
+    std::thread::spawn(move || {
+        let refused = PostgresStore::open(&alone).map(drop);
+        drop(PostgresStore::create(&both, &ledger()).unwrap());
+        let mut heads = Vec::new();
+        let read = PostgresStore::open(&both).unwrap().load(&[CustomerId::new(1)], &mut heads);
+        told.send((refused, read)).unwrap();
+    });
+    let (refused, read) = hears.recv_timeout(Duration::from_mins(5)).expect("it waits for ever");
+    assert!(matches!(&refused, Err(OpenError::Server { what, .. }) if what.contains("no answer")), "{refused:?}");
+    read.unwrap();
 }

@@ -117,6 +117,11 @@ impl PostgresServer {
         self.run();
     }
 
+    /// From its next start on, this setting is as by default.
+    pub fn without(&mut self, name: &str) {
+        self.settings.retain(|setting| setting.split('=').next() != Some(name));
+    }
+
     /// Ends it in order; a standby keeps all it has received.
     pub fn stop(&mut self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::INT).unwrap();
@@ -225,7 +230,9 @@ impl PostgresServer {
     pub fn config_of(servers: &[&Self]) -> PostgresConfig {
         let host = |server: &&Self| server.directory.path().display().to_string().replace('/', "%2F");
         let hosts: Vec<String> = servers.iter().map(host).collect();
-        PostgresConfig::new(&format!("postgresql://bursar@{}/postgres", hosts.join(",")))
+        let url = format!("postgresql://bursar@{}/postgres", hosts.join(","));
+        // On a machine that is brought to a stand by others, a server may take its time.
+        PostgresConfig { connect_timeout_ms: 60_000, ..PostgresConfig::new(&url) }
     }
 
     fn asking(&self, statement: &str) -> Command {
