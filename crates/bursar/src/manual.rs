@@ -275,7 +275,12 @@ fn effect(policy: Policy, kind: RequestKind, of: TransactionKind, locked: bool) 
         RequestKind::Unlock => (Action::Unlock, None),
     };
     let state = status.map(|status| TransactionState { customer: CUSTOMER, kind: of, amount, currency, status });
-    decide_effect(&config, &before, Known { state, reserved: false }, &Request { customer: CUSTOMER, action })
+    decide_effect(
+        &config,
+        &before,
+        Known { state: state.as_ref(), reserved: false },
+        &Request { customer: CUSTOMER, action },
+    )
 }
 
 fn kind_of(name: &str) -> RequestKind {

@@ -118,7 +118,7 @@ fn events_of_all_services_reach_everybody_over_jetstream() {
     events_of_all_services_reach_everybody(&in_both(&files, &cluster, &server));
 }
 
-/// `bursar listen` over JetStream, killed again and again while two services write, one of the servers gone for a while: by
+/// `bursar listen` over `JetStream`, killed again and again while two services write, one of the servers gone for a while: by
 /// its file it goes on where it was. Only what it had printed and not noted yet can come again, and that right away.
 #[test]
 fn listening_goes_on_where_it_was_over_jetstream() {
@@ -160,7 +160,9 @@ fn listening_goes_on_where_it_was_over_jetstream() {
     }
     let all = follow(services[1].address, &mut String::new(), |seen| seen >= written);
     assert!(heard == all, "it has missed or repeated something: {} of {}", heard.len(), all.len());
-    services.into_iter().for_each(|service| drop(service.stop()));
+    for service in services {
+        drop(service.stop());
+    }
 }
 
 /// Left out when the schema was made, there is none, and that is said; `bursar migrate` gives the ledger one later.

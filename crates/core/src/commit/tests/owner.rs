@@ -91,7 +91,7 @@ impl Owner {
                     let head = head.unwrap_or_else(|| Head::start(&world.digest, request.customer));
                     let state = request.action.transaction().and_then(|transaction| world.in_effect(transaction));
                     let made = machine
-                        .decide_at_once(batch, (ticket, &request, terms.as_deref()), &head, state, true)
+                        .decide_at_once(batch, (ticket, &request, terms.as_deref()), &head, state.as_ref(), true)
                         .unwrap();
                     if let Some(linked) = made {
                         world.append_done(linked);
