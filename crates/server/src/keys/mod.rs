@@ -25,7 +25,7 @@ pub enum Role {
     Read,
     /// Also submit requests.
     Submit,
-    /// Also what an operator does: unlock customers.
+    /// Also what an operator does: unlock customers, settle events by hand, and pause, resume and resend webhooks.
     Operate,
 }
 
