@@ -223,24 +223,20 @@ impl Book<'_> {
             Self::Directory(ledger) => ledger,
             Self::Server(remote) => return remote.submit(&request, under),
         };
-        if let Some(through) = waits_for(global, ledger, &request)? {
-            return match ledger.dry_run(request, terms(ledger, under)?) {
-                Ok(Outcome::AlreadyApplied(receipt)) => {
-                    Ok(InEffect { before: true, receipt: receipt_of_then(ledger, &request, receipt)? })
-                }
-                Ok(Outcome::Rejected(rejection)) => Err(rejected(&rejection, self.currencies())),
-                Ok(Outcome::Applied(_)) | Err(SubmitError::CustomerBusy(_)) => {
-                    Err(Failure::new(FailureKind::NeedsServer, through))
-                }
-                Err(error) => Err(error.into()),
-            };
-        }
-        match ledger.submit_under(request, terms(ledger, under)?)? {
-            Outcome::Applied(receipt) => Ok(InEffect { before: false, receipt }),
-            Outcome::AlreadyApplied(receipt) => {
+        let waits = waits_for(global, ledger, &request)?;
+        let terms = terms(ledger, under)?;
+        let submitted =
+            if waits.is_some() { ledger.dry_run(request, terms) } else { ledger.submit_under(request, terms) };
+        match (submitted, waits) {
+            (Ok(Outcome::Applied(_)) | Err(SubmitError::CustomerBusy(_)), Some(waits)) => {
+                Err(Failure::new(FailureKind::NeedsServer, waits))
+            }
+            (Ok(Outcome::Applied(receipt)), None) => Ok(InEffect { before: false, receipt }),
+            (Ok(Outcome::AlreadyApplied(receipt)), _) => {
                 Ok(InEffect { before: true, receipt: receipt_of_then(ledger, &request, receipt)? })
             }
-            Outcome::Rejected(rejection) => Err(rejected(&rejection, self.currencies())),
+            (Ok(Outcome::Rejected(rejection)), _) => Err(rejected(&rejection, self.currencies())),
+            (Err(error), _) => Err(error.into()),
         }
     }
 
@@ -319,17 +315,14 @@ fn waits_for(global: &Global, ledger: &Ledger, request: &Request) -> Result<Opti
         rail.map_or_else(|| not_named(id.number()), |rail| rail.name.clone())
     };
     let kind = request.action.kind();
-    if let Some(rail) = settings.routes.of(kind) {
-        let rail = name(rail);
-        return Ok(Some(format!(
-            "a {} goes through the rail {rail}, and only `bursar serve` calls rails",
-            kind.name()
-        )));
-    }
-    let is_theirs = |open: &PendingEvent| open.pending.linked.event.customer == request.customer;
-    let open = ledger.pending()?.into_iter().find(is_theirs);
-    let waits = |rail| format!("an event of customer {} waits for the rail {}", request.customer, name(rail));
-    Ok(open.map(|open| format!("{}, and only `bursar serve` calls rails", waits(open.pending.rail))))
+    let what = if let Some(rail) = settings.routes.of(kind) {
+        format!("a {} goes through the rail {}", kind.name(), name(rail))
+    } else {
+        let is_theirs = |open: &PendingEvent| open.pending.linked.event.customer == request.customer;
+        let Some(open) = ledger.pending()?.into_iter().find(is_theirs) else { return Ok(None) };
+        format!("an event of customer {} waits for the rail {}", request.customer, name(open.pending.rail))
+    };
+    Ok(Some(format!("{what}, and only `bursar serve` calls rails")))
 }
 
 fn terms(ledger: &Ledger, under: &Under) -> Result<Terms, Failure> {

@@ -86,6 +86,15 @@ impl Slots {
         }
     }
 
+    /// The vacant slot for an entry with this hash that is not there. There must be a slot.
+    fn vacant(&self, hash: u32) -> usize {
+        let mut at = self.first(hash);
+        while self.slots[at].number > 0 {
+            at = self.next(at);
+        }
+        at
+    }
+
     const fn next(&self, at: usize) -> usize {
         (at + 1) & (self.slots.len() - 1)
     }
@@ -102,7 +111,7 @@ impl Slots {
         let count = (self.slots.len() * 2).max(SLOTS_MIN);
         let slots = std::mem::replace(&mut self.slots, vec![Slot::default(); count]);
         for slot in slots.into_iter().filter(|slot| slot.number > 0) {
-            let Found::Vacant(at) = self.search(slot.hash, |_| false) else { continue };
+            let at = self.vacant(slot.hash);
             self.slots[at] = slot;
         }
     }
@@ -117,9 +126,7 @@ impl Slots {
     /// Puts in an entry that is not there.
     pub(crate) fn insert(&mut self, hash: u32, number: u32) {
         self.make_room();
-        if let Found::Vacant(at) = self.search(hash, |_| false) {
-            self.put(at, hash, number);
-        }
+        self.put(self.vacant(hash), hash, number);
     }
 
     /// Takes an entry out, if it is there. What lies behind it moves up, so that no search ends too early.
